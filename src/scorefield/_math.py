@@ -1,0 +1,76 @@
+"""Small tensor algebra used by every room: broadcasting over event axes, sums per example, divergences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def over_event(per_example: Tensor, x: Tensor) -> Tensor:
+    """Give a tensor of shape (B,) the device, dtype and trailing axes with which it multiplies x of shape (B, *event).
+
+    Coefficients of time are computed in float64 on the CPU and cast only here, so that differences of neighbouring
+    noise levels keep their digits on every device.
+    """
+    per_example = per_example.to(device=x.device, dtype=x.dtype)
+    return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """Sum over every axis but the first: (B, *event) -> (B,)."""
+    return x.reshape(x.shape[0], -1).sum(dim=1)
+
+
+def mean_event(x: Tensor) -> Tensor:
+    """Mean over every axis but the first: (B, *event) -> (B,)."""
+    return x.reshape(x.shape[0], -1).mean(dim=1)
+
+
+def norm_event(x: Tensor) -> Tensor:
+    """Euclidean norm over every axis but the first: (B, *event) -> (B,)."""
+    return x.reshape(x.shape[0], -1).norm(dim=1)
+
+
+def normal_log_prob(x: Tensor, variance: Tensor | float) -> Tensor:
+    """Log density of N(0, variance I) at x, in nats: (B, *event) -> (B,)."""
+    dimension = x[0].numel()
+    variance = torch.as_tensor(variance, dtype=x.dtype, device=x.device)
+    return -0.5 * (dimension * (LOG_2PI + variance.log()) + sum_event(x * x) / variance)
+
+
+def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A vector field and its divergence, from one forward pass.
+
+    With probes v of shape (P, B, *event) the divergence is Hutchinson's estimate, the mean over probes of
+    v' (df/dx) v (Skilling 1989; Hutchinson 1990); with None it is the exact trace, from D vector-Jacobian products.
+
+    Args:
+        field: Maps (B, *event) to the same shape; example i of the value depends on example i of the input alone.
+        x: Where to evaluate, shape (B, *event).
+        probes: Noise with identity second moment, or None for the exact divergence.
+
+    Returns:
+        The detached value, shape of x, and the divergence, shape (B,).
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        value = field(x)
+        if not value.requires_grad:  # a constant field
+            return value.detach(), x.new_zeros(x.shape[0])
+        if probes is not None:
+            total = x.new_zeros(x.shape[0])
+            for k, v in enumerate(probes):
+                (vjp,) = torch.autograd.grad(value, x, v.to(value), retain_graph=k + 1 < len(probes))
+                total = total + sum_event(vjp * v.to(vjp))
+            return value.detach(), total / len(probes)
+        flat = value.reshape(value.shape[0], -1)
+        total = x.new_zeros(x.shape[0])
+        for d in range(flat.shape[1]):
+            (row,) = torch.autograd.grad(flat[:, d].sum(), x, retain_graph=d + 1 < flat.shape[1])
+            total = total + row.reshape(row.shape[0], -1)[:, d]
+        return value.detach(), total

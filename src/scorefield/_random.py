@@ -1,0 +1,101 @@
+"""Noise as a function of (seed, index, step, draw).
+
+Each example of a batch owns a counter-based stream: Philox with the key (seed, index) and the counter
+(draw, step). Example i therefore receives the same bits whatever its batch mates, the batch size, the process it runs in
+or the device it runs on, and no two (seed, index, step, draw) share a stream (Salmon et al., "Parallel random numbers:
+as easy as 1, 2, 3", 2011). Numbers are drawn on the CPU in float32 and then moved and cast, so that a float64 state sees
+the same noise as a float32 one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PRIOR_STEP = 2**62
+"""The step number of draws made before the first step (prior samples, starting points)."""
+
+
+def philox(seed: int, index: int, step: int = 0, draw: int = 0) -> np.random.Generator:
+    """The generator of one (seed, index, step, draw).
+
+    Args:
+        seed: Chosen by the user, 0 <= seed < 2**64.
+        index: The example's number, 0 <= index < 2**64.
+        step: Which step of the sampler or trainer draws.
+        draw: Which of the step's draws.
+    """
+    if not 0 <= seed < 2**64 or not 0 <= index < 2**64:
+        raise ValueError(f"seed and index must lie in [0, 2**64); got seed={seed}, index={index}")
+    # The low counter word counts the blocks inside one draw, so streams of distinct (step, draw) never meet.
+    bits = np.random.Philox(counter=np.array([0, 0, draw, step], np.uint64), key=np.array([seed, index], np.uint64))
+    return np.random.Generator(bits)
+
+
+class Noise(Protocol):
+    """Where steps get their randomness from; tests inject their own."""
+
+    def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Standard normal noise with the shape, dtype and device of `like`, whose leading axis is the batch."""
+        ...
+
+    def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Uniform noise on [0, 1), as above."""
+        ...
+
+
+class IndexedNoise:
+    """Noise of the examples with the given indices.
+
+    Args:
+        seed: The user's seed.
+        indices: One index per example of the batch, in batch order.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int]):
+        self.seed = int(seed)
+        self.indices = [int(i) for i in indices]
+
+    def _draw(self, like: Tensor, step: int, draw: int, kind: str) -> Tensor:
+        if like.shape[0] != len(self.indices):
+            raise ValueError(f"noise of {len(self.indices)} examples was asked for a batch of {like.shape[0]}")
+        out = np.empty(tuple(like.shape), np.float32)
+        for row, index in zip(out, self.indices, strict=True):
+            generator = philox(self.seed, index, step, draw)
+            view = row.reshape(-1)
+            if kind == "normal":
+                generator.standard_normal(out=view, dtype=np.float32)
+            else:
+                generator.random(out=view, dtype=np.float32)
+        return torch.from_numpy(out).to(device=like.device, dtype=like.dtype)
+
+    def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Standard normal noise, shape, dtype and device of `like`."""
+        return self._draw(like, step, draw, "normal")
+
+    def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Uniform noise on [0, 1), shape, dtype and device of `like`."""
+        return self._draw(like, step, draw, "uniform")
+
+
+class StepNoise:
+    """The noise of one step: counts the draws, so that a composition of steps never uses a draw twice."""
+
+    def __init__(self, source: Noise, step: int):
+        self._source, self._step, self._draw = source, step, 0
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """The next standard normal draw, shape, dtype and device of `like`."""
+        z = self._source.normal(like, self._step, self._draw)
+        self._draw += 1
+        return z
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """The next uniform draw on [0, 1)."""
+        u = self._source.uniform(like, self._step, self._draw)
+        self._draw += 1
+        return u

@@ -1,0 +1,225 @@
+"""What the data are: shape, range, grey levels, units, and the two maps between data units and model units.
+
+A value x in data units becomes m in model units, the units in which noise levels are given:
+
+* bounded data, low <= x <= high:  m = a + (b - a) (x - low) / (high - low) with (a, b) = model_range;
+* unbounded data:                  m = (x - offset) / scale.
+
+Quantised data have `levels` grey levels k = (levels - 1) (x - low) / (high - low). They train at the unit value
+k / (levels - 1) and are dequantised, for likelihoods, to (k + u) / levels with u uniform on [0, 1) (Theis et al. 2016), so
+that 0 <= unit < 1 and the bin of one level has width 1 / levels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+
+PerChannel = float | tuple[float, ...]
+
+
+@record
+class ConditionSpec:
+    """One named condition that comes with each example.
+
+    Args:
+        name: The key in the condition mapping.
+        kind: "class" (int64 labels 0..size-1, -1 unknown), "vector" (size numbers) or "image" (size channels on the
+            event's own spatial grid).
+        size: Number of classes, numbers or channels.
+        class_names: Names of the classes, if known.
+    """
+
+    name: str
+    kind: Literal["class", "vector", "image"]
+    size: int
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"condition {self.name!r} has size {self.size}; it must be at least 1")
+        if self.class_names is not None and len(self.class_names) != self.size:
+            raise ValueError(f"condition {self.name!r} has {self.size} classes and {len(self.class_names)} names")
+
+
+@record
+class DataSpec:
+    """Shape, range, quantisation and units of one example, and the maps to and from model units.
+
+    Args:
+        shape: Event shape: (D,) for vectors, (C, L) for signals, (C, H, W) for images.
+        low: Smallest possible value in data units, one number or one per channel (axis 0); None if unbounded.
+        high: Largest possible value; None exactly when `low` is None.
+        levels: Number of equally spaced grey levels from low to high; None for continuous data.
+        channel_names: One name per channel.
+        units: Physical unit of the values, for labels in plots and reports.
+        offset: Unbounded data only: subtracted before division by `scale`.
+        scale: Unbounded data only: the data unit length of one model unit.
+        model_range: Bounded data only: where low and high go in model units.
+        conditions: What is known of each example besides its value.
+
+    Raises:
+        ValueError: The fields contradict each other; the message says which.
+    """
+
+    shape: tuple[int, ...]
+    low: PerChannel | None = None
+    high: PerChannel | None = None
+    levels: int | None = None
+    channel_names: tuple[str, ...] | None = None
+    units: str | None = None
+    offset: PerChannel = 0.0
+    scale: PerChannel = 1.0
+    model_range: tuple[float, float] = (-1.0, 1.0)
+    conditions: tuple[ConditionSpec, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shape or any(n < 1 for n in self.shape):
+            raise ValueError(f"shape {self.shape} must be one or more positive sizes, for example (3, 32, 32)")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"give both low and high or neither; got low={self.low}, high={self.high}")
+        for name in ("low", "high", "offset", "scale"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.shape[0]:
+                raise ValueError(f"{name} has {len(value)} values for {self.shape[0]} channels")
+        if self.channel_names is not None and len(self.channel_names) != self.shape[0]:
+            raise ValueError(f"{len(self.channel_names)} channel names for {self.shape[0]} channels")
+        if self.bounded:
+            if bool((self._channels("low") >= self._channels("high")).any()):
+                raise ValueError(f"low must be below high; got low={self.low}, high={self.high}")
+            if not self.model_range[0] < self.model_range[1]:
+                raise ValueError(f"model_range must increase; got {self.model_range}")
+        elif bool((self._channels("scale") <= 0).any()):
+            raise ValueError(f"scale must be positive; got {self.scale}")
+        if self.levels is not None and (self.levels < 2 or not self.bounded):
+            raise ValueError(f"levels={self.levels} needs low and high and at least two levels")
+
+    # ------------------------------------------------------------------------------------------- facts
+
+    @property
+    def bounded(self) -> bool:
+        """Whether values have a smallest and largest value."""
+        return self.low is not None
+
+    @property
+    def dimension(self) -> int:
+        """Number of scalars in one example, D."""
+        return math.prod(self.shape)
+
+    @property
+    def quantisation_step(self) -> float | None:
+        """Distance between neighbouring grey levels in data units (of channel 0), None for continuous data."""
+        if self.levels is None:
+            return None
+        return float((self._channels("high") - self._channels("low"))[0]) / (self.levels - 1)
+
+    def _channels(self, name: str) -> Tensor:
+        value = torch.as_tensor(getattr(self, name), dtype=torch.float64)
+        return value.expand(self.shape[0]) if value.ndim == 0 else value
+
+    def _over(self, per_channel: Tensor, x: Tensor) -> Tensor:
+        shaped = per_channel.reshape((self.shape[0],) + (1,) * (len(self.shape) - 1))
+        return shaped.to(device=x.device, dtype=x.dtype)
+
+    # ------------------------------------------------------------------------------------------- maps
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(slope, intercept) of model = slope * data + intercept per channel, float64, for undequantised data."""
+        if not self.bounded:
+            scale = self._channels("scale")
+            return 1.0 / scale, -self._channels("offset") / scale
+        a, b = self.model_range
+        slope = (b - a) / (self._channels("high") - self._channels("low"))
+        return slope, a - slope * self._channels("low")
+
+    def to_model(self, x: Tensor) -> Tensor:
+        """Data units to model units, (B, *shape) -> (B, *shape); integers become float32."""
+        x = x if x.is_floating_point() else x.to(torch.float32)
+        slope, intercept = self.affine()
+        return x * self._over(slope, x) + self._over(intercept, x)
+
+    def to_data(self, m: Tensor) -> Tensor:
+        """Model units to data units, the inverse of `to_model`; not clipped."""
+        slope, intercept = self.affine()
+        return (m - self._over(intercept, m)) / self._over(slope, m)
+
+    def dequantise(self, x: Tensor, uniform: Tensor) -> Tensor:
+        """Quantised data in data units, plus noise inside each bin, in model units: unit value (k + u) / levels.
+
+        Args:
+            x: Grey values in data units, shape (B, *shape).
+            uniform: u in [0, 1), shape of x.
+        """
+        if self.levels is None:
+            raise ValueError("only data with grey levels are dequantised; this DataSpec has levels=None")
+        x = x if x.is_floating_point() else x.to(torch.float32)
+        low, high = self._channels("low"), self._channels("high")
+        k = ((x - self._over(low, x)) / self._over(high - low, x) * (self.levels - 1)).round()
+        a, b = self.model_range
+        return a + (b - a) * (k + uniform) / self.levels
+
+    def log_jacobian(self, *, dequantised: bool) -> float:
+        """log |d model / d data| summed over the event: add it to nats in model units to have nats in data units.
+
+        For dequantised data the bin of one grey level has the width of one quantisation step in data units, so that
+        nats are log probabilities per step.
+        """
+        per_scalar = self.dimension // self.shape[0]
+        slope, _ = self.affine()
+        if dequantised:
+            if self.levels is None:
+                raise ValueError("data without grey levels are never dequantised; call log_jacobian(dequantised=False)")
+            slope = slope * (self.levels - 1) / self.levels
+        return float(slope.log().sum()) * per_scalar
+
+    def bits_per_dim(self, nats: Tensor) -> Tensor:
+        """Bits per dimension of quantised data from nats in data units: -(nats + D log step) / (D log 2).
+
+        Raises:
+            ValueError: The data are continuous; a density has no number of bits without a quantisation step.
+        """
+        if self.levels is None:
+            raise ValueError(
+                "bits/dim needs grey levels: a density of continuous data has units and no bits; read LogProb.nats, or give"
+                " the DataSpec low, high and levels"
+            )
+        steps = (self._channels("high") - self._channels("low")) / (self.levels - 1)
+        log_steps = float(steps.log().sum()) * (self.dimension // self.shape[0])
+        return -(nats + log_steps) / (self.dimension * math.log(2.0))
+
+    # ------------------------------------------------------------------------------------------- checks
+
+    def check(self, x: Tensor, *, name: str = "data", values: bool = True) -> None:
+        """Refuse data that are not of this spec.
+
+        Args:
+            x: A batch in data units.
+            name: What to call it in the message.
+            values: Also check for NaN and range.
+
+        Raises:
+            ValueError: Another event shape, NaN or infinity, or values outside [low, high]; the message says what was seen.
+        """
+        if tuple(x.shape[1:]) != tuple(self.shape):
+            raise ValueError(
+                f"{name} has event shape {tuple(x.shape[1:])}, the model takes {tuple(self.shape)} (leading axis: batch)"
+            )
+        if not values:
+            return
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(dim=1).nonzero()[:3, 0].tolist()
+            raise ValueError(f"{name} has NaN or infinite values, first in examples {bad}")
+        if self.bounded and x.numel():
+            seen_low, seen_high = float(x.min()), float(x.max())
+            low, high = float(self._channels("low").min()), float(self._channels("high").max())
+            slack = 1e-4 * (high - low)
+            if seen_low < low - slack or seen_high > high + slack:
+                raise ValueError(
+                    f"{name} ranges from {seen_low:g} to {seen_high:g}, outside [{low:g}, {high:g}] of this model's data"
+                    f"{f' ({self.units})' if self.units else ''}; give values in data units"
+                )

@@ -1,0 +1,128 @@
+"""Where a sampler puts its N steps: N + 1 times from t = 1 down to the process's sampling limit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+
+
+class Grid(ABC):
+    """A rule that places times."""
+
+    @abstractmethod
+    def times(self, process: Process) -> Tensor:
+        """Strictly decreasing float64 times, shape (N + 1,), from 1 to the process's `t_min.sampling`."""
+
+
+class _Steps(Grid):
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"a grid needs at least one step; got steps={self.steps}")
+
+    def _fractions(self) -> Tensor:
+        return torch.linspace(0.0, 1.0, self.steps + 1, dtype=torch.float64)
+
+    def _pinned(self, times: Tensor, process: Process) -> Tensor:
+        """The end points exactly, whatever rounding the inversion made."""
+        times = times.clone()
+        times[0], times[-1] = 1.0, process.t_min.sampling
+        if bool((times.diff() >= 0).any()):
+            raise ValueError(
+                f"{type(self).__name__}({self.steps}) is not strictly decreasing in t under {type(process).__name__};"
+                " use fewer steps"
+            )
+        return times
+
+
+@record
+class Uniform(_Steps):
+    """Equal steps in t. Args: steps: N."""
+
+    steps: int = 1000
+
+    def times(self, process: Process) -> Tensor:
+        """linspace(1, t_min, N + 1)."""
+        return self._pinned(1.0 + self._fractions() * (process.t_min.sampling - 1.0), process)
+
+
+@record
+class Quadratic(_Steps):
+    """Equal steps in sqrt(t): t = (1 + u (sqrt(t_min) - 1))^2 (Song, Meng and Ermon 2021, DDIM). Args: steps: N."""
+
+    steps: int = 100
+
+    def times(self, process: Process) -> Tensor:
+        """Squares of equally spaced square roots."""
+        return self._pinned((1.0 + self._fractions() * (process.t_min.sampling**0.5 - 1.0)) ** 2, process)
+
+
+@record
+class LogSNR(_Steps):
+    """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, DPM-Solver). Args: steps: N."""
+
+    steps: int = 100
+
+    def times(self, process: Process) -> Tensor:
+        """Times of equally spaced log-SNR."""
+        ends = process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))
+        return self._pinned(process.time_at_log_snr(ends[0] + self._fractions() * (ends[1] - ends[0])), process)
+
+
+@record
+class GeometricSigma(_Steps):
+    """Equal steps in log sigma: the ladder of NCSN, on any process. Args: steps: N."""
+
+    steps: int = 100
+
+    def times(self, process: Process) -> Tensor:
+        """Times of geometric sigma."""
+        ends = process.sigma(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64)).log()
+        return self._pinned(process.time_at_sigma((ends[0] + self._fractions() * (ends[1] - ends[0])).exp()), process)
+
+
+@record
+class PowerSigma(_Steps):
+    """sigma^(1/rho) in equal steps (Karras et al. 2022, eq. 5).
+
+    Args:
+        steps: N.
+        rho: 7 is the paper's choice; 1 is uniform in sigma; large rho tends to the geometric grid.
+    """
+
+    steps: int = 100
+    rho: float = 7.0
+
+    def times(self, process: Process) -> Tensor:
+        """Times of the power grid, in the ratio sigma / alpha so that it means the same for every process."""
+        ends = (-0.5 * process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))).exp()
+        roots = ends ** (1.0 / self.rho)
+        ratio = (roots[0] + self._fractions() * (roots[1] - roots[0])) ** self.rho
+        return self._pinned(process.time_at_log_snr(-2.0 * ratio.log()), process)
+
+
+@record
+class EveryLevel(Grid):
+    """The levels of a tabulated process, one step each.
+
+    Args:
+        clean: End below level 0, where there is no noise (the release's sigma_{-1} = 0), so that the last step starts at level 0.
+    """
+
+    clean: bool = True
+
+    def times(self, process: Process) -> Tensor:
+        """t_{N-1}, ..., t_0, and below level 0 if `clean`."""
+        if not isinstance(process, Tabulated):
+            raise ValueError(
+                f"only a Tabulated process has levels, this one is {type(process).__name__}; use Uniform(steps=1000) or give"
+                " the sampler process=Tabulated(...)"
+            )
+        return process.time(torch.arange(process.levels - 1, -2 if self.clean else -1, -1))
