@@ -1,0 +1,58 @@
+"""Things of type Score: score(x, t, condition) = grad_x log p_t(x | condition), the currency of the library.
+
+With x_t = alpha x_0 + sigma z, the score and the posterior mean D of x_0 say the same (Tweedie):
+
+    score = (alpha D - x) / sigma^2,        D = (x + sigma^2 score) / alpha,
+
+and a network predicts some combination of x and D; which one is its *form*.
+
+    score             the type, plain functions as scores, conditions bound
+    parametrisation   forms of a network's output and numbers it is conditioned on
+    network           a network, a process and a form make a Score
+    energy            -grad E / T as a Score
+    oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
+"""
+
+from scorefield.score import energy, network, oracles, parametrisation, score
+from scorefield.score.energy import EnergyScore
+from scorefield.score.network import NetworkScore
+from scorefield.score.parametrisation import (
+    DataForm,
+    Form,
+    KarrasForm,
+    LevelLabel,
+    LogRatio,
+    LogSigma,
+    NoiseForm,
+    ScaledScoreForm,
+    ScaledTime,
+    ScoreForm,
+    TimeInput,
+    VelocityForm,
+)
+from scorefield.score.score import BoundScore, FunctionScore, Score
+
+__all__ = [
+    "BoundScore",
+    "DataForm",
+    "EnergyScore",
+    "Form",
+    "FunctionScore",
+    "KarrasForm",
+    "LevelLabel",
+    "LogRatio",
+    "LogSigma",
+    "NetworkScore",
+    "NoiseForm",
+    "ScaledScoreForm",
+    "ScaledTime",
+    "Score",
+    "ScoreForm",
+    "TimeInput",
+    "VelocityForm",
+    "energy",
+    "network",
+    "oracles",
+    "parametrisation",
+    "score",
+]

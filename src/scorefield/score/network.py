@@ -1,0 +1,78 @@
+"""A trained network as a Score: the one wrapper that knows both the network and the process."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scorefield._math import over_event
+from scorefield._typing import Condition
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+from scorefield.score.parametrisation import Form, TimeInput
+from scorefield.score.score import Score
+
+
+class NetworkScore(Score):
+    """score = skip x + out F(c_in x, c, condition) with the coefficients of a `Form`.
+
+    The state may be float64 around a float32 network: coefficients are computed in float64, the network runs in its own dtype,
+    and the score comes back in the dtype of x. Where the network needs sizes that the data have not, its input is
+    padded with zeros at the end of each spatial axis and its output cropped; the event shape stays the data's.
+
+    Args:
+        network: Maps (x, c, condition) to the shape of x.
+        process: Whose marginals the score belongs to.
+        form: What the network's output means.
+        time_input: What number it is conditioned on.
+        levels: A table that replaces the process in the conversion of F and in c, for models trained on a discrete ladder
+            of a continuous process; None to use the process itself.
+    """
+
+    def __init__(
+        self, network: nn.Module, process: Process, form: Form, time_input: TimeInput, levels: Tabulated | None = None
+    ):
+        self.network, self.process, self.form, self.time_input = network, process, form, time_input
+        self.levels = levels if levels is not None else (process if isinstance(process, Tabulated) else None)
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The score; see `Score`."""
+        skip, out, raw = self._evaluate(x, t, condition, "score")
+        return over_event(skip, x) * x + over_event(out, x) * raw
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The posterior mean from the form directly, without a division by sigma."""
+        skip, out, raw = self._evaluate(x, t, condition, "denoised")
+        return over_event(skip, x) * x + over_event(out, x) * raw
+
+    def _evaluate(self, x: Tensor, t: Tensor, condition: Condition | None, what: str) -> tuple[Tensor, Tensor, Tensor]:
+        self.process.check_time(t)
+        t = t.to(torch.float64) if t.device.type == "cpu" else t
+        clock = self.levels or self.process
+        alpha, sigma = clock.alpha(t), clock.sigma(t)
+        coefficients = self.form.score_coefficients if what == "score" else self.form.denoised_coefficients
+        skip, out = coefficients(alpha, sigma)
+        dtype = next(self.network.parameters()).dtype
+        scaled = (over_event(self.form.c_in(alpha, sigma), x) * x).to(dtype)
+        c = self.time_input(clock, t).to(device=x.device, dtype=dtype)
+        raw = self._padded(scaled, c, condition)
+        return skip, out, raw.to(x.dtype)
+
+    def _padded(self, x: Tensor, c: Tensor, condition: Condition | None) -> Tensor:
+        multiple = getattr(self.network, "multiple", None) or getattr(
+            getattr(self.network, "module", None), "multiple", 1
+        )
+        sizes = x.shape[2:]
+        steps = (multiple,) * len(sizes) if isinstance(multiple, int) else tuple(multiple)
+        extra = [-n % m for n, m in zip(sizes, steps, strict=True)]
+        if not any(extra):
+            return self.network(x, c, condition)
+        pads = [p for n in reversed(extra) for p in (0, n)]
+        spatial = None
+        if condition is not None:  # image conditions live on the event's grid and are padded with it
+            spatial = {
+                k: nn.functional.pad(v, pads) if v.ndim == x.ndim and v.shape[2:] == sizes else v
+                for k, v in condition.items()
+            }
+        y = self.network(nn.functional.pad(x, pads), c, spatial)
+        return y[(slice(None), slice(None), *(slice(0, n) for n in sizes))]

@@ -1,0 +1,203 @@
+"""What a network's raw output F means, and what number tells it the noise level.
+
+Every form is one line, D = skip x + out F(c_in x, c): the posterior mean of x_0 as a combination of the noisy input and the
+output. The score follows by Tweedie, score = (alpha D - x) / sigma^2; a form whose score has no difference in it
+overrides that, because alpha D - x cancels at small sigma.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+
+
+class Form(ABC):
+    """One output convention. alpha and sigma have shape (B,); so have all coefficients."""
+
+    def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """Scale of the network's input; 1 in the whole published lineage."""
+        return torch.ones_like(sigma)
+
+    @abstractmethod
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(skip, out) of D = skip x + out F."""
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(skip, out) of score = skip x + out F, from (alpha D - x) / sigma^2."""
+        skip, out = self.denoised_coefficients(alpha, sigma)
+        return (alpha * skip - 1.0) / sigma**2, alpha * out / sigma**2
+
+
+@record
+class NoiseForm(Form):
+    """F predicts the noise z (DDPM, DDPM++; Ho et al. 2020): score = -F / sigma."""
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = (x - sigma F) / alpha."""
+        return 1.0 / alpha, -sigma / alpha
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """score = -F / sigma."""
+        return torch.zeros_like(sigma), -1.0 / sigma
+
+
+@record
+class ScaledScoreForm(Form):
+    """F predicts sigma * score (NCSN++ and NCSNv2 before their division by sigma, ACSM): score = F / sigma."""
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = (x + sigma F) / alpha."""
+        return 1.0 / alpha, sigma / alpha
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """score = F / sigma."""
+        return torch.zeros_like(sigma), 1.0 / sigma
+
+
+@record
+class ScoreForm(Form):
+    """F is the score itself (NCSN; Song and Ermon 2019)."""
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = (x + sigma^2 F) / alpha."""
+        return 1.0 / alpha, sigma**2 / alpha
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """score = F."""
+        return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+@record
+class DataForm(Form):
+    """F predicts x_0."""
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = F."""
+        return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+@record
+class VelocityForm(Form):
+    """F predicts v = alpha z - sigma x_0 (Salimans and Ho 2022): D = (alpha x - sigma F) / (alpha^2 + sigma^2)."""
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """From x = alpha x_0 + sigma z."""
+        total = alpha**2 + sigma**2
+        return alpha / total, -sigma / total
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """score = -(x + (alpha / sigma) F) / (alpha^2 + sigma^2)."""
+        total = alpha**2 + sigma**2
+        return -1.0 / total, -alpha / (sigma * total)
+
+
+@record
+class KarrasForm(Form):
+    """The preconditioning of EDM (Karras et al. 2022, table 1) on any process, through the ratio r = sigma / alpha.
+
+    c_skip = s^2 / (r^2 + s^2), c_out = r s / sqrt(r^2 + s^2), c_in = 1 / sqrt(r^2 + s^2), applied to x / alpha.
+
+    Args:
+        sigma_data: s, the standard deviation of the data in model units.
+    """
+
+    sigma_data: float = 0.5
+
+    def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """1 / sqrt(sigma^2 + alpha^2 s^2)."""
+        return (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
+
+    def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = alpha s^2 / (sigma^2 + alpha^2 s^2) x + sigma s / sqrt(sigma^2 + alpha^2 s^2) F."""
+        s = self.sigma_data
+        root = (sigma**2 + (alpha * s) ** 2).sqrt()
+        return alpha * s * s / root**2, sigma * s / root
+
+    def score_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """score = -x / (sigma^2 + alpha^2 s^2) + alpha s / (sigma sqrt(sigma^2 + alpha^2 s^2)) F."""
+        s = self.sigma_data
+        root = (sigma**2 + (alpha * s) ** 2).sqrt()
+        return -1.0 / root**2, alpha * s / (sigma * root)
+
+
+class TimeInput(ABC):
+    """The number c that a network is conditioned on."""
+
+    @abstractmethod
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """c, shape (B,), float64 until the network's dtype is known."""
+
+
+@record
+class ScaledTime(TimeInput):
+    """c = factor t.
+
+    Args:
+        factor: 999 in the VP and sub-VP models of Song et al. (2021), whatever the number of steps.
+    """
+
+    factor: float = 999.0
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """factor t."""
+        return self.factor * t
+
+
+@record
+class LogSigma(TimeInput):
+    """c = log sigma(t), what the Fourier features of NCSN++ embed (Song et al. 2021, section C.2)."""
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """Log sigma in model units."""
+        return process.sigma(t).log()
+
+
+@record
+class LogRatio(TimeInput):
+    """c = log(sigma / alpha) / 4, the noise input of EDM (Karras et al. 2022, table 1)."""
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """A quarter of the log of the noise-to-signal ratio."""
+        return -0.125 * process.log_snr(t)
+
+
+@record
+class LevelLabel(TimeInput):
+    """c = the label of t on a ladder.
+
+    Args:
+        descending: Label 0 is the most noise (NCSN), else the least (DDPM).
+        between: What to do off the ladder: "refuse", "linear" (a fractional label: the paper's linear interpolation) or
+            "floor" (its rounding interpolation).
+    """
+
+    descending: bool = False
+    between: Literal["refuse", "linear", "floor"] = "refuse"
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """The label.
+
+        Raises:
+            ValueError: t is off the ladder and `between` is "refuse"; or the process has no ladder.
+        """
+        if not isinstance(process, Tabulated):
+            raise ValueError(
+                f"labels are levels of a Tabulated process; this score converts with {type(process).__name__}; give"
+                " NetworkScore(levels=Tabulated(...))"
+            )
+        position = process.position(t)
+        if self.between == "refuse" and t.device.type == "cpu" and bool((position != position.round()).any()):
+            raise ValueError(
+                f"t = {float(t[position != position.round()][0]):g} lies between two of the {process.levels} levels this network"
+                " was trained on; sample on its levels (grid EveryLevel), or allow LevelLabel(between='linear')"
+            )
+        if self.between == "floor":
+            position = position.floor()
+        return process.levels - 1 - position if self.descending else position

@@ -1,0 +1,119 @@
+"""The type Score: what samplers, losses and likelihoods are handed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from scorefield._math import over_event
+from scorefield._typing import Condition, ScoreFunction
+from scorefield.process.process import Process
+
+
+class Score(ABC):
+    """score(x, t, condition) = grad_x log p_t(x | condition), in model units, with the process it belongs to.
+
+    A trained network, the gradient of an energy, a guided score and a closed-form mixture are all Scores.
+    """
+
+    process: Process
+
+    @abstractmethod
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The score.
+
+        Args:
+            x: Points in model units, shape (B, *event).
+            t: Times, shape (B,), within the process's limits.
+            condition: What is known of each example, or None.
+
+        Returns:
+            The gradient of log p_t at x, shape of x.
+
+        Raises:
+            ValueError: A time at which the process, or the network's ladder, is not defined.
+        """
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """Posterior mean of x_0 given x_t = x: (x + sigma^2 score) / alpha (Tweedie; Efron 2011), shape of x."""
+        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        return (x + over_event(sigma**2, x) * self(x, t, condition)) / over_event(alpha, x)
+
+    def bind(self, condition: Condition | None) -> BoundScore:
+        """The same score with its condition filled in."""
+        return BoundScore(self, condition)
+
+
+class BoundScore(Score):
+    """A score with its condition bound and its calls counted: what a step is handed.
+
+    `calls` counts evaluations of a whole batch, so that a sampler's NFE is a measurement.
+    """
+
+    def __init__(self, score: Score, condition: Condition | None = None):
+        self.score, self.condition, self.process = score, condition, score.process
+        self.calls = 0
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The score under the bound condition."""
+        self.calls += 1
+        return self.score(x, t, self.condition if condition is None else condition)
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The posterior mean under the bound condition."""
+        self.calls += 1
+        return self.score.denoised(x, t, self.condition if condition is None else condition)
+
+    def rows(self, keep: Tensor) -> BoundScore:
+        """The score of some of the batch's examples, their conditions selected along; calls are counted here still."""
+        condition = None if self.condition is None else {k: v[keep.to(v.device)] for k, v in self.condition.items()}
+        return _Rows(self, condition)
+
+
+class _Rows(BoundScore):
+    def __init__(self, parent: BoundScore, condition: Condition | None):
+        super().__init__(parent.score, condition)
+        self.parent = parent
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        self.parent.calls += 1
+        return self.score(x, t, self.condition if condition is None else condition)
+
+
+class FunctionScore(Score):
+    """A Score made of a plain function.
+
+    Args:
+        function: score(x, t), both with leading axis B.
+        process: The process whose marginals the score belongs to.
+    """
+
+    def __init__(self, function: ScoreFunction, process: Process):
+        self.function, self.process = function, process
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The function's value.
+
+        Raises:
+            ValueError: A condition was given; a plain function takes none.
+        """
+        if condition:
+            raise ValueError(
+                f"this score is a plain function of x and t and takes no condition; got {sorted(condition)}"
+            )
+        self.process.check_time(t)
+        return self.function(x, t)
+
+
+def as_times(t: float | Tensor, x: Tensor) -> Tensor:
+    """Times of shape (B,) in float64 from a number or a tensor."""
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if t.ndim == 0:
+        return t.expand(x.shape[0])
+    if t.shape != (x.shape[0],):
+        raise ValueError(
+            f"t has shape {tuple(t.shape)}; give one time per example, shape ({x.shape[0]},), or one number"
+        )
+    return t
