@@ -1,0 +1,70 @@
+"""Numbers about samples, each with a receipt.
+
+A metric compares samples x_1 .. x_N, in data units and not clipped, with real data, through a feature function
+phi: (B, *event) -> (B, F). It is an accumulator (`update`, `merge`, `compute`) in float64, so that it can be fed
+batch by batch and merged across processes, and `result` returns the value with its receipt: N, the hashes of samples,
+reference and features, how the samples were made, and the software.
+
+* `FrechetDistance`: squared 2-Wasserstein distance of the Gaussians fitted to phi(samples) and phi(reference), |m_a -
+  m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)). Over Inception features this is the FID; here phi is
+  what you choose. Biased upwards by about F / N, so it compares at equal N only.
+* `SlicedWasserstein`: one-dimensional optimal transport averaged over directions, in data units; no features, no
+  Gaussians.
+* `NearestNeighbours`: how far samples are from the training data, and which examples are nearest to each.
+* `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies.
+
+Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
+data at hand), `ModuleFeatures` (any module). None downloads anything.
+
+>>> import torch
+>>> held_out = Reference(torch.tensor([[0.0], [1.0], [2.0]]), name="numbers", split="held-out")
+>>> result = measure(SlicedWasserstein(held_out, projections=1), torch.tensor([[1.0], [2.0], [3.0]]))
+>>> float(result), result.receipt.count
+(1.0, 3)
+"""
+
+from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures
+from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
+from scorefield.metrics.frechet import FrechetDistance, Moments, frechet_distance
+from scorefield.metrics.metric import Metric, Reference, measure
+from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
+from scorefield.metrics.receipt import (
+    FeatureFacts,
+    MetricResult,
+    Receipt,
+    ReferenceFacts,
+    SampleSource,
+    Value,
+    data_hash,
+    module_hash,
+)
+from scorefield.metrics.sliced import SlicedWasserstein, random_directions, wasserstein_1d
+
+__all__ = [
+    "ClassifierFacts",
+    "ClassifierFeatures",
+    "FeatureFacts",
+    "Features",
+    "FrechetDistance",
+    "MemorisationRatio",
+    "Metric",
+    "MetricResult",
+    "ModuleFeatures",
+    "Moments",
+    "NearestNeighbours",
+    "Neighbours",
+    "RawFeatures",
+    "Receipt",
+    "Reference",
+    "ReferenceFacts",
+    "SampleSource",
+    "SlicedWasserstein",
+    "Value",
+    "data_hash",
+    "frechet_distance",
+    "measure",
+    "module_hash",
+    "nearest",
+    "random_directions",
+    "wasserstein_1d",
+]
