@@ -1,12 +1,16 @@
 """Frozen dataclasses to strict JSON and back, with a stable tag per type and errors that name the field.
 
-`@record` makes a class a frozen, keyword-friendly dataclass and registers its tag (the class name unless given). A record is
-written as {"type": tag, field: value, ...}; tuples as lists; callables by import path, "module:name". Numbers that
-JSON lacks (inf, nan) are the strings "inf", "-inf", "nan". Nothing is ever evaluated or unpickled.
+`@record` makes a class a frozen dataclass and registers its tag, the class name unless one is given. A record is
+written as {"type": tag, field: value, ...}, a tuple as a list, a callable by its import path "module:name". Numbers
+that JSON lacks are the strings "inf", "-inf" and "nan" (a field of type Any reads them back as strings). Where a record
+is read, and a string is not, a bare tag stands for the record with every field at its default.
+
+Nothing is evaluated or unpickled. Reading a callable imports the module that it names, as `import` would.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import functools
@@ -14,7 +18,7 @@ import importlib
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
@@ -22,10 +26,22 @@ SCHEMA = 1
 
 T = TypeVar("T")
 _TYPES: dict[str, type] = {}
+_TAG = "__record_tag__"
+_NOT_JSON = ("inf", "-inf", "nan")
+_SCALARS = (bool, int, float, str, types.NoneType)
 
 
 class CodecError(ValueError):
-    """A value that cannot be written or read; the message begins with the path of the field."""
+    """A value that cannot be written or read; the message begins with the path of the field.
+
+    Args:
+        path: Dotted path of the field, "" for the whole value.
+        problem: What was found there and why it cannot be taken.
+    """
+
+    def __init__(self, path: str, problem: str):
+        super().__init__(f"{path or 'value'}: {problem}")
+        self.path = path
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=False)
@@ -36,10 +52,12 @@ def record(cls: type[T] | None = None, *, tag: str | None = None) -> Any:
     made = dataclasses.dataclass(frozen=True)(cls)
     name = tag or cls.__name__
     known = _TYPES.get(name)
-    if known is not None and f"{known.__module__}.{known.__qualname__}" != f"{cls.__module__}.{cls.__qualname__}":
+    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
         raise ValueError(f"two record types share the tag {name!r}: {known} and {cls}; give one of them tag=...")
+    if "type" in _fields(made):
+        raise ValueError(f"{cls} has a field named 'type', which is where the tag is written; give it another name")
     _TYPES[name] = made
-    made.__record_tag__ = name  # type: ignore[attr-defined]
+    setattr(made, _TAG, name)
     return made
 
 
@@ -52,11 +70,21 @@ def record_types(of: type | None = None) -> dict[str, type]:
     }
 
 
-def near(name: str, known: Any) -> str:
-    """' Did you mean ...?' with the near matches of a misspelt name, or the list of what exists."""
-    known = sorted(map(str, known))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(close)}?" if close else f" Known: {', '.join(known)}."
+def near(name: str, known: Iterable[Any]) -> str:
+    """' Did you mean ...?' with the near matches of a misspelt name, else the list of what exists, if anything does."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f" Did you mean {' or '.join(close)}?"
+    return f" Known: {', '.join(names)}." if names else ""
+
+
+def _fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    return {f.name: f for f in dataclasses.fields(cls) if f.init}
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -75,29 +103,43 @@ def encode(value: Any, path: str = "") -> Any:
     if isinstance(value, (tuple, list)):
         return [encode(v, f"{path}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, Mapping):
-        if bad := [k for k in value if not isinstance(k, str)]:
-            raise CodecError(f"{path or 'value'}: the keys of a mapping must be strings, got {bad[0]!r}")
-        return {k: encode(v, f"{path}.{k}".lstrip(".")) for k, v in value.items()}
-    if tag := getattr(type(value), "__record_tag__", None):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        return {"type": tag, **{k: encode(v, f"{path}.{k}".lstrip(".")) for k, v in fields.items()}}
+        if bad := [k for k in value if not isinstance(k, str) or k == "type"]:
+            raise CodecError(path, f"the keys of a mapping must be strings other than 'type', got {bad[0]!r}")
+        return {k: encode(v, _join(path, k)) for k, v in value.items()}
+    if tag := type(value).__dict__.get(_TAG):
+        return {"type": tag, **{name: encode(getattr(value, name), _join(path, name)) for name in _fields(type(value))}}
+    if hasattr(type(value), _TAG):
+        raise CodecError(
+            path, f"{type(value).__name__} derives from a record without being one; decorate it with @record"
+        )
     if callable(value):
-        return _callable_path(value, path)
+        return _import_path(value, path)
     raise CodecError(
-        f"{path or 'value'}: a {type(value).__name__} cannot be saved; use a record, a number, a string, a tuple or a"
-        " function that can be imported by name"
+        path,
+        f"a {type(value).__name__} cannot be saved; use a record, a number, a string, a tuple or a function that can be"
+        " imported by name",
     )
 
 
-def _callable_path(function: Any, path: str) -> str:
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    text = f"{module}:{name}"
-    if not module or module == "__main__" or "<" in name:
-        raise CodecError(
-            f"{path or 'value'}: {function!r} cannot be saved because it cannot be imported by name; define it at the top"
-            " level of a module"
-        )
-    return text
+def _import_path(function: Any, path: str) -> str:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if module and name and module != "__main__" and _imported(module, name) is function:
+        return f"{module}:{name}"
+    raise CodecError(
+        path,
+        f"{function!r} cannot be saved because it cannot be imported by name; define it at the top level of a module",
+    )
+
+
+def _imported(module: str, name: str) -> Any:
+    """The object called `name` in a module, or None."""
+    try:
+        target: Any = importlib.import_module(module)
+        for part in name.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return target
 
 
 def dumps(value: Any) -> str:
@@ -112,123 +154,129 @@ def loads(text: str, expected: type[T]) -> T:
     """Read what `dumps` wrote.
 
     Raises:
-        CodecError: The text is not JSON, of a newer schema, or does not describe an `expected`.
+        CodecError: The text is not strict JSON, of a newer schema, or does not describe an `expected`.
     """
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise CodecError(f"not JSON: {error}") from None
-    if not isinstance(data, dict) or "schema" not in data or "value" not in data:
-        raise CodecError("not a file of scorefield: the fields 'schema' and 'value' are missing")
+        raise CodecError("", f"not JSON: {error}") from None
+    if not isinstance(data, dict) or "value" not in data or not isinstance(data.get("schema"), int):
+        raise CodecError("", "not a file of scorefield: it has no number 'schema' and no 'value'")
     if data["schema"] > SCHEMA:
-        raise CodecError(f"written with schema {data['schema']}, this version reads up to {SCHEMA}; upgrade scorefield")
+        raise CodecError(
+            "", f"written with schema {data['schema']}, this version reads up to {SCHEMA}; upgrade scorefield"
+        )
     return decode(data["value"], expected)
 
 
+def _refuse_constant(name: str) -> Any:
+    raise CodecError("", f"not JSON: the bare number {name}; it is written as a string")
+
+
 def decode(data: Any, expected: Any, path: str = "") -> Any:
-    """Build a value of the expected type from its JSON form; every error starts with the path of the field."""
-    where = path or "value"
+    """Build a value of the expected type from its JSON form.
+
+    Args:
+        data: What `json.loads` returned.
+        expected: A record type or a base class of some, bool, int, float, str, None, Any, Literal[...], Callable, or a
+            tuple, list, Mapping or union of these.
+        path: Where the value stands, for messages.
+
+    Raises:
+        CodecError: The data do not describe an `expected`.
+    """
+    origin, arguments = get_origin(expected) or expected, get_args(expected)
     if expected is Any:
         return _decode_any(data, path)
-    origin, arguments = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
         return _decode_union(data, arguments, path)
     if origin is Literal:
-        if data not in arguments:
-            raise CodecError(f"{where}: {data!r} is not one of the choices.{near(str(data), arguments)}")
+        if not any(data == choice and type(data) is type(choice) for choice in arguments):
+            raise CodecError(path, f"{data!r} is not one of the choices.{near(str(data), arguments)}")
         return data
+    if origin is collections.abc.Callable:
+        return _decode_callable(data, path)
     if origin in (tuple, list):
         return _decode_sequence(data, origin, arguments, path)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(data, Mapping):
-            raise CodecError(f"{where}: expected a mapping, got {data!r}")
-        return {k: decode(v, arguments[1], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
-    if origin is Callable or origin is getattr(types, "FunctionType", None) or expected is Callable:
-        return _decode_callable(data, where)
-    if _is_callable_type(expected, origin):
-        return _decode_callable(data, where)
+    if origin in (dict, collections.abc.Mapping):
+        if not isinstance(data, dict):
+            raise CodecError(path, f"expected a mapping, got {data!r}")
+        return {k: decode(v, arguments[1] if arguments else Any, _join(path, k)) for k, v in data.items()}
+    if expected in _SCALARS:
+        return _decode_scalar(data, expected, path)
     if isinstance(expected, type):
-        return _decode_class(data, expected, path)
-    raise CodecError(f"{where}: fields of type {expected} cannot be read")
-
-
-def _is_callable_type(expected: Any, origin: Any) -> bool:
-    import collections.abc
-
-    return expected is collections.abc.Callable or origin is collections.abc.Callable
+        return _decode_record(data, expected, path)
+    raise CodecError(path, f"fields of type {expected} cannot be read")
 
 
 def _decode_any(data: Any, path: str) -> Any:
-    if isinstance(data, dict) and "type" in data:
-        return _decode_class(data, object, path)
+    if isinstance(data, dict):
+        if "type" in data:
+            return _decode_record(data, object, path)
+        return {k: _decode_any(v, _join(path, k)) for k, v in data.items()}
     if isinstance(data, list):
         return tuple(_decode_any(v, f"{path}[{i}]") for i, v in enumerate(data))
     return data
 
 
 def _decode_union(data: Any, choices: tuple[Any, ...], path: str) -> Any:
-    if data is None and type(None) in choices:
-        return None
+    if isinstance(data, str) and str in choices:
+        choices = tuple(c for c in choices if not _tags(c))  # the string is itself, not a bare tag
+    elif tagged := tuple(c for c in choices if _name_in(data) in _tags(c)):
+        choices = tagged  # so that what is wrong inside the record meant is what the user reads
     errors = []
     for choice in choices:
-        if choice is type(None):
-            continue
         try:
             return decode(data, choice, path)
         except CodecError as error:
             errors.append(error)
-    # The error from deepest inside tells the user most: it comes from the choice that matched furthest.
-    raise max(errors, key=lambda e: str(e).split(":")[0].count("."))
+    inside = [error for error in errors if error.path != path]
+    if inside or len(errors) == 1:
+        raise (inside or errors)[0]
+    names = " or ".join(getattr(c, "__name__", str(c)) for c in choices).replace("NoneType", "None")
+    known = [tag for c in choices for tag in _tags(c)]
+    raise CodecError(path, f"expected {names}, got {data!r}.{near(_name_in(data), known)}")
 
 
 def _decode_sequence(data: Any, origin: type, arguments: tuple[Any, ...], path: str) -> Any:
-    if not isinstance(data, (list, tuple)):
-        raise CodecError(f"{path or 'value'}: expected a list, got {data!r}")
-    if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
+    if not isinstance(data, list):
+        raise CodecError(path, f"expected a list, got {data!r}")
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         if len(arguments) != len(data):
-            raise CodecError(f"{path or 'value'}: expected {len(arguments)} values, got {len(data)}")
-        return tuple(decode(v, a, f"{path}[{i}]") for i, (v, a) in enumerate(zip(data, arguments, strict=True)))
-    return origin(decode(v, arguments[0], f"{path}[{i}]") for i, v in enumerate(data))
+            raise CodecError(path, f"expected {len(arguments)} values, got {len(data)}")
+        items = arguments
+    else:
+        items = (arguments[0] if arguments else Any,) * len(data)
+    return origin(decode(v, item, f"{path}[{i}]") for i, (v, item) in enumerate(zip(data, items, strict=True)))
 
 
-def _decode_callable(data: Any, where: str) -> Any:
-    if callable(data):
-        return data
+def _decode_callable(data: Any, path: str) -> Any:
     if not isinstance(data, str) or data.count(":") != 1:
-        raise CodecError(f"{where}: expected a function as 'module:name', got {data!r}")
-    module, name = data.split(":")
-    try:
-        target: Any = importlib.import_module(module)
-        for part in name.split("."):
-            target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise CodecError(f"{where}: {data!r} cannot be imported ({error})") from None
+        raise CodecError(path, f"expected a function as 'module:name', got {data!r}")
+    target = _imported(*data.split(":"))
     if not callable(target):
-        raise CodecError(f"{where}: {data!r} is not callable")
+        raise CodecError(path, f"{data!r} is not a function that can be imported")
     return target
 
 
-def _decode_class(data: Any, expected: type, path: str) -> Any:
-    where = path or "value"
-    if isinstance(data, dict) and (isinstance(data.get("type"), str)):
-        return _decode_record(data, expected, path)
-    if hasattr(expected, "__record_tag__") or expected not in (bool, int, float, str, object):
-        if isinstance(data, str) and data in record_types(expected):  # a bare tag means all defaults
-            return _decode_record({"type": data}, expected, path)
-        raise CodecError(
-            f"{where}: expected a {expected.__name__}, got {data!r}.{near(str(data), record_types(expected))}"
-        )
-    if expected is bool and isinstance(data, bool):
-        return data
-    if expected is int and isinstance(data, (int, float)) and not isinstance(data, bool) and data == int(data):
+def _decode_scalar(data: Any, expected: type, path: str) -> Any:
+    number = isinstance(data, (int, float)) and not isinstance(data, bool)
+    if expected is float and (number or data in _NOT_JSON):
+        return float(data)
+    if expected is int and number and (isinstance(data, int) or data.is_integer()):
         return int(data)
-    if expected is float and isinstance(data, (int, float)) and not isinstance(data, bool):
-        return float(data)
-    if expected is float and data in ("inf", "-inf", "nan"):
-        return float(data)
-    if expected is str and isinstance(data, str):
+    if expected in (bool, str, types.NoneType) and isinstance(data, expected):
         return data
-    raise CodecError(f"{where}: expected {expected.__name__}, got {data!r}")
+    raise CodecError(path, f"expected {'None' if expected is types.NoneType else expected.__name__}, got {data!r}")
+
+
+def _tags(of: Any) -> list[str]:
+    """The tags of the records that a class stands for; none for what is not a class of records."""
+    return list(record_types(of)) if isinstance(of, type) and get_origin(of) is None and of not in _SCALARS else []
+
+
+def _name_in(data: Any) -> str:
+    return str(data.get("type", "")) if isinstance(data, dict) else str(data)
 
 
 @functools.cache
@@ -236,84 +284,85 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _decode_record(data: dict[str, Any], expected: type, path: str) -> Any:
-    where = path or "value"
+def _decode_record(data: Any, expected: type, path: str) -> Any:
+    if isinstance(data, str):
+        data = {"type": data}
+    known = record_types(expected)
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise CodecError(path, f"expected {expected.__name__} as {{'type': tag, ...}}, got {data!r}.{near('', known)}")
     tag = data["type"]
-    cls = _TYPES.get(tag)
-    if cls is None or not issubclass(cls, expected):
-        raise CodecError(f"{where}: {tag!r} is not a {expected.__name__}.{near(tag, record_types(expected))}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    if tag not in known:
+        raise CodecError(path, f"{tag!r} is not a {expected.__name__}.{near(tag, known)}")
+    cls = known[tag]
+    fields = _fields(cls)
     values = {}
     for name, value in data.items():
         if name == "type":
             continue
         if name not in fields:
-            raise CodecError(f"{f'{path}.{name}'.lstrip('.')}: {tag} has no such field.{near(name, fields)}")
-        values[name] = decode(value, _hints(cls)[name], f"{path}.{name}".lstrip("."))
-    missing = [
-        n
-        for n, f in fields.items()
-        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise CodecError(f"{where}: {tag} needs the field {missing[0]!r}")
+            raise CodecError(_join(path, name), f"{tag} has no such field.{near(name, fields)}")
+        values[name] = decode(value, _hints(cls)[name], _join(path, name))
+    for name, field in fields.items():
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in values and not optional:
+            raise CodecError(path, f"{tag} needs the field {name!r}")
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:
-        raise CodecError(f"{where}: {error}") from error
+        raise CodecError(path, str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------------------- editing
 
 
-def with_field(value: T, path: str, new: Any, _done: str = "") -> T:
-    """A copy of a record with the field at a dotted path replaced by a JSON value or its text.
+def with_field(value: T, path: str, new: Any) -> T:
+    """A copy of a record with the field at a dotted path replaced.
 
-    `with_field(e, "net.channels", "64")` reads the text as JSON where that is what the field's type wants, else as a string.
+    `with_field(e, "net.channels", "64")` reads the text as JSON where that is what the field's type wants, else as a
+    string. Elements of tuples are numbered, "steps.0.snr". A bare tag puts that record, with its defaults, there.
+
+    Args:
+        value: A record.
+        path: Names of fields, joined by dots.
+        new: A value, or its text from a command line.
 
     Raises:
         CodecError: No such field (near matches are shown), or the value does not fit its type.
     """
-    name, _, rest = path.partition(".")
-    where = f"{_done}.{name}".lstrip(".")
-    if isinstance(value, tuple):
-        if not name.isdigit() or int(name) >= len(value):
-            raise CodecError(f"{where}: expected an index below {len(value)}")
-        i = int(name)
-        changed = with_field(value[i], rest, new, where) if rest else decode(_from_text(new), type(value[i]), where)
-        return (*value[:i], changed, *value[i + 1 :])  # type: ignore[return-value]
-    if not dataclasses.is_dataclass(value):
-        raise CodecError(f"{_done or 'value'}: is {value!r} and has no field {name!r}")
-    fields = {f.name for f in dataclasses.fields(value) if f.init}
-    if name not in fields:
-        raise CodecError(f"{where}: {type(value).__name__} has no such field.{near(name, fields)}")
-    if rest:
-        changed = with_field(getattr(value, name), rest, new, where)
-    else:
-        changed = _decode_text(new, _hints(type(value))[name], where)
-    try:
-        return dataclasses.replace(value, **{name: changed})  # type: ignore[type-var]
-    except (ValueError, TypeError) as error:
-        raise CodecError(f"{where}: {error}") from error
+    texts = [_json_meaning(new), new] if isinstance(new, str) else [encode(new, path)]
+    errors = []
+    for text in texts:
+        data = encode(value)
+        _put(data, path.split("."), text)
+        try:
+            return decode(data, type(value))
+        except CodecError as error:
+            errors.append(error)
+    raise errors[0]
 
 
-def _from_text(text: Any) -> Any:
-    if not isinstance(text, str):
-        return text
+def _json_meaning(text: str) -> Any:
     try:
         return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
     except json.JSONDecodeError:
         return text
 
 
-def _decode_text(new: Any, expected: Any, where: str) -> Any:
-    """A command-line value: its JSON meaning where the field's type takes that, else the text itself."""
-    try:
-        return decode(_from_text(new), expected, where)
-    except CodecError:
-        if isinstance(new, str) and _from_text(new) != new:
-            try:
-                return decode(new, expected, where)
-            except CodecError:
-                pass
-        raise
+def _put(data: Any, names: list[str], new: Any) -> None:
+    """Set data[names[0]][names[1]]... in JSON data, complaining with the path of the name that is not there."""
+    for depth, name in enumerate(names):
+        where = ".".join(names[: depth + 1])
+        if isinstance(data, list):
+            if not name.isdigit() or int(name) >= len(data):
+                raise CodecError(where, f"expected an index below {len(data)}")
+            key: Any = int(name)
+        elif isinstance(data, dict):
+            key = name
+            if "type" in data and (name == "type" or name not in data):
+                raise CodecError(where, f"{data['type']} has no such field.{near(name, data.keys() - {'type'})}")
+        else:
+            raise CodecError(".".join(names[:depth]), f"is {data!r} and has no field {name!r}")
+        if depth + 1 == len(names):
+            data[key] = new
+        else:
+            data = data[key]

@@ -21,24 +21,29 @@ def over_event(per_example: Tensor, x: Tensor) -> Tensor:
     return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
 
 
+def _rows(x: Tensor) -> Tensor:
+    """(B, *event) -> (B, D); unlike reshape(B, -1) it takes an empty batch."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 def sum_event(x: Tensor) -> Tensor:
     """Sum over every axis but the first: (B, *event) -> (B,)."""
-    return x.reshape(x.shape[0], -1).sum(dim=1)
+    return _rows(x).sum(dim=1)
 
 
 def mean_event(x: Tensor) -> Tensor:
     """Mean over every axis but the first: (B, *event) -> (B,)."""
-    return x.reshape(x.shape[0], -1).mean(dim=1)
+    return _rows(x).mean(dim=1)
 
 
 def norm_event(x: Tensor) -> Tensor:
     """Euclidean norm over every axis but the first: (B, *event) -> (B,)."""
-    return x.reshape(x.shape[0], -1).norm(dim=1)
+    return _rows(x).norm(dim=1)
 
 
 def normal_log_prob(x: Tensor, variance: Tensor | float) -> Tensor:
     """Log density of N(0, variance I) at x, in nats: (B, *event) -> (B,)."""
-    dimension = x[0].numel()
+    dimension = math.prod(x.shape[1:])
     variance = torch.as_tensor(variance, dtype=x.dtype, device=x.device)
     return -0.5 * (dimension * (LOG_2PI + variance.log()) + sum_event(x * x) / variance)
 
@@ -48,6 +53,7 @@ def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: T
 
     With probes v of shape (P, B, *event) the divergence is Hutchinson's estimate, the mean over probes of
     v' (df/dx) v (Skilling 1989; Hutchinson 1990); with None it is the exact trace, from D vector-Jacobian products.
+    Neither result carries a gradient.
 
     Args:
         field: Maps (B, *event) to the same shape; example i of the value depends on example i of the input alone.
@@ -65,12 +71,16 @@ def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: T
         if probes is not None:
             total = x.new_zeros(x.shape[0])
             for k, v in enumerate(probes):
-                (vjp,) = torch.autograd.grad(value, x, v.to(value), retain_graph=k + 1 < len(probes))
+                vjp = _gradient(value, x, v.to(value), keep=k + 1 < len(probes))
                 total = total + sum_event(vjp * v.to(vjp))
             return value.detach(), total / len(probes)
-        flat = value.reshape(value.shape[0], -1)
+        rows = _rows(value)
         total = x.new_zeros(x.shape[0])
-        for d in range(flat.shape[1]):
-            (row,) = torch.autograd.grad(flat[:, d].sum(), x, retain_graph=d + 1 < flat.shape[1])
-            total = total + row.reshape(row.shape[0], -1)[:, d]
+        for d in range(rows.shape[1]):
+            total = total + _rows(_gradient(rows[:, d].sum(), x, None, keep=d + 1 < rows.shape[1]))[:, d]
         return value.detach(), total
+
+
+def _gradient(value: Tensor, x: Tensor, weight: Tensor | None, *, keep: bool) -> Tensor:
+    """The vector-Jacobian product, zero where the value holds parameters that require a gradient but not x."""
+    return torch.autograd.grad(value, x, weight, retain_graph=keep, allow_unused=True, materialize_grads=True)[0]

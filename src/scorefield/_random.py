@@ -1,16 +1,17 @@
 """Noise as a function of (seed, index, step, draw).
 
-Each example of a batch owns a counter-based stream: Philox with the key (seed, index) and the counter
-(draw, step). Example i therefore receives the same bits whatever its batch mates, the batch size, the process it runs in
-or the device it runs on, and no two (seed, index, step, draw) share a stream (Salmon et al., "Parallel random numbers:
-as easy as 1, 2, 3", 2011). Numbers are drawn on the CPU in float32 and then moved and cast, so that a float64 state sees
-the same noise as a float32 one.
+Each example of a batch owns a counter-based stream: Philox with the key (seed, index) and the counter (draw, step).
+Example i therefore receives the same bits whatever its batch mates, the batch size, the process it runs in or the
+device it runs on, and no two (seed, index, step, draw) share a stream (Salmon et al., "Parallel random numbers: as easy
+as 1, 2, 3", 2011). Numbers are drawn on the CPU in float32 and then moved and cast, so that a float64 state sees the
+same noise as a float32 one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -26,12 +27,16 @@ def philox(seed: int, index: int, step: int = 0, draw: int = 0) -> np.random.Gen
     Args:
         seed: Chosen by the user, 0 <= seed < 2**64.
         index: The example's number, 0 <= index < 2**64.
-        step: Which step of the sampler or trainer draws.
-        draw: Which of the step's draws.
+        step: Which step of the sampler or trainer draws, 0 <= step < 2**64.
+        draw: Which of the step's draws, 0 <= draw < 2**64.
+
+    Raises:
+        ValueError: A number outside its range.
     """
-    if not 0 <= seed < 2**64 or not 0 <= index < 2**64:
-        raise ValueError(f"seed and index must lie in [0, 2**64); got seed={seed}, index={index}")
-    # The low counter word counts the blocks inside one draw, so streams of distinct (step, draw) never meet.
+    for name, word in (("seed", seed), ("index", index), ("step", step), ("draw", draw)):
+        if not 0 <= word < 2**64:
+            raise ValueError(f"{name} must lie in [0, 2**64), got {word}; noise is a function of four such numbers")
+    # The two low counter words count the blocks inside one draw, so streams of distinct (step, draw) never meet.
     bits = np.random.Philox(counter=np.array([0, 0, draw, step], np.uint64), key=np.array([seed, index], np.uint64))
     return np.random.Generator(bits)
 
@@ -44,7 +49,7 @@ class Noise(Protocol):
         ...
 
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
-        """Uniform noise on [0, 1), as above."""
+        """Uniform noise on [0, 1), as above; a type narrower than float32 may round its upper end to 1."""
         ...
 
 
@@ -60,18 +65,17 @@ class IndexedNoise:
         self.seed = int(seed)
         self.indices = [int(i) for i in indices]
 
-    def _draw(self, like: Tensor, step: int, draw: int, kind: str) -> Tensor:
+    def _draw(self, like: Tensor, step: int, draw: int, kind: Literal["normal", "uniform"]) -> Tensor:
         if like.shape[0] != len(self.indices):
             raise ValueError(f"noise of {len(self.indices)} examples was asked for a batch of {like.shape[0]}")
-        out = np.empty(tuple(like.shape), np.float32)
-        for row, index in zip(out, self.indices, strict=True):
+        rows = np.empty((len(self.indices), math.prod(like.shape[1:])), np.float32)
+        for row, index in zip(rows, self.indices, strict=True):
             generator = philox(self.seed, index, step, draw)
-            view = row.reshape(-1)
             if kind == "normal":
-                generator.standard_normal(out=view, dtype=np.float32)
+                generator.standard_normal(out=row, dtype=np.float32)
             else:
-                generator.random(out=view, dtype=np.float32)
-        return torch.from_numpy(out).to(device=like.device, dtype=like.dtype)
+                generator.random(out=row, dtype=np.float32)
+        return torch.from_numpy(rows).reshape(like.shape).to(device=like.device, dtype=like.dtype)
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
         """Standard normal noise, shape, dtype and device of `like`."""

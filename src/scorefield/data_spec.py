@@ -6,8 +6,8 @@ A value x in data units becomes m in model units, the units in which noise level
 * unbounded data:                  m = (x - offset) / scale.
 
 Quantised data have `levels` grey levels k = (levels - 1) (x - low) / (high - low). They train at the unit value
-k / (levels - 1) and are dequantised, for likelihoods, to (k + u) / levels with u uniform on [0, 1) (Theis et al. 2016), so
-that 0 <= unit < 1 and the bin of one level has width 1 / levels.
+k / (levels - 1) and are dequantised, for likelihoods, to (k + u) / levels with u uniform on [0, 1) (Theis et al. 2016),
+so that 0 <= unit < 1 and the bin of one level has width 1 / levels.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ class ConditionSpec:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"condition {self.name!r} has size {self.size}; it must be at least 1")
-        if self.class_names is not None and len(self.class_names) != self.size:
-            raise ValueError(f"condition {self.name!r} has {self.size} classes and {len(self.class_names)} names")
+        if self.class_names is not None and (self.kind != "class" or len(self.class_names) != self.size):
+            names = len(self.class_names)
+            raise ValueError(
+                f"condition {self.name!r} is a {self.kind} of size {self.size}, it cannot have {names} names"
+            )
 
 
 @record
@@ -53,7 +56,8 @@ class DataSpec:
 
     Args:
         shape: Event shape: (D,) for vectors, (C, L) for signals, (C, H, W) for images.
-        low: Smallest possible value in data units, one number or one per channel (axis 0); None if unbounded.
+        low: Smallest possible value in data units, one number or one per channel (the first axis of the event, so one
+            per number of a vector); None if unbounded.
         high: Largest possible value; None exactly when `low` is None.
         levels: Number of equally spaced grey levels from low to high; None for continuous data.
         channel_names: One name per channel.
@@ -79,32 +83,53 @@ class DataSpec:
     conditions: tuple[ConditionSpec, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("shape", "low", "high", "channel_names", "offset", "scale", "model_range", "conditions"):
+            if isinstance(value := getattr(self, name), list):  # tuples compare and hash
+                object.__setattr__(self, name, tuple(value))
         if not self.shape or any(n < 1 for n in self.shape):
             raise ValueError(f"shape {self.shape} must be one or more positive sizes, for example (3, 32, 32)")
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"give both low and high or neither; got low={self.low}, high={self.high}")
-        for name in ("low", "high", "offset", "scale"):
+        for name in ("low", "high", "offset", "scale", "channel_names"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.shape[0]:
                 raise ValueError(f"{name} has {len(value)} values for {self.shape[0]} channels")
-        if self.channel_names is not None and len(self.channel_names) != self.shape[0]:
-            raise ValueError(f"{len(self.channel_names)} channel names for {self.shape[0]} channels")
-        if self.bounded:
-            if bool((self._channels("low") >= self._channels("high")).any()):
-                raise ValueError(f"low must be below high; got low={self.low}, high={self.high}")
-            if not self.model_range[0] < self.model_range[1]:
-                raise ValueError(f"model_range must increase; got {self.model_range}")
-        elif bool((self._channels("scale") <= 0).any()):
-            raise ValueError(f"scale must be positive; got {self.scale}")
+        if len({condition.name for condition in self.conditions}) < len(self.conditions):
+            raise ValueError(f"two conditions share a name: {', '.join(c.name for c in self.conditions)}")
         if self.levels is not None and (self.levels < 2 or not self.bounded):
             raise ValueError(f"levels={self.levels} needs low and high and at least two levels")
+        if self.bounded:
+            self._check_bounded()
+        else:
+            self._check_unbounded()
+
+    def _check_bounded(self) -> None:
+        if self.low is None or self.high is None:
+            raise ValueError(f"give both low and high or neither; got low={self.low}, high={self.high}")
+        width = self._channels("high") - self._channels("low")
+        if not bool(((width > 0) & width.isfinite()).all()):
+            raise ValueError(f"low must be below high, both finite; got low={self.low}, high={self.high}")
+        if not self.model_range[0] < self.model_range[1]:
+            raise ValueError(f"model_range must increase; got {self.model_range}")
+        if (self.offset, self.scale) != (0.0, 1.0):
+            raise ValueError(
+                f"low={self.low} and high={self.high} already say how data map to model_range={self.model_range}; offset and"
+                " scale are for unbounded data (low=None, high=None)"
+            )
+
+    def _check_unbounded(self) -> None:
+        offset, scale = self._channels("offset"), self._channels("scale")
+        if not bool((offset.isfinite() & scale.isfinite() & (scale > 0)).all()):
+            raise ValueError(f"scale must be positive and offset finite; got scale={self.scale}, offset={self.offset}")
+        if self.model_range != (-1.0, 1.0):
+            raise ValueError(
+                f"model_range={self.model_range} is where low and high go; unbounded data map by offset and scale"
+            )
 
     # ------------------------------------------------------------------------------------------- facts
 
     @property
     def bounded(self) -> bool:
         """Whether values have a smallest and largest value."""
-        return self.low is not None
+        return self.low is not None or self.high is not None
 
     @property
     def dimension(self) -> int:
@@ -112,11 +137,11 @@ class DataSpec:
         return math.prod(self.shape)
 
     @property
-    def quantisation_step(self) -> float | None:
-        """Distance between neighbouring grey levels in data units (of channel 0), None for continuous data."""
+    def quantisation_step(self) -> Tensor | None:
+        """Distance between neighbouring grey levels in data units, one per channel, float64; None for continuous data."""
         if self.levels is None:
             return None
-        return float((self._channels("high") - self._channels("low"))[0]) / (self.levels - 1)
+        return (self._channels("high") - self._channels("low")) / (self.levels - 1)
 
     def _channels(self, name: str) -> Tensor:
         value = torch.as_tensor(getattr(self, name), dtype=torch.float64)
@@ -154,20 +179,33 @@ class DataSpec:
         Args:
             x: Grey values in data units, shape (B, *shape).
             uniform: u in [0, 1), shape of x.
+
+        Raises:
+            ValueError: The data are continuous, or values lie between the grey levels.
         """
-        if self.levels is None:
+        step = self.quantisation_step
+        if self.levels is None or step is None:
             raise ValueError("only data with grey levels are dequantised; this DataSpec has levels=None")
         x = x if x.is_floating_point() else x.to(torch.float32)
-        low, high = self._channels("low"), self._channels("high")
-        k = ((x - self._over(low, x)) / self._over(high - low, x) * (self.levels - 1)).round()
+        level = (x - self._over(self._channels("low"), x)) / self._over(step, x)
+        k = level.round()
+        if bool(((level - k).abs() > 0.02).any()):
+            raise ValueError(
+                f"values between the {self.levels} grey levels cannot be dequantised: bits count whole levels; round them to"
+                " grey levels, or take their density as continuous data"
+            )
         a, b = self.model_range
         return a + (b - a) * (k + uniform) / self.levels
 
     def log_jacobian(self, *, dequantised: bool) -> float:
         """log |d model / d data| summed over the event: add it to nats in model units to have nats in data units.
 
-        For dequantised data the bin of one grey level has the width of one quantisation step in data units, so that
-        nats are log probabilities per step.
+        Args:
+            dequantised: Whether the density is of `dequantise(x, u)` and not of `to_model(x)`. There the bin of one grey
+                level, 1 / levels of the model range, stands for one quantisation step in data units.
+
+        Raises:
+            ValueError: Dequantised, but without grey levels.
         """
         per_scalar = self.dimension // self.shape[0]
         slope, _ = self.affine()
@@ -180,16 +218,22 @@ class DataSpec:
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Bits per dimension of quantised data from nats in data units: -(nats + D log step) / (D log 2).
 
+        A bin has probability density times step, so these are the bits of the grey levels themselves (Theis et al. 2016,
+        eq. 2). For 8-bit data that is -nats / (D log 2) + 7 with nats in model units of (-1, 1), and + 8 with (0, 1).
+
+        Args:
+            nats: Log density of dequantised data in data units, that is with log_jacobian(dequantised=True), any shape.
+
         Raises:
             ValueError: The data are continuous; a density has no number of bits without a quantisation step.
         """
-        if self.levels is None:
+        step = self.quantisation_step
+        if step is None:
             raise ValueError(
-                "bits/dim needs grey levels: a density of continuous data has units and no bits; read LogProb.nats, or give"
-                " the DataSpec low, high and levels"
+                "bits/dim needs grey levels: a density of continuous data has units and no bits; read LogProb.nats, or"
+                " give the DataSpec low, high and levels"
             )
-        steps = (self._channels("high") - self._channels("low")) / (self.levels - 1)
-        log_steps = float(steps.log().sum()) * (self.dimension // self.shape[0])
+        log_steps = float(step.log().sum()) * (self.dimension // self.shape[0])
         return -(nats + log_steps) / (self.dimension * math.log(2.0))
 
     # ------------------------------------------------------------------------------------------- checks
@@ -203,23 +247,29 @@ class DataSpec:
             values: Also check for NaN and range.
 
         Raises:
-            ValueError: Another event shape, NaN or infinity, or values outside [low, high]; the message says what was seen.
+            ValueError: Another event shape, NaN or infinity, or values outside [low, high]; the message says what was
+                seen and where.
         """
-        if tuple(x.shape[1:]) != tuple(self.shape):
-            raise ValueError(
-                f"{name} has event shape {tuple(x.shape[1:])}, the model takes {tuple(self.shape)} (leading axis: batch)"
-            )
-        if not values:
+        seen, wanted = tuple(x.shape[1:]), tuple(self.shape)
+        if seen != wanted:
+            raise ValueError(f"{name} has event shape {seen}, the model takes {wanted} (leading axis: batch)")
+        if not values or not x.numel():
             return
         if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            bad = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(dim=1).nonzero()[:3, 0].tolist()
+            bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero()[:3, 0].tolist()
             raise ValueError(f"{name} has NaN or infinite values, first in examples {bad}")
-        if self.bounded and x.numel():
-            seen_low, seen_high = float(x.min()), float(x.max())
-            low, high = float(self._channels("low").min()), float(self._channels("high").max())
-            slack = 1e-4 * (high - low)
-            if seen_low < low - slack or seen_high > high + slack:
-                raise ValueError(
-                    f"{name} ranges from {seen_low:g} to {seen_high:g}, outside [{low:g}, {high:g}] of this model's data"
-                    f"{f' ({self.units})' if self.units else ''}; give values in data units"
-                )
+        if self.bounded:
+            self._check_range(x.transpose(0, 1).flatten(1).double(), name)
+
+    def _check_range(self, channels: Tensor, name: str) -> None:
+        """Refuse values (C, ...) outside each channel's own range, but for what rounding in float32 explains."""
+        low, high = self._channels("low").to(channels.device), self._channels("high").to(channels.device)
+        seen_low, seen_high = channels.amin(dim=1), channels.amax(dim=1)
+        slack = 1e-4 * (high - low)
+        for c in ((seen_low < low - slack) | (seen_high > high + slack)).nonzero().flatten().tolist():
+            where = f" in channel {self.channel_names[c] if self.channel_names else c}" if self.shape[0] > 1 else ""
+            units = f" ({self.units})" if self.units else ""
+            raise ValueError(
+                f"{name} ranges from {float(seen_low[c]):g} to {float(seen_high[c]):g}{where}, outside"
+                f" [{float(low[c]):g}, {float(high[c]):g}] of this model's data{units}; give values in data units"
+            )
