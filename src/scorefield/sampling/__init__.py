@@ -1,0 +1,54 @@
+"""From noise to data by following a score.
+
+A sampler is a chain of steps along decreasing times t_0 = 1 > t_1 > ... > t_N. A step is handed the score function and moves the
+state from t to s, by discretising the reverse-time SDE
+
+    dx = (f x - g^2 score) dt + g dw,
+
+or the probability flow, dx/dt = f x - g^2 score / 2, which has the same marginals; a corrector stays at t and runs Langevin
+dynamics there, x + e score + sqrt(2 e) z. Predictor-corrector sampling and annealed Langevin dynamics are chains of those.
+
+    step         the type, Chain, Repeat, Hold
+    predictors   Euler-Maruyama, reverse diffusion, ancestral, flow by Euler and Heun
+    langevin     correctors and the rules for their step size
+    adaptive     Dormand-Prince with per-example steps
+    sampler      the loop, starts, and the record of a sampler
+    named        samplers by name
+"""
+
+from scorefield.sampling import adaptive, langevin, named, predictors, sampler, step
+from scorefield.sampling.adaptive import AdaptiveFlow
+from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
+from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
+from scorefield.sampling.sampler import DataStart, PriorStart, Progress, Sampler, UniformStart, drive
+from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
+
+__all__ = [
+    "AdaptiveFlow",
+    "Ancestral",
+    "Chain",
+    "DataStart",
+    "EulerMaruyama",
+    "FlowEuler",
+    "FlowHeun",
+    "Hold",
+    "LadderScaled",
+    "Langevin",
+    "Moved",
+    "NoiseScaled",
+    "NormRatio",
+    "PriorStart",
+    "Progress",
+    "Repeat",
+    "ReverseDiffusion",
+    "Sampler",
+    "Step",
+    "UniformStart",
+    "adaptive",
+    "drive",
+    "langevin",
+    "named",
+    "predictors",
+    "sampler",
+    "step",
+]

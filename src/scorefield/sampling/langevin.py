@@ -1,0 +1,119 @@
+"""Langevin correctors: steps at one noise level, and the rules for their size.
+
+Two conventions are in use for the size e. This library's, and that of the published code, is
+
+    x + e score + sqrt(2 e) z        stationary variance v / (1 - e / (2 v)) on a Gaussian of variance v ("full");
+
+the papers write x + (e / 2) score + sqrt(e) z, with v / (1 - e / (4 v)) ("half").
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield._math import norm_event, over_event
+from scorefield._random import StepNoise
+from scorefield.process.process import Process
+from scorefield.sampling.step import Moved, Step
+from scorefield.score.score import BoundScore
+
+
+class StepSize(ABC):
+    """A rule for the Langevin step size, (B,)."""
+
+    @abstractmethod
+    def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        """The size at level t, of a chain whose next level is s; `gradient` is the score and z the noise of this step."""
+
+
+def _decay(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """(alpha_t / alpha_s)^2: 1 for VE and 1 - beta_k on DDPM's table, the prefactor alpha of the published correctors."""
+    return (process.alpha(t) / process.alpha(s)) ** 2
+
+
+@record
+class NoiseScaled(StepSize):
+    """e = 2 a (r sigma_t)^2: depends on the noise level alone, so that the step's law is known. The default.
+
+    The `ald` corrector of Song et al.'s code; a is (alpha_t / alpha_s)^2, 1 for VE.
+
+    Args:
+        snr: r, the target ratio of score step to noise.
+    """
+
+    snr: float = 0.16
+
+    def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        """2 a (r sigma_t)^2."""
+        return 2.0 * _decay(process, t, s) * (self.snr * process.sigma(t)) ** 2
+
+
+@record
+class NormRatio(StepSize):
+    """e = 2 a (r |z| / |score|)^2, the `langevin` corrector of Song et al. (2021), algorithms 4 and 5.
+
+    Args:
+        snr: r.
+        norm: "batch" averages both norms over the batch, as published: the result of an example then depends on its batch mates.
+            "example" uses each example's own: invariant, but the size depends on the state and the noise, which biases the
+            stationary law in low dimension.
+    """
+
+    snr: float = 0.16
+    norm: Literal["batch", "example"] = "example"
+
+    def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        """2 a (r |z| / |score|)^2."""
+        z_norm, score_norm = norm_event(z), norm_event(gradient)
+        if self.norm == "batch":
+            z_norm, score_norm = z_norm.mean().expand_as(z_norm), score_norm.mean().expand_as(score_norm)
+        return 2.0 * _decay(process, t, s).to(z_norm) * (self.snr * z_norm / score_norm) ** 2
+
+
+@record
+class LadderScaled(StepSize):
+    """e = epsilon sigma_t^2 / sigma_end^2, the annealed Langevin dynamics of NCSN (Song and Ermon 2019, algorithm 1).
+
+    Args:
+        epsilon: The size at the smallest level.
+        sigma_end: The smallest level, model units.
+    """
+
+    epsilon: float
+    sigma_end: float
+
+    def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        """epsilon (sigma_t / sigma_end)^2."""
+        return self.epsilon * (process.sigma(t) / self.sigma_end) ** 2
+
+
+@record
+class Langevin(Step):
+    """One unadjusted Langevin step at level t.
+
+    Args:
+        size: The rule for e.
+        convention: "full" is x + e score + sqrt(2 e) z; "half" is x + (e / 2) score + sqrt(e) z.
+    """
+
+    size: StepSize = NoiseScaled()  # noqa: RUF009 (frozen)
+    convention: Literal["full", "half"] = "full"
+
+    order: ClassVar[int | None] = None
+    law: ClassVar[str | None] = "p_t as e -> 0; on a Gaussian of variance v, v / (1 - e / (2 v))"
+    moves: ClassVar[bool] = False
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        """See `Step`."""
+        gradient, z = score(x, t), noise(x)
+        e = self.size(process, t, s, gradient, z)
+        if self.convention == "half":
+            e = 0.5 * e
+        mean = x + over_event(e, x) * gradient
+        return Moved(mean + over_event((2.0 * e).sqrt(), x) * z, mean)

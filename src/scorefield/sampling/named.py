@@ -1,0 +1,105 @@
+"""Samplers by name: what the command line and the recipes offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from scorefield._codec import near
+from scorefield.process.grids import EveryLevel, GeometricSigma, Grid, LogSNR, Uniform
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+from scorefield.sampling.adaptive import AdaptiveFlow
+from scorefield.sampling.langevin import Langevin, NoiseScaled
+from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
+from scorefield.sampling.sampler import Sampler
+from scorefield.sampling.step import Chain, Hold, Repeat
+
+
+def predictor_corrector(process: Process, steps: int | None = None, snr: float = 0.16) -> Sampler:
+    """Reverse diffusion with one Langevin corrector a step, corrector first as in the published code (algorithms 2 and 3)."""
+    return Sampler(Chain((Langevin(NoiseScaled(snr)), ReverseDiffusion())), _grid(process, steps, 1000))
+
+
+def euler_maruyama(process: Process, steps: int | None = None) -> Sampler:
+    """Euler-Maruyama on the reverse SDE, the published choice for continuous VP and sub-VP models."""
+    return Sampler(EulerMaruyama(), _grid(process, steps, 1000))
+
+
+def reverse_diffusion(process: Process, steps: int | None = None) -> Sampler:
+    """Reverse diffusion without a corrector."""
+    return Sampler(ReverseDiffusion(), _grid(process, steps, 1000))
+
+
+def ancestral(process: Process, steps: int | None = None) -> Sampler:
+    """Ancestral sampling, the published choice for discrete VP models."""
+    return Sampler(Ancestral(), _grid(process, steps, 1000))
+
+
+def annealed_langevin(process: Process, steps: int | None = None, repeats: int = 5, snr: float = 0.16) -> Sampler:
+    """Annealed Langevin dynamics: `repeats` Langevin steps at each level of a geometric ladder (NCSN, NCSNv2)."""
+    grid = EveryLevel() if isinstance(process, Tabulated) and steps is None else GeometricSigma(steps or 232)
+    return Sampler(Chain((Repeat(Langevin(NoiseScaled(snr)), repeats), Hold())), grid)
+
+
+def ode(process: Process, steps: int | None = None) -> Sampler:
+    """The probability flow by adaptive Dormand-Prince with tolerance 1e-5; it chooses its own steps."""
+    if steps is not None:
+        raise ValueError(
+            "the ode sampler chooses its own steps; leave --steps out, or use flow-heun with a number of steps"
+        )
+    return Sampler(AdaptiveFlow(), Uniform(1))
+
+
+def flow_euler(process: Process, steps: int | None = None) -> Sampler:
+    """The probability flow by Euler's method on a log-SNR grid."""
+    return Sampler(FlowEuler(), LogSNR(steps or 200))
+
+
+def flow_heun(process: Process, steps: int | None = None) -> Sampler:
+    """The probability flow by Heun's method on a log-SNR grid."""
+    return Sampler(FlowHeun(), LogSNR(steps or 100))
+
+
+NAMED: dict[str, Callable[..., Sampler]] = {
+    "pc": predictor_corrector,
+    "em": euler_maruyama,
+    "reverse-diffusion": reverse_diffusion,
+    "ancestral": ancestral,
+    "ald": annealed_langevin,
+    "ode": ode,
+    "flow-euler": flow_euler,
+    "flow-heun": flow_heun,
+}
+"""Name -> function of (process, steps) that builds the sampler."""
+
+
+def named(name: str, process: Process, steps: int | None = None) -> Sampler:
+    """The sampler of that name for a process.
+
+    Raises:
+        ValueError: No such name (near matches are shown), or a number of steps for a sampler that chooses its own.
+    """
+    if name not in NAMED:
+        raise ValueError(f"there is no sampler {name!r}.{near(name, NAMED)}")
+    return NAMED[name](process, steps)
+
+
+def with_steps(sampler: Sampler, steps: int) -> Sampler:
+    """The same sampler on a grid of that many steps.
+
+    Raises:
+        ValueError: The sampler's grid has no number of steps (a ladder's levels, an adaptive solver).
+    """
+    if not hasattr(sampler.grid, "steps") or isinstance(sampler.step, AdaptiveFlow):
+        raise ValueError(
+            f"{type(sampler.grid).__name__} with {type(sampler.step).__name__} has no number of steps to change; choose a sampler by name"
+        )
+    return replace(sampler, grid=replace(sampler.grid, steps=steps))  # type: ignore[type-var]
+
+
+def _grid(process: Process, steps: int | None, default: int) -> Grid:
+    """A ladder's own levels unless a number of steps is asked for."""
+    if isinstance(process, Tabulated) and steps is None:
+        return EveryLevel()
+    return Uniform(steps or default)
