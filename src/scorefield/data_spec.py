@@ -111,8 +111,8 @@ class DataSpec:
             raise ValueError(f"model_range must increase; got {self.model_range}")
         if (self.offset, self.scale) != (0.0, 1.0):
             raise ValueError(
-                f"low={self.low} and high={self.high} already say how data map to model_range={self.model_range}; offset and"
-                " scale are for unbounded data (low=None, high=None)"
+                f"low={self.low} and high={self.high} already say how data map to model_range={self.model_range};"
+                " offset and scale are for unbounded data (low=None, high=None)"
             )
 
     def _check_unbounded(self) -> None:
@@ -138,7 +138,7 @@ class DataSpec:
 
     @property
     def quantisation_step(self) -> Tensor | None:
-        """Distance between neighbouring grey levels in data units, one per channel, float64; None for continuous data."""
+        """Distance between neighbouring grey levels in data units, (C,) float64; None for continuous data."""
         if self.levels is None:
             return None
         return (self._channels("high") - self._channels("low")) / (self.levels - 1)
@@ -191,8 +191,8 @@ class DataSpec:
         k = level.round()
         if bool(((level - k).abs() > 0.02).any()):
             raise ValueError(
-                f"values between the {self.levels} grey levels cannot be dequantised: bits count whole levels; round them to"
-                " grey levels, or take their density as continuous data"
+                f"values between the {self.levels} grey levels cannot be dequantised: bits count whole levels; round"
+                " them to grey levels, or take their density as continuous data"
             )
         a, b = self.model_range
         return a + (b - a) * (k + uniform) / self.levels
@@ -201,8 +201,8 @@ class DataSpec:
         """log |d model / d data| summed over the event: add it to nats in model units to have nats in data units.
 
         Args:
-            dequantised: Whether the density is of `dequantise(x, u)` and not of `to_model(x)`. There the bin of one grey
-                level, 1 / levels of the model range, stands for one quantisation step in data units.
+            dequantised: Whether the density is of `dequantise(x, u)` and not of `to_model(x)`. There the bin of one
+                grey level, 1 / levels of the model range, stands for one quantisation step in data units.
 
         Raises:
             ValueError: Dequantised, but without grey levels.
@@ -218,8 +218,8 @@ class DataSpec:
     def bits_per_dim(self, nats: Tensor) -> Tensor:
         """Bits per dimension of quantised data from nats in data units: -(nats + D log step) / (D log 2).
 
-        A bin has probability density times step, so these are the bits of the grey levels themselves (Theis et al. 2016,
-        eq. 2). For 8-bit data that is -nats / (D log 2) + 7 with nats in model units of (-1, 1), and + 8 with (0, 1).
+        A bin has probability density times step, so these are bits of the grey levels themselves (Theis et al. 2016,
+        section 3.1). For 8-bit data that is -nats / (D log 2) + 7 with nats in model units of (-1, 1), + 8 with (0, 1).
 
         Args:
             nats: Log density of dequantised data in data units, that is with log_jacobian(dequantised=True), any shape.
@@ -259,12 +259,12 @@ class DataSpec:
             bad = (~torch.isfinite(x)).flatten(1).any(dim=1).nonzero()[:3, 0].tolist()
             raise ValueError(f"{name} has NaN or infinite values, first in examples {bad}")
         if self.bounded:
-            self._check_range(x.transpose(0, 1).flatten(1).double(), name)
+            self._check_range(x.transpose(0, 1).flatten(1), name)
 
     def _check_range(self, channels: Tensor, name: str) -> None:
         """Refuse values (C, ...) outside each channel's own range, but for what rounding in float32 explains."""
-        low, high = self._channels("low").to(channels.device), self._channels("high").to(channels.device)
-        seen_low, seen_high = channels.amin(dim=1), channels.amax(dim=1)
+        low, high = self._channels("low"), self._channels("high")
+        seen_low, seen_high = channels.amin(dim=1).cpu().double(), channels.amax(dim=1).cpu().double()
         slack = 1e-4 * (high - low)
         for c in ((seen_low < low - slack) | (seen_high > high + slack)).nonzero().flatten().tolist():
             where = f" in channel {self.channel_names[c] if self.channel_names else c}" if self.shape[0] > 1 else ""
