@@ -1,0 +1,62 @@
+"""Networks: plain modules net(x, c, condition) -> shape of x, and their configurations.
+
+A network sees a noisy example x_t, already scaled, and one number c per example that says how noisy: c = ln sigma for
+Fourier features, a level or 999 t for positional ones. It knows no process. Whether its output F is read as a score,
+as noise or as a clean example, and every division by sigma, belong to the parametrisation around it:
+
+    score(x, t) = form(F(c_in(t) x, c(t), condition), x, t).
+
+A configuration is a frozen record; `build(data)` makes the network for the event shape and the conditions of a
+DataSpec:
+
+    net = NCSNpp(channels=64, blocks=2).build(DataSpec((3, 32, 32), 0, 255, 256))
+
+* `NCSNpp`  the U-Net of Song et al. 2021 with every choice of that paper; NCSN++ and DDPM++ are two sets of its fields.
+* `DDPM`    the U-Net of Ho et al. 2020.
+* `MLP`     a residual perceptron for vectors, or for any small event, flattened.
+
+The U-Nets take signals (C, L) and images (C, H, W) with any number of channels and any size, square or not. With n
+levels each spatial size must be a multiple of 2^(n - 1), `net.multiple`; the parametrisation pads and crops. A level
+has attention when its largest spatial size, counted on the padded data, is among `attention_sizes`; the positions are
+flattened, one head.
+
+Let h be the features and e = W_2 act(W_1 f(c)) the embedding, f(c) = [sin 2 pi c w, cos 2 pi c w] or sinusoids. A
+block is
+
+    h <- (shortcut(h) + conv(dropout(act(norm(conv(act(norm(h))) + W act(e)))))) / sqrt(2),
+
+and the U-Net runs blocks down to half sizes, keeps every h, and runs blocks up on [h, kept h]. Resampling goes
+through a low-pass filter (`resampling`), classes and vectors add to e, images to the input channels (`conditioning`).
+
+Parameters are registered in the order of the published networks: `load_published` fills a network from a release's
+list of tensors. Initial weights and dropout draw from torch's global generator; whoever trains seeds it.
+"""
+
+from __future__ import annotations
+
+from scorefield.nets import blocks, conditioning, ddpm, layers, mlp, ncsnpp, network, published, resampling
+from scorefield.nets.ddpm import DDPM
+from scorefield.nets.mlp import MLP
+from scorefield.nets.ncsnpp import NCSNpp, UNet
+from scorefield.nets.network import Network, NetworkConfig
+from scorefield.nets.published import load_published, published_order
+
+__all__ = [
+    "DDPM",
+    "MLP",
+    "NCSNpp",
+    "Network",
+    "NetworkConfig",
+    "UNet",
+    "blocks",
+    "conditioning",
+    "ddpm",
+    "layers",
+    "load_published",
+    "mlp",
+    "ncsnpp",
+    "network",
+    "published",
+    "published_order",
+    "resampling",
+]

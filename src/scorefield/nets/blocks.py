@@ -1,0 +1,145 @@
+"""Residual blocks of the U-Nets, and the levels made of them.
+
+Modules register their parameters in the order of the published networks, so that a list of unnamed tensors can be
+mapped onto ours (see `scorefield.nets.published`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scorefield._math import over_event
+from scorefield.nets.layers import (
+    Attention,
+    ChannelMix,
+    Convolution,
+    Dense,
+    GroupNorm,
+    add_residual,
+    dropout,
+)
+from scorefield.nets.resampling import Downsample, Upsample
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all blocks of one network share.
+
+    Args:
+        dims: Number of spatial axes.
+        act: Pointwise function.
+        group_limit: Channels -> largest number of groups.
+        embedding: Width of the embedding that blocks receive; None if they receive none.
+        dropout: Probability of dropping an entry before the second convolution.
+        init_scale: Variance scale of the last layer of blocks and attention.
+        skip_rescale: Divide sums by sqrt(2).
+        biggan: Blocks resample themselves and their shortcut is a convolution (Brock et al. 2019); else that of Ho et
+            al.
+        taps: FIR filter of the resampling, or None.
+    """
+
+    dims: int
+    act: Callable[[Tensor], Tensor]
+    group_limit: Callable[[int], int]
+    embedding: int | None
+    dropout: float
+    init_scale: float
+    skip_rescale: bool
+    biggan: bool
+    taps: tuple[float, ...] | None
+
+    def norm(self, channels: int) -> GroupNorm:
+        """A normalisation of this style."""
+        return GroupNorm(channels, self.group_limit(channels))
+
+    def attention(self, channels: int) -> Attention:
+        """An attention layer of this style."""
+        return Attention(
+            channels,
+            group_limit=self.group_limit(channels),
+            init_scale=self.init_scale,
+            skip_rescale=self.skip_rescale,
+        )
+
+
+class ResidualBlock(nn.Module):
+    """h = conv(act(norm(x))) + dense(act(temb)); h = conv(dropout(act(norm(h)))); out = shortcut(x) + h.
+
+    A block that resamples does so after its first activation, and on the shortcut. `out` is divided by sqrt(2) if the
+    style says so (Ho et al. 2020, appendix B; Brock et al. 2019, figure 15; Song et al. 2021, appendix H.1).
+
+    Args:
+        style: Shared choices.
+        inputs: Channels in.
+        outputs: Channels out.
+        resample: Module that changes the size, for BigGAN blocks that do.
+    """
+
+    def __init__(self, style: BlockStyle, inputs: int, outputs: int, resample: Upsample | Downsample | None = None):
+        super().__init__()
+        self.norm_0 = style.norm(inputs)
+        self.conv_0 = Convolution(style.dims, inputs, outputs)
+        self.dense = Dense(style.embedding, outputs) if style.embedding is not None else None
+        self.norm_1 = style.norm(outputs)
+        self.conv_1 = Convolution(style.dims, outputs, outputs, init_scale=style.init_scale)
+        self.shortcut: Convolution | ChannelMix | None = None
+        if inputs != outputs or resample is not None:
+            biggan = style.biggan
+            self.shortcut = Convolution(style.dims, inputs, outputs, 1) if biggan else ChannelMix(inputs, outputs)
+        self.resample = resample
+        self.act, self.drop, self.skip_rescale = style.act, style.dropout, style.skip_rescale
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """(B, in, *spatial), already activated embedding (B, E) -> (B, out, *spatial, doubled or halved)."""
+        h = self.act(self.norm_0(x))
+        if self.resample is not None:
+            h = self.resample(h)
+        h = self.conv_0(h)
+        if self.dense is not None:
+            assert embedding is not None
+            h += over_event(self.dense(embedding), h)  # in place: a convolution does not keep its output
+        h = self.act(self.norm_1(h))
+        if self.training and self.drop:
+            h = dropout(h, self.drop)
+        if self.shortcut is None:
+            return add_residual(x, self.conv_1(h), self.skip_rescale)
+        # The shortcut's bias joins the other one, so that its weights may be applied before the size doubles: they
+        # commute with resampling, the bias does not (a filter darkens the border).
+        h = self.conv_1.with_bias(h, self.conv_1.bias + self.shortcut.bias)
+        if isinstance(self.resample, Upsample):
+            x = self.resample(self.shortcut.with_bias(x, None))
+        else:
+            x = self.shortcut.with_bias(self.resample(x) if self.resample is not None else x, None)
+        return add_residual(x, h, self.skip_rescale)
+
+
+class Stage(nn.Module):
+    """A residual block, then attention where the level has it."""
+
+    def __init__(self, style: BlockStyle, inputs: int, outputs: int, attention: bool):
+        super().__init__()
+        self.block = ResidualBlock(style, inputs, outputs)
+        self.attention = style.attention(outputs) if attention else None
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial)."""
+        h = self.block(x, embedding)
+        return h if self.attention is None else self.attention(h)
+
+
+class Combine(nn.Module):
+    """Bring the image pyramid into the features: conv1x1(pyramid) + h, or both side by side."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, *, cat: bool):
+        super().__init__()
+        self.conv = Convolution(dims, inputs, outputs, 1)
+        self.cat = cat
+
+    def forward(self, pyramid: Tensor, h: Tensor) -> Tensor:
+        """(B, image channels, *spatial), (B, C, *spatial) -> (B, C or 2 C, *spatial)."""
+        y = self.conv(pyramid)
+        return torch.cat([y, h.to(y.dtype)], dim=1) if self.cat else y + h

@@ -1,0 +1,272 @@
+"""Building blocks shared by the networks, for signals (B, C, L) and images (B, C, H, W) alike.
+
+Everything here is written once for any number of spatial axes, keeps float64 in float64, and is arranged for speed:
+convolutions see channels_last images, normalisation stays in float32 under autocast, attention is one projection and
+`scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Activation = Literal["swish", "elu", "relu", "lrelu"]
+
+_CONV = {1: functional.conv1d, 2: functional.conv2d}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swish": functional.silu,
+    "elu": functional.elu,
+    "relu": functional.relu,
+    "lrelu": lambda x: functional.leaky_relu(x, 0.2),
+}
+
+
+def activation(name: Activation) -> Callable[[Tensor], Tensor]:
+    """The pointwise function of a name: swish(x) = x / (1 + exp(-x)), elu, relu, or lrelu with slope 0.2."""
+    return _ACTIVATIONS[name]
+
+
+def variance_scaling_(weight: Tensor, scale: float = 1.0) -> Tensor:
+    """Fill a weight (out, in, *kernel) with U(-r, r), r = sqrt(3 scale / ((fan_in + fan_out) / 2)).
+
+    `scale` multiplies the variance, and 0 becomes 1e-10: layers "initialised to zero" start at about 1e-6 so that the
+    published networks' first gradients are reproduced (Ho et al. 2020, code; Glorot and Bengio 2010, eq. 16).
+    """
+    field = math.prod(weight.shape[2:])
+    fan = 0.5 * field * (weight.shape[0] + weight.shape[1])
+    r = math.sqrt(3.0 * (scale or 1e-10) / fan)
+    with torch.no_grad():
+        return weight.uniform_(-r, r)
+
+
+class Convolution(nn.Module):
+    """Convolution over `dims` spatial axes, variance-scaled weight (out, in, *kernel), bias 0.
+
+    Args:
+        dims: Number of spatial axes, 1 or 2.
+        inputs: Channels in.
+        outputs: Channels out.
+        size: Kernel size on every axis.
+        stride: Step of the output grid.
+        padding: Zeros on both sides; None keeps the spatial size at stride 1.
+        init_scale: Scale of the weight's variance.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        init_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(variance_scaling_(torch.empty(outputs, inputs, *(size,) * dims), init_scale))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.dims, self.stride = dims, stride
+        self.padding = size // 2 if padding is None else padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial / stride)."""
+        return self.with_bias(x, self.bias)
+
+    def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another bias, so that a caller can merge two biases or leave this one out."""
+        return _CONV[self.dims](x, self.weight, bias, self.stride, self.padding)
+
+    def extra_repr(self) -> str:
+        """Shape of the weight, for printing."""
+        return f"{tuple(self.weight.shape)}, stride={self.stride}"
+
+
+class ChannelMix(nn.Module):
+    """The same linear map of the channels at every position, y = W x + b, weight (out, in).
+
+    The releases call it NIN and store W transposed, (in, out). It is evaluated as a convolution of size 1, which CPU
+    back ends run faster than a matrix product.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, init_scale: float = 0.1):
+        super().__init__()
+        self.weight = nn.Parameter(variance_scaling_(torch.empty(outputs, inputs), init_scale))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial)."""
+        return self.with_bias(x, self.bias)
+
+    def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another bias."""
+        return mix_channels(x, self.weight, bias)
+
+    def extra_repr(self) -> str:
+        """Shape of the weight, for printing."""
+        return f"{tuple(self.weight.shape)}"
+
+
+def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """W x + b at every position: x (B, in, *spatial), weight (out, in)."""
+    dims = x.ndim - 2
+    return _CONV[dims](x, weight.reshape(weight.shape + (1,) * dims), bias)
+
+
+class Dense(nn.Linear):
+    """A linear layer with variance-scaled weight and zero bias."""
+
+    def reset_parameters(self) -> None:
+        """U(-r, r) with r of `variance_scaling_`; bias 0."""
+        variance_scaling_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation, eps 1e-6, computed in float32 when autocast hands it half precision.
+
+    The number of groups is the largest divisor of the channels up to `limit`; where the published networks exist it is
+    exactly `limit`. Half-precision channels_last kernels are several times slower than float32 ones on CPUs, and the
+    statistics deserve the precision (Wu and He 2018, eq. 7).
+    """
+
+    def __init__(self, channels: int, limit: int):
+        groups = max(1, min(limit, channels))
+        while channels % groups:
+            groups -= 1
+        super().__init__(groups, channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, *spatial) -> the same shape, float32 or float64."""
+        x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
+        return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def dropout(x: Tensor, p: float) -> Tensor:
+    """Zero each entry with probability p and divide the rest by 1 - p.
+
+    On a CPU four entries share one 64-bit draw, so p is rounded to a multiple of 2**-16 and the division uses the
+    rounded
+    value: the expectation stays exact, and the draw costs less than half of `torch.nn.functional.dropout`. Uses torch's
+    global generator.
+    """
+    threshold = round(p * 65536)
+    if x.device.type != "cpu" or threshold in (0, 65536):
+        return functional.dropout(x, p)
+    if not torch.ops.aten.is_non_overlapping_and_dense(x):
+        x = x.contiguous()
+    count = x.numel()
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    keep = bits.view(torch.int16)[:count].as_strided(x.shape, x.stride()) >= threshold - 32768
+    return x * keep.to(x.dtype).mul_(65536.0 / (65536 - threshold))
+
+
+class Attention(nn.Module):
+    """Self-attention of the positions with one head, added to the input.
+
+    h = GroupNorm(x); logits q_i . k_j / sqrt(C); out = x + W_3 sum_j softmax_j(logits) v_j + b_3, over sqrt(2) if
+    `skip_rescale` (Ho et al. 2020, appendix B; Vaswani et al. 2017, eq. 1).
+
+    Args:
+        channels: C.
+        group_limit: Largest number of groups of the normalisation.
+        init_scale: Variance scale of the last projection.
+        skip_rescale: Divide the sum by sqrt(2), which keeps the variance of two unit-variance terms.
+    """
+
+    def __init__(self, channels: int, *, group_limit: int, init_scale: float, skip_rescale: bool):
+        super().__init__()
+        self.norm = GroupNorm(channels, group_limit)
+        self.query = ChannelMix(channels, channels)
+        self.key = ChannelMix(channels, channels)
+        self.value = ChannelMix(channels, channels)
+        self.project = ChannelMix(channels, channels, init_scale=init_scale)
+        self.skip_rescale = skip_rescale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> the same shape."""
+        parts = (self.query, self.key, self.value)
+        weight, bias = torch.cat([m.weight for m in parts]), torch.cat([m.bias for m in parts])
+        tokens = mix_channels(self.norm(x), weight, bias).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, N, 3C)
+        q, k, v = tokens.chunk(3, dim=-1)
+        h = functional.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
+        return add_residual(x, self.project(h), self.skip_rescale)
+
+
+def add_residual(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
+    """x + h, divided by sqrt(2) where asked (Song et al. 2021, appendix H: skip rescaling)."""
+    total = x + h
+    return total.mul_(math.sqrt(0.5)) if rescale else total  # in place: a sum keeps nothing for its gradient
+
+
+class FourierFeatures(nn.Module):
+    """Random Fourier features of a scalar: p = 2 pi u W, output [sin p, cos p] (Tancik et al. 2020, eq. 5).
+
+    W ~ scale N(0, 1) is drawn once, kept with the weights and never trained; a trained network is useless without its
+    W.
+
+    Args:
+        size: Number of frequencies; the output has twice as many features.
+        scale: Standard deviation of W.
+    """
+
+    def __init__(self, size: int, scale: float):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(size) * scale, requires_grad=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(B,) -> (B, 2 size)."""
+        # Phases reach 1e3 radians: this order of products is the releases', and float32 rounding of another one shows.
+        p = u.to(self.W.dtype)[:, None] * self.W * 2 * math.pi
+        return torch.cat([p.sin(), p.cos()], dim=1)
+
+
+def sinusoid(labels: Tensor, size: int) -> Tensor:
+    """Sinusoidal features of labels (B,): sin(c f_j) for all j, then cos(c f_j), f_j = 10000^(-j / (size // 2 - 1)).
+
+    Returns (B, size) in the dtype of the labels; an odd size ends with a zero (Vaswani et al. 2017, section 3.5, with
+    the half - 1 of Ho et al. 2020).
+    """
+    half = size // 2
+    step = -math.log(10000.0) / max(half - 1, 1)
+    frequencies = torch.exp(torch.arange(half, dtype=labels.dtype, device=labels.device) * step)
+    p = labels[:, None] * frequencies
+    return functional.pad(torch.cat([p.sin(), p.cos()], dim=1), (0, size % 2))
+
+
+class TimeEmbedding(nn.Module):
+    """What every block is told of the noise level: Dense(act(Dense(features(c)))), c (B,) -> (B, outputs).
+
+    Args:
+        kind: "fourier" (c is already a logarithm of the noise level) or "positional" (c counts levels or is 999 t).
+        size: Number of frequencies for fourier, of features for positional.
+        outputs: Width of both layers.
+        fourier_scale: Standard deviation of the Fourier frequencies.
+        act: Pointwise function between the layers.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["fourier", "positional"],
+        size: int,
+        outputs: int,
+        *,
+        fourier_scale: float,
+        act: Callable[[Tensor], Tensor],
+    ):
+        super().__init__()
+        self.fourier = FourierFeatures(size, fourier_scale) if kind == "fourier" else None
+        self.first = Dense(2 * size if kind == "fourier" else size, outputs)
+        self.second = Dense(outputs, outputs)
+        self.size, self.act = size, act
+
+    def forward(self, c: Tensor) -> Tensor:
+        """(B,) -> (B, outputs); no activation after the second layer."""
+        c = c.to(self.first.weight.dtype)
+        features = sinusoid(c, self.size) if self.fourier is None else self.fourier(c)
+        return self.second(self.act(self.first(features)))

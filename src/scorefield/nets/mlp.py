@@ -1,0 +1,113 @@
+"""A residual multi-layer perceptron with time features, for vectors and other small events."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from scorefield._codec import record
+from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
+from scorefield.nets.conditioning import Conditioning
+from scorefield.nets.layers import Activation, Dense, TimeEmbedding, activation, variance_scaling_
+from scorefield.nets.network import Network, NetworkConfig
+
+
+@record
+class MLP(NetworkConfig):
+    """Configuration of the perceptron; it takes events of any shape, flattened.
+
+    Args:
+        width: Hidden units.
+        depth: Residual layers between the first and the last.
+        embedding: "fourier" (c = ln sigma) or "positional" (c = 999 t, or a level).
+        embedding_size: Frequencies (fourier) or features (positional) of c.
+        fourier_scale: Standard deviation of the Fourier frequencies; small, as a score of few dimensions changes
+            slowly with ln sigma.
+        activation: Pointwise function.
+        dropout: Probability, before the second map of each layer.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    width: int = 256
+    depth: int = 3
+    embedding: Literal["fourier", "positional"] = "fourier"
+    embedding_size: int = 32
+    fourier_scale: float = 0.5
+    activation: Activation = "swish"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.embedding_size) < 1 or self.depth < 0:
+            raise ValueError(
+                f"width and embedding_size must be positive and depth not negative; got {self.width},"
+                f" {self.embedding_size}, {self.depth}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is a probability below 1; got {self.dropout}")
+
+    def build(self, data: DataSpec) -> Perceptron:
+        """The network for data of any shape."""
+        return Perceptron(self, data)
+
+
+class ResidualLayer(nn.Module):
+    """h + W_2 dropout(act(W_1 act(h) + W_t act(e))), e the embedding of time and conditions.
+
+    The order of activation and map is that of He et al. 2016 ("Identity mappings"), figure 4e.
+    """
+
+    def __init__(self, config: MLP):
+        super().__init__()
+        self.first = Dense(config.width, config.width)
+        self.time = nn.Linear(config.width, config.width, bias=False)
+        self.second = Dense(config.width, config.width)
+        variance_scaling_(self.time.weight)
+        self.act = activation(config.activation)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """(B, width), already activated embedding (B, width) -> (B, width)."""
+        inner = self.act(self.first(self.act(h)) + self.time(embedding))
+        return h + self.second(self.dropout(inner))
+
+
+class Perceptron(Network):
+    """The network of an `MLP` configuration.
+
+    Image conditions are flattened and put beside x with one indicator each; class and vector conditions join the time
+    embedding.
+    """
+
+    def __init__(self, config: MLP, data: DataSpec):
+        super().__init__(data)
+        conditioning = Conditioning(data.conditions, config.width)
+        positions = data.dimension // data.shape[0]
+        self.act = activation(config.activation)
+        self.time = TimeEmbedding(
+            config.embedding,
+            config.embedding_size,
+            config.width,
+            fourier_scale=config.fourier_scale,
+            act=self.act,
+        )
+        self.first = Dense(data.dimension + conditioning.channels * positions, config.width)
+        self.layers = nn.ModuleList(ResidualLayer(config) for _ in range(config.depth))
+        self.last = Dense(config.width, data.dimension)
+        self.conditioning = conditioning
+        variance_scaling_(self.last.weight, 0.0)
+
+    def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
+        """(B, *data.shape), (B,) -> (B, *data.shape); see `Network.forward`."""
+        self.check(x, c)
+        embedding = self.conditioning.embedding(condition, self.time(c), x.shape[0])
+        assert embedding is not None
+        embedding = self.act(embedding)
+        h = self.first(torch.flatten(self.conditioning.beside(x, condition), 1))
+        for layer in self.layers:
+            h = layer(h, embedding)
+        return self.last(self.act(h)).reshape(x.shape).to(x.dtype)

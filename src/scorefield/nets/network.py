@@ -1,0 +1,87 @@
+"""What every network and every network configuration promise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
+
+
+class Network(nn.Module, ABC):
+    """A function of a noisy example and a number that says how noisy: net(x, c, condition) -> shape of x.
+
+    A network knows no process: the parametrisation around it scales x, computes c and turns the output into a score.
+
+    Args:
+        data: Shape of one example and the conditions that come with it.
+        multiple: Each spatial size must be a multiple of this number.
+
+    Attributes:
+        data: As given.
+        multiple: One number per spatial axis; whoever calls the network pads x (and image conditions) to it and crops.
+    """
+
+    def __init__(self, data: DataSpec, multiple: int = 1):
+        super().__init__()
+        self.data = data
+        self.multiple: tuple[int, ...] = (multiple,) * (len(data.shape) - 1)
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: Noisy examples, already scaled, (B, *data.shape) with spatial sizes padded to `multiple`.
+            c: Conditioning numbers, (B,).
+            condition: What is known of each example; a name that is missing, or None, is unknown for the whole batch.
+
+        Returns:
+            The raw output, same shape and dtype as x.
+
+        Raises:
+            ValueError: x, c or a condition does not have the shape the network was built for.
+        """
+
+    def check(self, x: Tensor, c: Tensor) -> None:
+        """Refuse arguments of another shape than the network was built for.
+
+        Raises:
+            ValueError: Another rank or channel count, a spatial size that is no multiple, or not one c per example.
+        """
+        shape, spatial = self.data.shape, tuple(x.shape[2:])
+        if x.ndim != len(shape) + 1 or x.shape[1] != shape[0]:
+            raise ValueError(
+                f"the network was built for examples of shape {shape}; got a batch of shape {tuple(x.shape)}, and"
+                f" (B, {', '.join(map(str, shape))}) was expected"
+            )
+        if c.shape != x.shape[:1]:
+            raise ValueError(f"c must have shape ({x.shape[0]},), one number per example; got {tuple(c.shape)}")
+        if any(n % m for n, m in zip(spatial, self.multiple, strict=True)):
+            padded = padded_shape(spatial, self.multiple)
+            raise ValueError(
+                f"the network halves its input and needs spatial sizes that are multiples of {self.multiple}; got"
+                f" {spatial}. Pad to {padded} and crop the output (the parametrised score does this by itself)"
+            )
+
+
+def padded_shape(spatial: tuple[int, ...], multiple: tuple[int, ...]) -> tuple[int, ...]:
+    """The smallest sizes that are multiples and not below the given ones."""
+    return tuple(-(-n // m) * m for n, m in zip(spatial, multiple, strict=True))
+
+
+class NetworkConfig(ABC):
+    """A frozen description of a network; it becomes one when it meets the data."""
+
+    @abstractmethod
+    def build(self, data: DataSpec) -> Network:
+        """Make the network with freshly drawn weights (torch's global generator).
+
+        Args:
+            data: Event shape, which fixes channels and sizes, and the conditions.
+
+        Raises:
+            ValueError: The network cannot take data of this shape.
+        """

@@ -1,0 +1,161 @@
+"""Halving and doubling of the spatial axes: FIR filters (Zhang 2019; Karras et al. 2020), means and repeats.
+
+With a filter k of n taps and K = outer(k, k) / sum, on each axis with P = n - 2:
+
+* down: pad (P + 1) // 2 zeros before and P // 2 after, convolve with K, keep every second sample;
+* up:   put a zero after each sample, pad (P + 1) // 2 + 1 before and P // 2 after, convolve with 2^d K (d axes).
+
+The first is a depthwise convolution of stride 2 and the second its transpose, which is how they are computed. Both
+stay in float32 under autocast, for the filters lose more than the arithmetic gains; zeros outside the grid darken the
+borders, as in the published networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorefield.nets.layers import Convolution
+
+_CONV = {1: functional.conv1d, 2: functional.conv2d}
+_TRANSPOSE = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d}
+_MEAN = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+
+
+class Filter(nn.Module):
+    """The separable low-pass filter of a FIR resampler, applied to every channel alone.
+
+    Args:
+        dims: Number of spatial axes.
+        taps: k, for example (1, 3, 3, 1); scaled so that its outer product sums to one.
+
+    Raises:
+        ValueError: Fewer than two taps, or taps that sum to zero.
+    """
+
+    def __init__(self, dims: int, taps: Sequence[float]):
+        super().__init__()
+        if len(taps) < 2 or sum(taps) == 0:
+            raise ValueError(
+                f"a FIR kernel needs two or more taps with a non-zero sum, for example (1, 3, 3, 1); got {taps}"
+            )
+        k = torch.tensor(taps, dtype=torch.get_default_dtype())
+        kernel = k
+        for _ in range(dims - 1):
+            kernel = kernel[:, None] * k
+        self.register_buffer("kernel", kernel / k.sum() ** dims, persistent=False)
+        self.kernel: Tensor
+        self.dims, self.taps = dims, len(taps)
+
+    def down(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> half of each even spatial size."""
+        p = self.taps - 2
+        return self._filter(x, (p + 1) // 2, p // 2, stride=2)
+
+    def up(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> twice each spatial size."""
+        x, weight = self._operands(x, 2.0**self.dims)
+        with torch.autocast(x.device.type, enabled=False):
+            # The transposed convolution yields 2 H - 2 + n samples; an odd n leaves one too many at the end.
+            y = _TRANSPOSE[self.dims](x, weight, None, 2, (self.taps - 2) // 2, 0, x.shape[1])
+        return y if self.taps % 2 == 0 else y[(..., *(slice(0, 2 * n) for n in x.shape[2:]))]
+
+    def smooth(self, x: Tensor, before: int, after: int, gain: float = 1.0) -> Tensor:
+        """Convolve without resampling after padding `before` and `after` zeros on each axis; times `gain`."""
+        return self._filter(x, before, after, stride=1, gain=gain)
+
+    def _filter(self, x: Tensor, before: int, after: int, *, stride: int, gain: float = 1.0) -> Tensor:
+        x, weight = self._operands(x, gain)
+        if before != after:
+            x = functional.pad(x, (before, after) * self.dims)
+        with torch.autocast(x.device.type, enabled=False):
+            flipped = weight.flip(tuple(range(2, weight.ndim)))  # torch correlates; a filter convolves
+            return _CONV[self.dims](x, flipped, None, stride, before if before == after else 0, 1, x.shape[1])
+
+    def _operands(self, x: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()
+        kernel = self.kernel.to(x.dtype) * gain
+        return x, kernel.expand(x.shape[1], 1, *kernel.shape)
+
+
+def double(x: Tensor) -> Tensor:
+    """Repeat each position twice along every spatial axis."""
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def halve(x: Tensor) -> Tensor:
+    """Mean of 2, or 2x2, neighbouring positions."""
+    return _MEAN[x.ndim - 2](x, 2)
+
+
+class Downsample(nn.Module):
+    """Half the size without learned weights: FIR filter where taps are given, else the mean of neighbours."""
+
+    def __init__(self, dims: int, taps: Sequence[float] | None):
+        super().__init__()
+        self.filter = Filter(dims, taps) if taps else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial / 2)."""
+        return self.filter.down(x) if self.filter is not None else halve(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size without learned weights: FIR filter where taps are given, else repetition."""
+
+    def __init__(self, dims: int, taps: Sequence[float] | None):
+        super().__init__()
+        self.filter = Filter(dims, taps) if taps else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial * 2)."""
+        return self.filter.up(x) if self.filter is not None else double(x)
+
+
+class ConvolveDown(nn.Module):
+    """Half the size by a learned convolution of size 3 and stride 2, smoothed by the FIR filter first if there is one.
+
+    With n taps: pad (n + 1) // 2 and n // 2, filter, convolve without padding. Without a filter: one zero on the far
+    side of each axis, convolve.
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, taps: Sequence[float] | None):
+        super().__init__()
+        self.conv = Convolution(dims, inputs, outputs, stride=2, padding=0)
+        self.filter = Filter(dims, taps) if taps else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial / 2)."""
+        if self.filter is None:
+            return self.conv(functional.pad(x, (0, 1) * self.conv.dims))
+        n = self.filter.taps
+        return self.conv(self.filter.smooth(x, (n + 1) // 2, n // 2))
+
+
+class ConvolveUp(nn.Module):
+    """Twice the size by a learned convolution of size 3.
+
+    With a FIR filter of n taps: transposed convolution of stride 2 (to 2 H + 1), then the filter with gain 2^d and
+    the padding that leaves 2 H. Without: repeat, then convolve.
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, taps: Sequence[float] | None):
+        super().__init__()
+        self.conv = Convolution(dims, inputs, outputs)
+        self.filter = Filter(dims, taps) if taps else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial * 2)."""
+        if self.filter is None:
+            return self.conv(double(x))
+        dims = self.conv.dims
+        # Zero insertion and convolution with W is the transposed convolution with W flipped, in and out exchanged.
+        weight = self.conv.weight.flip(tuple(range(2, 2 + dims))).transpose(0, 1)
+        y = _TRANSPOSE[dims](x, weight, None, 2)
+        p = self.filter.taps - 4
+        y = self.filter.smooth(y, (p + 1) // 2 + 1, p // 2 + 1, gain=2.0**dims)
+        return y + self.conv.bias.reshape(-1, *(1,) * dims)
