@@ -1,0 +1,32 @@
+"""What every test gets: one thread, no network, no display, repeatable Hypothesis runs, the folder of larger data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Set before torch, matplotlib or a hub client is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# No deadline: shared machines stall. Derandomised: the same build gives the same verdict.
+settings.register_profile(
+    "scorefield", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("scorefield")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of larger test data, SCOREFIELD_TEST_DATA; the test is skipped without it."""
+    folder = os.environ.get("SCOREFIELD_TEST_DATA")
+    if not folder:
+        pytest.skip("SCOREFIELD_TEST_DATA names no folder of larger test data")
+    return Path(folder)

@@ -1,0 +1,29 @@
+"""Every tolerance of the test suite, named, with the reason for its size: `from tolerance import FLOAT32`.
+
+No test file holds a number that decides how close is close. A tolerance is the size of a known error (rounding, a finite
+difference, a solver's setting) times a small factor; where a test needs more than its reason explains, the code is wrong.
+Statistical tests share one significance, and each has a mutant that it must reject. Room by room; append to your room.
+"""
+
+from __future__ import annotations
+
+# ------------------------------------------------------------------------------------------------ shared by all rooms
+
+SIGNIFICANCE = 1e-6
+"""Of every statistical test: of a million correct builds one fails. Seeds are fixed, so a pass stays a pass."""
+
+FLOAT64 = 1e-12
+"""Relative, for a handful of float64 operations on numbers of order one (rounding is 1e-16)."""
+
+FLOAT32 = 1e-5
+"""Relative, for a handful of float32 operations on numbers of order one (rounding is 6e-8)."""
+
+FINITE_DIFFERENCE = 1e-7
+"""Relative, for central differences in float64 with step 1e-5: truncation is 1e-10, cancellation 1e-11."""
+
+# ------------------------------------------------------------------------------------------------ leaves
+
+GREY_ROUND_TRIP = 1e-4
+"""In grey levels: float32 data to model units and back, 255 levels; rounding is 2e-5 of a level."""
+
+# ------------------------------------------------------------------------------------------------ appended by others
