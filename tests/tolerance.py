@@ -1,8 +1,8 @@
 """Every tolerance of the test suite, named, with the reason for its size: `from tolerance import FLOAT32`.
 
-No test file holds a number that decides how close is close. A tolerance is the size of a known error (rounding, a finite
-difference, a solver's setting) times a small factor; where a test needs more than its reason explains, the code is wrong.
-Statistical tests share one significance, and each has a mutant that it must reject. Room by room; append to your room.
+No test file holds a number that decides how close is close. A tolerance is the size of a known error (rounding, a
+finite difference, a solver's setting) times a small factor; where a test needs more than its reason explains, the code
+is wrong. Statistical tests share one significance, and each has a mutant that it must reject. Append to your room.
 """
 
 from __future__ import annotations
