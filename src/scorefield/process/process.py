@@ -146,15 +146,23 @@ class Process(ABC):
         Raises:
             ValueError: t lies below the smallest t_min or above 1.
         """
-        if t.device.type != "cpu" or t.numel() == 0:
-            return
-        low, high = float(t.min()), float(t.max())
-        floor = self.t_min.smallest
-        if low < floor * (1 - 1e-3) - 1e-9 or high > 1 + 1e-6:
-            raise ValueError(
-                f"t = {low if low < floor else high:g} is outside [{floor:g}, 1], where {type(self).__name__} is defined; t = 0 is"
-                f" the least noise, 1 the most, and process.t_min = {self.t_min}"
-            )
+        check_time(t, self.t_min, type(self).__name__)
+
+
+def check_time(t: Tensor, limits: TimeLimits, name: str) -> None:
+    """Refuse CPU times outside [limits.smallest, 1]; `name` is the process in the message.
+
+    Raises:
+        ValueError: A time lies outside.
+    """
+    if t.device.type != "cpu" or t.numel() == 0:
+        return
+    low, high, floor = float(t.min()), float(t.max()), limits.smallest
+    if not (low >= floor * (1 - 1e-3) - 1e-9 and high <= 1 + 1e-6):
+        raise ValueError(
+            f"t = {high if high > 1 else low:g} is outside [{floor:g}, 1], where {name} is defined; t = 0 is the least noise, 1 the"
+            f" most, and process.t_min = {limits}"
+        )
 
 
 def _rate(function, t: Tensor) -> Tensor:
