@@ -1,0 +1,50 @@
+"""Tensor and parameter counts of the published configurations, on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nets import published_nets as published
+from scorefield.nets import NetworkConfig, published_order
+
+COUNTS = {
+    "ddpm cifar10": (published.DDPM_CIFAR10, 32, 308, 308, 35_218_947),
+    "ddpm church": (published.DDPM_CHURCH, 256, 430, 430, 111_569_923),
+    "ncsnpp cifar10 continuous": (published.VE_CIFAR10, 32, 571, 570, 62_758_915),
+    "ncsnpp cifar10 deep continuous": (published.VE_CIFAR10_DEEP, 32, 963, 962, 107_587_075),
+    "ncsnpp cifar10 positional": (published.VP_CIFAR10_NCSNPP, 32, 570, 570, 62_693_251),
+    "ncsnpp cifar10 positional, deep": (
+        type(published.VE_CIFAR10)(embedding="positional", blocks=8),
+        32,
+        962,
+        962,
+        107_521_411,
+    ),
+    "ddpmpp": (published.DDPMPP, 32, 564, 564, 61_804_419),
+    "ddpmpp deep": (published.DDPMPP_DEEP, 32, 956, 956, 106_632_579),
+    "ncsnpp church 256": (published.CHURCH, 256, 645, 644, 65_574_549),
+    "ncsnpp ffhq 1024": (published.FFHQ, 1024, 553, 552, 105_785_896),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_the_published_ones(name: str) -> None:
+    config, size, tensors, trainable, parameters = COUNTS[name]
+    assert isinstance(config, NetworkConfig)
+    data = published.images(size)
+    with torch.device("meta"):
+        net = config.build(data)
+    order = published_order(net)
+    assert len(order) == len(list(net.parameters())) == tensors
+    assert sum(p.trainable for p in order) == trainable
+    assert sum(p.parameter.numel() for p in order) == parameters
+
+
+def test_fourier_frequencies_come_first_and_are_not_trained() -> None:
+    data = published.images(32)
+    with torch.device("meta"):
+        order = published_order(published.VE_CIFAR10.build(data))
+    assert order[0].name == "time.fourier.W" and not order[0].trainable
+    assert tuple(order[1].parameter.shape) == (512, 256)
+    assert tuple(order[5].parameter.shape) == (128, 3, 3, 3)
