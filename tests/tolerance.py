@@ -27,3 +27,6 @@ GREY_ROUND_TRIP = 1e-4
 """In grey levels: float32 data to model units and back, 255 levels; rounding is 2e-5 of a level."""
 
 # ------------------------------------------------------------------------------------------------ appended by others
+
+# Networks. float32 outputs of published architectures against the reference, relative to the largest entry.
+GOLDEN_SCORE = 1e-4
