@@ -1,0 +1,68 @@
+"""Data: from files, arrays and datasets to batches in data units.
+
+A reader finds what a path holds (`Images` or `Arrays`, by split); `rows_of` makes examples of it, channel-first, cropped
+and resized, decoded a batch at a time; `open_data` adds units (`DataSpec`), labels and a held-out part. Examples stay
+in data units: x of shape (B, *shape), uint8 grey levels for 8-bit data, float32 otherwise. `DataSpec.to_model` takes
+them to the units in which noise levels are given, bounded data by their range and unbounded data by the mean and
+deviation of the training split. Whatever could mean two things (colour modes, channel order, ranges of whole numbers)
+is an error that names the field to set.
+
+Order is arithmetic. With n examples, batches of B and a seed, the training stream is the concatenation of the epochs'
+permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k + 1) B); rank r of W takes the
+slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of h'(seed, e, i) is set. So `Batches.at(k)`
+needs no state, and the position of a run is its step number.
+
+| what | where |
+| --- | --- |
+| bundled digits | `DataSource("digits")` |
+| image files, class and split folders | `DataSource("photos/")` |
+| .npy, .npz, .pt | `DataSource("cube.npy")` |
+| IDX (MNIST, Fashion-MNIST) | `DataSource("folder/")` or one `*-images-idx3-ubyte[.gz]` |
+| image parquet (Hugging Face) | `DataSource("folder/")` or one file |
+| a map-style dataset | `DataSource("package.module:make_dataset")`, or `open_data(DataSource(), dataset)` |
+"""
+
+from scorefield.lab.data.arrays import read_array
+from scorefield.lab.data.content import Arrays, Content, Images
+from scorefield.lab.data.digits import read_digits
+from scorefield.lab.data.folder import read_folder
+from scorefield.lab.data.idx import read_idx, read_idx_file
+from scorefield.lab.data.images import frame_geometry
+from scorefield.lab.data.loader import Loader
+from scorefield.lab.data.objects import import_dataset, read_object
+from scorefield.lab.data.opening import open_data, read_contents
+from scorefield.lab.data.order import Batches, BatchIndices, epoch_order
+from scorefield.lab.data.parquet import read_parquet
+from scorefield.lab.data.rows import Rows, rows_of
+from scorefield.lab.data.source import DataError, DataSource
+from scorefield.lab.data.split import Data, Split
+from scorefield.lab.data.survey import Survey, survey
+
+__all__ = [
+    "Arrays",
+    "BatchIndices",
+    "Batches",
+    "Content",
+    "Data",
+    "DataError",
+    "DataSource",
+    "Images",
+    "Loader",
+    "Rows",
+    "Split",
+    "Survey",
+    "epoch_order",
+    "frame_geometry",
+    "import_dataset",
+    "open_data",
+    "read_array",
+    "read_contents",
+    "read_digits",
+    "read_folder",
+    "read_idx",
+    "read_idx_file",
+    "read_object",
+    "read_parquet",
+    "rows_of",
+    "survey",
+]

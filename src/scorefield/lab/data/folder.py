@@ -1,0 +1,89 @@
+"""Image files in a folder, below split folders and class folders where there are any."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from scorefield.lab.data.content import Content, Images
+from scorefield.lab.data.labels import SPLIT_NAMES
+from scorefield.lab.data.source import DataError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+"""What counts as an image file; everything else in a folder is left alone."""
+
+
+def files_below(folder: Path) -> Iterator[PurePosixPath]:
+    """Relative paths of all files, hidden ones excepted; symbolic links are followed, each folder once."""
+    seen = set()
+    for top, names, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = sorted(n for n in names if not n.startswith("."))
+        for file in files:
+            if not file.startswith("."):
+                yield PurePosixPath((Path(top) / file).relative_to(folder).as_posix())
+
+
+def read_folder(folder: Path) -> dict[str, Content]:
+    """Splits of a folder of images; classes are the first folders below the split, in alphabetical order.
+
+    `train/` and `test/` (or `validation/`) folders are splits where they are all there is. Files are ordered by
+    their path, so that the index of an example does not depend on the file system.
+
+    Raises:
+        DataError: No image files.
+    """
+    everything = list(files_below(folder))
+    files = sorted((f for f in everything if f.suffix.lower() in SUFFIXES), key=str)
+    if not files:
+        raise DataError(
+            f"{folder} holds no images ({_found(everything)}); image files end in {', '.join(sorted(SUFFIXES))}"
+        )
+    by_split: dict[str, list[PurePosixPath]] = {}
+    if all(len(f.parts) > 1 and f.parts[0].lower() in SPLIT_NAMES for f in files):
+        for f in files:
+            by_split.setdefault(SPLIT_NAMES[f.parts[0].lower()], []).append(f)
+        below = 1
+    else:
+        by_split, below = {"all": files}, 0
+    class_of = {f: f.parts[below] if len(f.parts) > below + 1 else None for f in files}
+    classes = sorted({c for c in class_of.values() if c is not None})
+    # One class says nothing, and a file beside the class folders has none.
+    labelled = len(classes) > 1 and None not in class_of.values()
+    number = {c: i for i, c in enumerate(classes)}
+    return {
+        split: _images(
+            folder,
+            members,
+            np.array([number[class_of[f] or ""] for f in members], np.int64) if labelled else None,
+            tuple(classes) if labelled else None,
+        )
+        for split, members in by_split.items()
+    }
+
+
+def _images(
+    folder: Path, files: list[PurePosixPath], labels: np.ndarray | None, class_names: tuple[str, ...] | None
+) -> Images:
+    def name(index: int) -> str:
+        return str(folder / files[index])
+
+    return Images(len(files), lambda i: Image.open(name(i)), name, labels, class_names)
+
+
+def _found(files: list[PurePosixPath]) -> str:
+    if not files:
+        return "it is empty"
+    counts = Counter(f.suffix.lower() or "no suffix" for f in files)
+    return "found " + ", ".join(
+        f"{n} files with {s}" if s == "no suffix" else f"{n} {s}" for s, n in counts.most_common(5)
+    )

@@ -1,0 +1,95 @@
+"""What an experiment says of its data, as one record, and the error that every reader raises."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scorefield._codec import record
+from scorefield.data_spec import PerChannel
+
+Kind = Literal["auto", "digits", "folder", "array", "idx", "parquet", "object"]
+Layout = Literal["channels_first", "channels_last", "grey"]
+
+
+class DataError(ValueError):
+    """Data that cannot be used as asked; the message says what was found, why not, and which field to set."""
+
+
+@record
+class DataSource:
+    """Where the data of an experiment are and how they become examples.
+
+    Geometry, in this order: images are turned upright (their EXIF orientation is always applied, as every viewer does),
+    cropped, resized with antialiasing, converted, and, in training only, flipped.
+
+    Args:
+        path: "digits" (bundled), a file, a folder, or "module:attribute" for a map-style dataset or a function without
+            arguments that returns one.
+        kind: The reader; "auto" decides by name. Write "./digits" for a folder called digits.
+        split: Which split to train on, where the data have named ones ("train", "test", "validation"). With None it is
+            "train", and "validation", else "test", is held out; a split named here is all that is used, and `held_out`
+            is taken from it.
+        held_out: Fraction (below 1) or number of examples held out where no split of the data serves. Chosen by a hash
+            of each example's index: a fraction never moves an old example when data are appended.
+        held_out_seed: Seed of that hash, and of `limit`.
+        limit: Use at most so many examples of each split, chosen by the same kind of hash.
+        crop: "center" for the centred square, or (height, width) of a centred crop, taken before resizing.
+        size: Antialiased resize: a number s makes the shorter side s and takes the centred s x s; (height, width) makes
+            the image just cover that rectangle and takes its centre. 8-bit images use the bicubic filter; all other
+            arrays the triangle filter, which never leaves the range of its input, and become continuous (float32).
+        channels: Convert image files: 1 grey (ITU-R 601 luma), 3 RGB, 4 RGBA. Without it a file that is neither 8-bit
+            grey nor 8-bit RGB is refused. Transparency is composited over white by 1 and 3; 16 bits become 8.
+        layout: Where the channels of an array are, where that cannot be told: "grey" for (N, height, width).
+        flip: Flip images left to right with probability 1/2, in training only.
+        conditional: Labels become the class condition "class".
+        key: Which array of an .npz or .pt file, which image column, which entry of a dataset's dictionaries.
+        label_key: The same for the labels; for a .npy file the name of a second .npy file beside it.
+        low: Smallest possible value in data units, one number or one per channel. With None floats are unbounded and
+            standardised per channel by the mean and deviation of the training split.
+        high: Largest possible value.
+        levels: Number of equally spaced grey levels from low to high. 8-bit data have 0, 255 and 256 by themselves.
+        units: Unit of the values, for plots and reports.
+        channel_names: One name per channel.
+        model_range: Where low and high go in model units.
+        skip_bad: Leave out examples that cannot be decoded or hold NaN. They are found by reading everything once.
+        memory_gib: Bound on what decoded images keep in memory, and again on compressed parquet data; larger sets are
+            decoded again in every epoch.
+    """
+
+    path: str | None = None
+    kind: Kind = "auto"
+    split: str | None = None
+    held_out: int | float = 0.1
+    held_out_seed: int = 0
+    limit: int | None = None
+    crop: Literal["center"] | tuple[int, int] | None = None
+    size: int | tuple[int, int] | None = None
+    channels: Literal[1, 3, 4] | None = None
+    layout: Layout | None = None
+    flip: bool = False
+    conditional: bool = False
+    key: str | None = None
+    label_key: str | None = None
+    low: PerChannel | None = None
+    high: PerChannel | None = None
+    levels: int | None = None
+    units: str | None = None
+    channel_names: tuple[str, ...] | None = None
+    model_range: tuple[float, float] = (-1.0, 1.0)
+    skip_bad: bool = False
+    memory_gib: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.held_out < 0 or (isinstance(self.held_out, float) and self.held_out >= 1 and self.held_out % 1):
+            raise ValueError(f"held_out={self.held_out}: give a fraction in [0, 1) or a whole number of examples")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit} leaves no example; give at least 1 or None")
+        for name in ("crop", "size"):
+            value = getattr(self, name)
+            sides = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(side, int) and side < 1 for side in sides):
+                raise ValueError(f"{name}={value}: sizes must be positive")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"give both low and high or neither; got low={self.low}, high={self.high}")
+        if self.memory_gib < 0:
+            raise ValueError(f"memory_gib={self.memory_gib} must not be negative; 0 keeps nothing in memory")
