@@ -24,7 +24,8 @@ class EnergyScore(Score):
     Args:
         function: The energy E(x, t, condition), shape (B,), of one arbitrary additive constant.
         process: Whose marginals exp(-E / T) are meant to be.
-        temperature: T(t), shape (B,) -> (B,); None for T = 1. MDSM energies have T = sigma(t)^2 / sigma_0^2 (Li et al. 2019).
+        temperature: T(t), shape (B,) -> (B,); None for T = 1. MDSM energies have T = sigma(t)^2 / sigma_0^2 (Li et al.
+            2019).
     """
 
     def __init__(

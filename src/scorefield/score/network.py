@@ -16,17 +16,17 @@ from scorefield.score.score import Score
 class NetworkScore(Score):
     """score = skip x + out F(c_in x, c, condition) with the coefficients of a `Form`.
 
-    The state may be float64 around a float32 network: coefficients are computed in float64, the network runs in its own dtype,
-    and the score comes back in the dtype of x. Where the network needs sizes that the data have not, its input is
-    padded with zeros at the end of each spatial axis and its output cropped; the event shape stays the data's.
+    The state may be float64 around a float32 network: coefficients are computed in float64, the network runs in its own
+    dtype, and the score comes back in the dtype of x. Where the network needs sizes that the data have not, its input
+    is padded with zeros at the end of each spatial axis and its output cropped; the event shape stays the data's.
 
     Args:
         network: Maps (x, c, condition) to the shape of x.
         process: Whose marginals the score belongs to.
         form: What the network's output means.
         time_input: What number it is conditioned on.
-        levels: A table that replaces the process in the conversion of F and in c, for models trained on a discrete ladder
-            of a continuous process; None to use the process itself.
+        levels: A table that replaces the process in the conversion of F and in c, for models trained on a discrete
+            ladder of a continuous process; None to use the process itself.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """What a network's raw output F means, and what number tells it the noise level.
 
-Every form is one line, D = skip x + out F(c_in x, c): the posterior mean of x_0 as a combination of the noisy input and the
-output. The score follows by Tweedie, score = (alpha D - x) / sigma^2; a form whose score has no difference in it
-overrides that, because alpha D - x cancels at small sigma.
+Every form is one line, D = skip x + out F(c_in x, c): the posterior mean of x_0 as a combination of the noisy input
+and the output. The score follows by Tweedie, score = (alpha D - x) / sigma^2; a form whose score has no difference in
+it overrides that, because alpha D - x cancels at small sigma.
 """
 
 from __future__ import annotations
@@ -195,8 +195,9 @@ class LevelLabel(TimeInput):
         position = process.position(t)
         if self.between == "refuse" and t.device.type == "cpu" and bool((position != position.round()).any()):
             raise ValueError(
-                f"t = {float(t[position != position.round()][0]):g} lies between two of the {process.levels} levels this network"
-                " was trained on; sample on its levels (grid EveryLevel), or allow LevelLabel(between='linear')"
+                f"t = {float(t[position != position.round()][0]):g} lies between two of the {process.levels} levels"
+                " this network was trained on; sample on its levels (grid EveryLevel), or allow"
+                " LevelLabel(between='linear')"
             )
         if self.between == "floor":
             position = position.floor()

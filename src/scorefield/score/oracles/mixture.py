@@ -1,0 +1,271 @@
+"""Mixtures: of Gaussians, and of point masses (the empirical distribution of a data set)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scorefield._typing import Condition
+from scorefield.process.process import Process
+from scorefield.score.oracles.gaussian import Gaussian, ModalGaussian
+from scorefield.score.oracles.oracle import Number, Observation, Oracle, _over
+
+
+class WeightedOracle(Oracle):
+    """p(x_t) = sum_k w_k p_k(x_t); with labels, p(x_t | class) is the sum over the components of that class.
+
+    With responsibilities r_k = w_k p_k / sum_j w_j p_j, the score and the posterior mean are sums of the components'
+    own with weights r_k.
+
+    Args:
+        process: Whose marginals to give.
+        shape: Event shape.
+        weights: w_k > 0, one per component, scaled to sum 1.
+        labels: Class of each component, or None. The condition {"class": labels of shape (B,)} selects by it; -1 is
+            unknown.
+
+    Raises:
+        ValueError: Weights or labels of another length, or a weight that is not positive.
+    """
+
+    def __init__(
+        self, process: Process, shape: tuple[int, ...], weights: Tensor, labels: Sequence[int] | Tensor | None
+    ):
+        super().__init__(process, shape)
+        weights = torch.as_tensor(weights, dtype=torch.float64).reshape(-1)
+        if not bool(((weights > 0) & torch.isfinite(weights)).all()):
+            raise ValueError("weights must be positive and finite; leave a component of weight 0 out")
+        self.log_weights = (weights / weights.sum()).log()
+        self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
+        if self.labels is not None and len(self.labels) != len(weights):
+            raise ValueError(f"{len(self.labels)} labels for {len(weights)} components; give one class per component")
+
+    @property
+    def weights(self) -> Tensor:
+        """w_k, shape (K,), float64."""
+        return self.log_weights.exp()
+
+    @abstractmethod
+    def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """log p_k(x) of every component, shape (B, K)."""
+
+    def _log_prior(self, batch: int, like: Tensor, condition: Condition | None) -> Tensor:
+        """log w_k given the condition, -inf for components of other classes: shape (B, K)."""
+        log_w = self.log_weights.to(like).expand(batch, -1)
+        if not condition:
+            return log_w
+        if self.labels is None or set(condition) != {"class"}:
+            raise ValueError(
+                f"got the condition {sorted(condition)}; this {type(self).__name__} takes"
+                + (" none, it was made without labels=..." if self.labels is None else " {'class': labels} alone")
+            )
+        wanted = condition["class"].to(like.device)
+        if wanted.shape != (batch,):
+            raise ValueError(
+                f"condition 'class' has shape {tuple(wanted.shape)}; give one label per example, ({batch},)"
+            )
+        member = (self.labels.to(like.device) == wanted[:, None]) | (wanted[:, None] == -1)
+        if not bool(member.any(1).all()):
+            missing = sorted({int(c) for c in wanted[~member.any(1)]})
+            raise ValueError(f"no component has class {missing}; classes are {sorted(set(self.labels.tolist()))}")
+        return log_w.masked_fill(~member, -torch.inf).log_softmax(1)
+
+    def _joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        return self._log_prior(x.shape[0], x, condition) + self._component_log_prob(x, alpha, sigma)
+
+    def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        return self._joint(x, alpha, sigma, condition).logsumexp(1)
+
+    def responsibilities(self, x: Tensor, t: Number | None, condition: Condition | None = None) -> Tensor:
+        """Probability of each component given x_t = x, shape (B, K)."""
+        state, alpha, sigma = self._enter(x, t)
+        return self._joint(state, alpha, sigma, condition).softmax(1).to(x.dtype)
+
+    def class_log_prob(self, x: Tensor, t: Number | None = None) -> Tensor:
+        """log p(class | x_t = x) for classes 0 .. max(labels), shape (B, classes): the exact noisy classifier."""
+        if self.labels is None:
+            raise ValueError(f"this {type(self).__name__} has no classes; make it with labels=...")
+        state, alpha, sigma = self._enter(x, t)
+        log_r = self._joint(state, alpha, sigma, None).log_softmax(1)
+        classes = torch.arange(int(self.labels.max()) + 1)
+        member = (self.labels[None] == classes[:, None]).to(log_r.device)  # (classes, K)
+        return log_r[:, None, :].masked_fill(~member, -torch.inf).logsumexp(2).to(x.dtype)
+
+    def _choose(self, uniform: Tensor, condition: Condition | None) -> Tensor:
+        """The component of each sample by inversion, shape (n,)."""
+        cumulative = self._log_prior(len(uniform), uniform, condition).exp().cumsum(1)
+        k = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
+        return k.clamp_max(len(self.log_weights) - 1)
+
+
+class Mixture(WeightedOracle):
+    """A mixture of Gaussians, each with its own full covariance.
+
+    Args:
+        process: Whose marginals to give.
+        weights: w_k > 0, shape (K,), scaled to sum 1.
+        means: m_k, shape (K, *event).
+        covariances: C_k, shape (K, D, D); or variances, shape (K, *event) or (K,).
+        labels: Class of each component, for conditional scores; None for an unconditional law.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        labels: Sequence[int] | Tensor | None = None,
+    ):
+        means, covariances = torch.as_tensor(means), torch.as_tensor(covariances)
+        if len(covariances) != len(means):
+            raise ValueError(f"{len(covariances)} covariances for {len(means)} means; give one per component")
+        self._fill(process, weights, [Gaussian(process, m, c) for m, c in zip(means, covariances, strict=True)], labels)
+
+    @classmethod
+    def of(
+        cls,
+        process: Process,
+        weights: Tensor,
+        components: Sequence[ModalGaussian],
+        labels: Sequence[int] | Tensor | None = None,
+    ) -> Mixture:
+        """A mixture of Gaussian oracles of one event shape, random fields among them."""
+        made = object.__new__(cls)
+        made._fill(process, weights, components, labels)
+        return made
+
+    def _fill(
+        self,
+        process: Process,
+        weights: Tensor,
+        components: Sequence[ModalGaussian],
+        labels: Sequence[int] | Tensor | None,
+    ) -> None:
+        shapes = {c.shape for c in components}
+        if len(shapes) != 1:
+            raise ValueError(f"components must share one event shape; got {sorted(shapes)}")
+        WeightedOracle.__init__(self, process, shapes.pop(), weights, labels)
+        self.components = tuple(components)
+        if len(self.components) != len(self.log_weights):
+            raise ValueError(f"{len(self.log_weights)} weights for {len(self.components)} components")
+
+    def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.stack([c._log_prob(x, alpha, sigma, None) for c in self.components], dim=1)
+
+    def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        r = self._joint(x, alpha, sigma, condition).softmax(1)
+        return _blend(r, [c._score(x, alpha, sigma, None) for c in self.components])
+
+    def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        r = self._joint(x, alpha, sigma, condition).softmax(1)
+        return _blend(r, [c._denoised(x, alpha, sigma, None) for c in self.components])
+
+    def _sample_data(self, z: Tensor, uniform: Tensor, condition: Condition | None) -> Tensor:
+        chosen, x = self._choose(uniform, condition), torch.empty_like(z)
+        for k, component in enumerate(self.components):
+            x[chosen == k] = component._sample_data(z[chosen == k], uniform[chosen == k], None)
+        return x
+
+    def data_moments(self) -> tuple[Tensor, Tensor]:
+        parts = [c.data_moments() for c in self.components]
+        means = torch.stack([m.reshape(-1) for m, _ in parts])
+        mean = self.weights @ means
+        within = torch.einsum("k,kij->ij", self.weights, torch.stack([C for _, C in parts]))
+        centred = means - mean
+        return mean.reshape(self.shape), within + centred.T @ (self.weights[:, None] * centred)
+
+    def _conditioned(self, observation: Observation) -> Mixture:
+        """Each component conditioned, with its weight times its evidence N(y; A m_k, A C_k A' + R)."""
+        weights = _reweighted(self.log_weights + self._evidences(observation))
+        return Mixture.of(self.process, weights, [c._conditioned(observation) for c in self.components], self.labels)
+
+    def _log_evidence(self, observation: Observation) -> Tensor:
+        return (self.log_weights + self._evidences(observation)).logsumexp(0)
+
+    def _evidences(self, observation: Observation) -> Tensor:
+        return torch.stack([c._log_evidence(observation) for c in self.components])
+
+
+class Points(WeightedOracle):
+    """Point masses: x_0 is one of N points. With a data set as points it is what perfect training on it would give.
+
+    score = -(x - alpha D) / sigma^2 with D = sum_n r_n p_n, r_n ~ w_n exp(-|x - alpha p_n|^2 / (2 sigma^2))
+    (Karras et al. 2022, appendix B.3).
+
+    Args:
+        process: Whose marginals to give.
+        points: p_n, shape (N, *event), model units.
+        weights: w_n > 0, shape (N,), scaled to sum 1; None for equal weights.
+        labels: Class of each point, for conditional scores; None for an unconditional law.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        points: Tensor,
+        weights: Tensor | None = None,
+        labels: Sequence[int] | Tensor | None = None,
+    ):
+        points = torch.as_tensor(points, dtype=torch.float64)
+        if points.ndim < 2 or len(points) == 0:
+            raise ValueError(f"points have shape {tuple(points.shape)}; give (N, *event) with N >= 1")
+        weights = torch.ones(len(points), dtype=torch.float64) if weights is None else torch.as_tensor(weights)
+        if weights.numel() != len(points):
+            raise ValueError(f"{weights.numel()} weights for {len(points)} points; give one per point")
+        super().__init__(process, tuple(points.shape[1:]), weights, labels)
+        self.points = points
+
+    def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        if bool((sigma <= 0).any()):
+            raise ValueError("point masses have no density without noise; give a time at which sigma > 0")
+        flat, points = x.reshape(x.shape[0], 1, -1), self.points.to(x).flatten(1)
+        # Differences, not a matrix product: at small sigma the nearest point's distance must keep its digits.
+        rows = max(1, 2**22 // flat.numel())
+        squared = torch.cat([((flat - alpha[:, None, None] * p) ** 2).sum(2) for p in points.split(rows)], dim=1)
+        variance = sigma[:, None] ** 2
+        return -0.5 * (squared / variance + self.dimension * (2.0 * torch.pi * variance).log())
+
+    def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        D = self._denoised(x, alpha, sigma, condition)
+        return -(x - _over(alpha, x) * D) / _over(sigma, x) ** 2
+
+    def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        r = self._joint(x, alpha, sigma, condition).softmax(1)
+        return (r @ self.points.to(x).flatten(1)).reshape(x.shape)
+
+    def _sample_data(self, z: Tensor, uniform: Tensor, condition: Condition | None) -> Tensor:
+        return self.points.to(z)[self._choose(uniform, condition)]
+
+    def data_moments(self) -> tuple[Tensor, Tensor]:
+        flat = self.points.flatten(1)
+        mean = self.weights @ flat
+        return mean.reshape(self.shape), (flat - mean).T @ (self.weights[:, None] * (flat - mean))
+
+    def _conditioned(self, observation: Observation) -> Points:
+        """The same points, each weight times its likelihood N(y; A p_n, R); R must be regular."""
+        weights = _reweighted(self.log_weights + self._likelihoods(observation))
+        return Points(self.process, self.points, weights, self.labels)
+
+    def _log_evidence(self, observation: Observation) -> Tensor:
+        return (self.log_weights + self._likelihoods(observation)).logsumexp(0)
+
+    def _likelihoods(self, observation: Observation) -> Tensor:
+        L = observation.factor(torch.zeros(self.dimension, self.dimension, dtype=torch.float64))
+        return observation.log_prob(self.points.flatten(1), L)
+
+
+def _reweighted(log_weights: Tensor) -> Tensor:
+    """Normalised weights; one that underflows stays positive, so that every component keeps its number and class."""
+    return log_weights.softmax(0).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _blend(r: Tensor, parts: list[Tensor]) -> Tensor:
+    """sum_k r_k part_k with r of shape (B, K)."""
+    total = torch.zeros_like(parts[0])
+    for k, part in enumerate(parts):
+        total = total + _over(r[:, k], part) * part
+    return total

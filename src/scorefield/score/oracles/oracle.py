@@ -1,0 +1,277 @@
+"""What every oracle is: a law of x_0 whose noised marginals are known exactly."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from scorefield._math import LOG_2PI
+from scorefield._random import PRIOR_STEP, IndexedNoise, Noise
+from scorefield._typing import Condition
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+from scorefield.score.score import Score, as_times
+
+SAMPLE_STEP = PRIOR_STEP + 1
+"""The step number of an oracle's own draws, so that they never meet a sampler's with the same seed."""
+
+Number = float | Tensor
+
+
+class Oracle(Score):
+    """The exact score of x_t = alpha x_0 + sigma z for a law of x_0 in closed form.
+
+    A subclass states its law for scales alpha, sigma of shape (B,), and what an observation makes of it. It computes in
+    float64 (where the device has it); answers come back in the dtype of x. The process enters through alpha and sigma
+    alone, so an oracle is exact under any process, a tabulated one included.
+
+    Args:
+        process: Whose marginals to give.
+        shape: Event shape.
+    """
+
+    def __init__(self, process: Process, shape: tuple[int, ...]):
+        self.process, self.shape = process, tuple(shape)
+
+    @property
+    def dimension(self) -> int:
+        """Number of scalars in one example, D."""
+        return math.prod(self.shape)
+
+    # ------------------------------------------------------------------------------------- what a law states
+
+    @abstractmethod
+    def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """Score of alpha x_0 + sigma z at x, shape of x."""
+
+    @abstractmethod
+    def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """E[x_0 | alpha x_0 + sigma z = x], shape of x, without a division by sigma."""
+
+    @abstractmethod
+    def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """Log density of alpha x_0 + sigma z at x in nats, shape (B,)."""
+
+    @abstractmethod
+    def _sample_data(self, z: Tensor, uniform: Tensor, condition: Condition | None) -> Tensor:
+        """Samples of x_0 from standard normal z, shape (n, *event), and uniform numbers of shape (n,)."""
+
+    @abstractmethod
+    def data_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean of x_0, event shape, and its covariance over the flattened event, shape (D, D); float64."""
+
+    @abstractmethod
+    def _conditioned(self, observation: Observation) -> Oracle:
+        """The law of x_0 given the observation."""
+
+    @abstractmethod
+    def _log_evidence(self, observation: Observation) -> Tensor:
+        """log p(y), a number; float64."""
+
+    # ------------------------------------------------------------------------------------- what follows
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The exact score; see `Score`."""
+        self.process.check_time(t)
+        state, alpha, sigma = self._enter(x, t)
+        return self._score(state, alpha, sigma, condition).to(x.dtype)
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """The exact posterior mean E[x_0 | x_t = x], accurate at every sigma, shape of x."""
+        self.process.check_time(t)
+        state, alpha, sigma = self._enter(x, t)
+        return self._denoised(state, alpha, sigma, condition).to(x.dtype)
+
+    def log_prob(self, x: Tensor, t: Number | None = None, condition: Condition | None = None) -> Tensor:
+        """Log density of x_t in nats and model units, shape (B,).
+
+        Args:
+            x: Points, shape (B, *event).
+            t: Times, shape (B,), or one number; None for the data x_0 themselves.
+            condition: As in `Score`.
+
+        Raises:
+            ValueError: The law at t has no density (point masses or a singular covariance without noise).
+        """
+        state, alpha, sigma = self._enter(x, t)
+        return self._log_prob(state, alpha, sigma, condition).to(x.dtype)
+
+    def sample(
+        self,
+        n: int,
+        t: Number | None = None,
+        *,
+        seed: int = 0,
+        start: int = 0,
+        condition: Condition | None = None,
+        noise: Noise | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> Tensor:
+        """Independent samples of x_t = alpha x_0 + sigma z, shape (n, *event).
+
+        Sample i depends on (seed, start + i) alone, and the same x_0 and z stand behind it at every t.
+
+        Args:
+            n: How many.
+            t: Times, shape (n,), or one number; None for the data x_0.
+            seed: Which stream.
+            start: Index of the first sample.
+            condition: Entries of leading axis n.
+            noise: Where randomness comes from instead of (seed, start).
+            dtype: Of the samples.
+        """
+        source = noise if noise is not None else IndexedNoise(seed, range(start, start + n))
+        # One draw for all: opening a stream costs more than the numbers.
+        draws = source.normal(torch.empty(n, 2 * self.dimension + 1, dtype=torch.float64), SAMPLE_STEP, 0)
+        first, second = (z.reshape(n, *self.shape) for z in (draws[:, : self.dimension], draws[:, self.dimension : -1]))
+        x0 = self._sample_data(first, torch.special.ndtr(draws[:, -1]), condition)
+        if t is None:
+            return x0.to(dtype)
+        _, alpha, sigma = self._enter(x0, t)
+        return (_over(alpha, x0) * x0 + _over(sigma, x0) * second).to(dtype)
+
+    def posterior(
+        self,
+        operator: Tensor,
+        observed: Tensor,
+        noise_std: Number | None = None,
+        *,
+        noise_covariance: Tensor | None = None,
+    ) -> Oracle:
+        """The law of x_0 given A x_0 + n = y with n ~ N(0, R), as an oracle under the same process.
+
+        Args:
+            operator: A, shape (M, D) or (M, *event), acting on the flattened event.
+            observed: y, M numbers in model units.
+            noise_std: Standard deviation of n, one number or M; 0 for exact observations where A C A' is regular.
+            noise_covariance: R, shape (M, M), instead of `noise_std`.
+
+        Returns:
+            A Gaussian for Gaussians and fields, a Mixture for mixtures, Points for points.
+
+        Raises:
+            ValueError: Sizes do not fit, neither or both noises are given, or A C A' + R is singular.
+        """
+        return self._conditioned(Observation.of(operator, observed, noise_std, noise_covariance, self.dimension))
+
+    def log_evidence(
+        self,
+        operator: Tensor,
+        observed: Tensor,
+        noise_std: Number | None = None,
+        *,
+        noise_covariance: Tensor | None = None,
+    ) -> float:
+        """log p(y) of the observation y = A x_0 + n in nats; arguments as in `posterior`."""
+        observation = Observation.of(operator, observed, noise_std, noise_covariance, self.dimension)
+        return float(self._log_evidence(observation))
+
+    def moments(self, t: Number | None = None) -> tuple[Tensor, Tensor]:
+        """Mean of x_t, event shape, and covariance, shape (D, D), at one time (None: of x_0); float64.
+
+        alpha m and alpha^2 C + sigma^2 I.
+        """
+        mean, covariance = self.data_moments()
+        _, alpha, sigma = self._enter(mean[None], t)
+        return alpha[0] * mean, alpha[0] ** 2 * covariance + sigma[0] ** 2 * torch.eye(len(covariance)).to(covariance)
+
+    def under(self, process: Process) -> Self:
+        """The same law of x_0 under another process."""
+        twin = copy.copy(self)
+        twin.process = process
+        return twin
+
+    def _enter(self, x: Tensor, t: Number | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x in the working dtype, and the scales (alpha, sigma) of every example, (1, 0) for t None."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}; this oracle takes (B, {', '.join(map(str, self.shape))}), batch first"
+            )
+        x = x if x.device.type == "mps" else x.to(torch.float64)  # MPS is the one device without float64
+        if t is None:
+            return x, x.new_ones(x.shape[0]), x.new_zeros(x.shape[0])
+        t = as_times(t, x)
+        lowest = float(self.process.time(torch.tensor(-1))) if isinstance(self.process, Tabulated) else 0.0
+        if t.device.type == "cpu" and t.numel():
+            low, high = float(t.detach().min()), float(t.detach().max())
+            if low < lowest - 1e-9 or high > 1 + 1e-6:
+                raise ValueError(f"t from {low:g} to {high:g} is outside [{lowest:g}, 1]; t=None is the data")
+        return x, self.process.alpha(t).to(x), self.process.sigma(t).to(x)
+
+
+def _over(per_example: Tensor, x: Tensor) -> Tensor:
+    return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
+
+
+def refuse_condition(condition: Condition | None, what: str) -> None:
+    """Raise if a condition is given to a law that has none."""
+    if condition:
+        raise ValueError(
+            f"{what} takes no condition, got {sorted(condition)}; a Mixture or Points with labels=... takes 'class'"
+        )
+
+
+@dataclass(frozen=True)
+class Observation:
+    """y = A x_0 + n, n ~ N(0, R), in float64: A (M, D), y (M,), R (M, M)."""
+
+    A: Tensor
+    y: Tensor
+    R: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        operator: Tensor,
+        observed: Tensor,
+        noise_std: Number | None,
+        noise_covariance: Tensor | None,
+        dimension: int,
+    ) -> Observation:
+        """Check and complete what `Oracle.posterior` was given."""
+        A = torch.as_tensor(operator, dtype=torch.float64)
+        A = A.reshape(A.shape[0], -1)
+        y = torch.as_tensor(observed, dtype=torch.float64).reshape(-1)
+        if A.shape != (len(y), dimension):
+            raise ValueError(
+                f"operator of shape {tuple(A.shape)} does not map the event's {dimension} numbers to {len(y)} observed;"
+                f" give shape ({len(y)}, {dimension})"
+            )
+        if (noise_std is None) == (noise_covariance is None):
+            raise ValueError("give either noise_std or noise_covariance, in model units; noise_std=0 observes exactly")
+        if noise_covariance is not None:
+            R = torch.as_tensor(noise_covariance, dtype=torch.float64)
+            if R.shape != (len(y), len(y)):
+                raise ValueError(f"noise_covariance has shape {tuple(R.shape)}, need ({len(y)}, {len(y)})")
+        else:
+            std = torch.as_tensor(noise_std, dtype=torch.float64)
+            if std.ndim and std.reshape(-1).shape != y.shape:
+                raise ValueError(f"noise_std has {std.numel()} numbers for {len(y)} observed; give one or {len(y)}")
+            R = torch.diag(std.reshape(-1).expand(len(y)) ** 2)
+        return cls(A, y, R)
+
+    def factor(self, covariance: Tensor) -> Tensor:
+        """Cholesky factor of A C A' + R.
+
+        Raises:
+            ValueError: It is singular: some combination of the observations is fixed exactly, twice.
+        """
+        S = self.A @ covariance @ self.A.T + self.R
+        L, info = torch.linalg.cholesky_ex(S)
+        # A pivot relative to its diagonal is the part of an observation that those before it leave open.
+        if int(info) or bool((L.diagonal() ** 2 < 1e-12 * S.diagonal()).any()):
+            raise ValueError(
+                "A C A' + R is singular, so y has no density; drop redundant rows of the operator or give noise_std > 0"
+            )
+        return L
+
+    def log_prob(self, means: Tensor, L: Tensor) -> Tensor:
+        """log N(y; A m, L L') for means m of shape (K, D): shape (K,)."""
+        residual = torch.linalg.solve_triangular(L, (self.y - means @ self.A.T).T, upper=False)
+        return -0.5 * (len(self.y) * LOG_2PI + 2.0 * L.diagonal().log().sum() + (residual**2).sum(0))
