@@ -71,7 +71,7 @@ class ModalGaussian(Oracle):
 
     def _sample_data(self, z: Tensor, uniform: Tensor, condition: Condition | None) -> Tensor:
         refuse_condition(condition, type(self).__name__)
-        return self.mean.to(z) + self._from_modes(self.variances.to(z).sqrt() * z.reshape(z.shape[0], -1))
+        return self.mean.to(z) + self._from_modes(self.variances.to(z).sqrt() * z.flatten(1))
 
     def data_moments(self) -> tuple[Tensor, Tensor]:
         basis = self._from_modes(torch.eye(self.dimension, dtype=torch.float64)).reshape(self.dimension, -1)
@@ -128,7 +128,7 @@ class Gaussian(ModalGaussian):
         super().__init__(process, mean, torch.where(variances <= rounding, 0.0, variances))
 
     def _to_modes(self, x: Tensor) -> Tensor:
-        flat = x.reshape(x.shape[0], -1)
+        flat = x.flatten(1)
         return flat if self._basis is None else flat @ self._basis.to(x)
 
     def _from_modes(self, c: Tensor) -> Tensor:

@@ -222,9 +222,9 @@ class Points(WeightedOracle):
     def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         if bool((sigma <= 0).any()):
             raise ValueError("point masses have no density without noise; give a time at which sigma > 0")
-        flat, points = x.reshape(x.shape[0], 1, -1), self.points.to(x).flatten(1)
+        flat, points = x.flatten(1)[:, None], self.points.to(x).flatten(1)
         # Differences, not a matrix product: at small sigma the nearest point's distance must keep its digits.
-        rows = max(1, 2**22 // flat.numel())
+        rows = max(1, 2**22 // max(flat.numel(), 1))
         squared = torch.cat([((flat - alpha[:, None, None] * p) ** 2).sum(2) for p in points.split(rows)], dim=1)
         variance = sigma[:, None] ** 2
         return -0.5 * (squared / variance + self.dimension * (2.0 * torch.pi * variance).log())
