@@ -5,9 +5,9 @@ phi: (B, *event) -> (B, F). It is an accumulator (`update`, `merge`, `compute`) 
 batch by batch and merged across processes, and `result` returns the value with its receipt: N, the hashes of samples,
 reference and features, how the samples were made, and the software.
 
-* `FrechetDistance`: squared 2-Wasserstein distance of the Gaussians fitted to phi(samples) and phi(reference), |m_a -
-  m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)). Over Inception features this is the FID; here phi is
-  what you choose. Biased upwards by about F / N, so it compares at equal N only.
+* `FrechetDistance`: squared 2-Wasserstein distance of the Gaussians fitted to phi(samples) and phi(reference),
+  |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)). Over Inception features this is the FID; here phi
+  is what you choose. Biased upwards by about F / N, so it compares at equal N only.
 * `SlicedWasserstein`: one-dimensional optimal transport averaged over directions, in data units; no features, no
   Gaussians.
 * `NearestNeighbours`: how far samples are from the training data, and which examples are nearest to each.

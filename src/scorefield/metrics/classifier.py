@@ -131,7 +131,7 @@ class ClassifierFeatures:
         """Train a classifier on labelled real data.
 
         AdamW with a one-cycle schedule on cross-entropy; small inputs (at most 256 numbers) take 400 steps, a few
-        seconds on one core, larger ones 1,200 steps, about a minute for 32x32x3. The global random state is left as
+        seconds on one core, larger ones 1,000 steps, about a minute for 32x32x3. The global random state is left as
         it was.
 
         Args:
@@ -159,11 +159,11 @@ class ClassifierFeatures:
         classes = int(labels.max()) + 1 if len(labels) else 0
         if classes < 2 or len(labels.unique()) < 2 or len(held_labels) == 0:
             raise ValueError(
-                f"a feature classifier needs labelled examples of two classes or more; got {len(labels)} labelled examples"
-                f" of {len(labels.unique())} classes and {len(held_labels)} held out; without labels use RawFeatures() or"
-                " ModuleFeatures(module, name=...)"
+                f"a feature classifier needs labelled examples of two classes or more; got {len(labels)} labelled"
+                f" examples of {len(labels.unique())} classes and {len(held_labels)} held out; without labels use"
+                " RawFeatures() or ModuleFeatures(module, name=...)"
             )
-        steps = steps or (400 if data.dimension <= 256 else 1200)
+        steps = steps or (400 if data.dimension <= 256 else 1000)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = _SmallClassifier(data.shape, classes, width)

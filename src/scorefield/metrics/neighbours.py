@@ -42,17 +42,17 @@ def nearest(queries: Tensor, points: Tensor, count: int, *, chunk: int = 8192) -
 
     Args:
         queries: Shape (N, F), float64.
-        points: Shape (M, F), float64.
+        points: Shape (M, F), float32 or float64.
         count: How many, 1 <= count <= M.
         chunk: How many points to compare with at once.
     """
     keep = min(count + 8, len(points))
-    centre = points.mean(dim=0)
+    centre = points.mean(dim=0, dtype=torch.float64)
     q = queries - centre
     squared = queries.new_full((len(queries), 0), 0.0)
     index = torch.zeros(len(queries), 0, dtype=torch.int64)
     for start in range(0, len(points), chunk):
-        p = points[start : start + chunk] - centre
+        p = points[start : start + chunk].to(torch.float64) - centre
         block = p.square().sum(dim=1) - 2 * (q @ p.mT)  # |q|^2 is the same for all points and ranks nothing
         squared = torch.cat([squared, block], dim=1)
         index = torch.cat([index, torch.arange(start, start + len(p)).expand(len(q), -1)], dim=1)
@@ -62,6 +62,12 @@ def nearest(queries: Tensor, points: Tensor, count: int, *, chunk: int = 8192) -
     distance = torch.stack([(points[index[:, j]] - queries).norm(dim=1) for j in range(index.shape[1])], dim=1)
     order = distance.argsort(dim=1, stable=True)[:, :count]
     return Neighbours(distance.gather(1, order), index.gather(1, order))
+
+
+def _compact(rows: Tensor) -> Tensor:
+    """The rows in float32 where that loses nothing: a training set is large, and images are float32 or less."""
+    single = rows.to(torch.float32)
+    return single if torch.equal(single.to(torch.float64), rows) else rows
 
 
 class NearestNeighbours(Metric):
@@ -84,7 +90,7 @@ class NearestNeighbours(Metric):
             raise ValueError(f"count={count} neighbours asked of {len(train)} training examples; use 1..{len(train)}")
         self.neighbour_count = count
         super().__init__(train, features or RawFeatures())
-        self._points = torch.cat([feature_rows(self.features, x) for x in train.batches(batch_size)])
+        self._points = torch.cat([_compact(feature_rows(self.features, x)) for x in train.batches(batch_size)])
 
     def settings(self) -> Mapping[str, Any]:
         """How many neighbours are kept."""

@@ -1,0 +1,343 @@
+"""Pictures of examples and curves: from tensors in data units and a DataSpec to PNG images and inline SVG.
+
+What an example looks like follows from its shape: images (C, H, W) are grey for one channel, coloured for three and
+one panel per channel otherwise; signals (C, L) are line plots; vectors (D,) are scatter plots of pairs of
+coordinates; of volumes (C, D, H, W) the middle slice is drawn. Values are clipped here and nowhere else, because a
+screen ends at black and white. Figures are made through matplotlib's objects; the global state of pyplot is never
+touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from scorefield.data_spec import DataSpec
+from scorefield.lab.files import replacing
+
+Kind = Literal["vector", "signal", "image", "volume"]
+_RED_GREEN_BLUE = (("r", "g", "b"), ("red", "green", "blue"))
+_MOST_POINTS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours of a figure.
+
+    Args:
+        ink: Text and axes.
+        muted: Secondary marks.
+        rule: Grid lines.
+        series: Data, in order of use.
+    """
+
+    ink: str
+    muted: str
+    rule: str
+    series: tuple[str, ...]
+
+
+PAPER = Theme("#1f2328", "#656d76", "#d8dee4", ("#2f6fd0", "#c2561a", "#1f8a5b", "#8250a8"))
+"""Colours of PNG files, on white."""
+
+PAGE = Theme("#010201", "#010202", "#010203", ("#010204", "#010205", "#010206", "#010207"))
+"""Stand-ins that `to_svg` replaces by the page's own colours, so that figures follow light and dark mode."""
+
+_PAGE_COLOURS = {
+    "#010201": "currentColor",
+    "#010202": "var(--muted)",
+    "#010203": "var(--rule)",
+    **{f"#01020{4 + i}": f"var(--series-{i + 1})" for i in range(4)},
+}
+
+
+# ---------------------------------------------------------------------------------------------------- examples
+
+
+def kind(spec: DataSpec) -> Kind:
+    """Which sort of picture the data make."""
+    kinds: dict[int, Kind] = {1: "vector", 2: "signal", 3: "image", 4: "volume"}
+    if len(spec.shape) not in kinds:
+        raise ValueError(f"examples of shape {spec.shape} have {len(spec.shape)} axes; pictures are made for 1 to 4")
+    return kinds[len(spec.shape)]
+
+
+def coloured(spec: DataSpec) -> bool:
+    """Whether the three channels are red, green and blue: three unnamed ones are, named ones only if so named."""
+    names = spec.channel_names
+    return spec.shape[0] == 3 and (names is None or tuple(n.lower() for n in names) in _RED_GREEN_BLUE)
+
+
+def display_range(spec: DataSpec) -> tuple[Tensor, Tensor]:
+    """(black, white) in data units per channel: low and high, or offset -+ 3 scale of unbounded data; float64, (C,)."""
+    names = ("low", "high") if spec.bounded else ("offset", "scale")
+    a, b = (torch.as_tensor(getattr(spec, n), dtype=torch.float64).expand(spec.shape[0]) for n in names)
+    return (a, b) if spec.bounded else (a - 3 * b, a + 3 * b)
+
+
+def _unit_values(x: Tensor, spec: DataSpec) -> Tensor:
+    """Data units to 0 (black) .. 1 (white), float64, not clipped."""
+    low, high = (v.reshape((-1,) + (1,) * (len(spec.shape) - 1)) for v in display_range(spec))
+    return (x.detach().cpu().to(torch.float64) - low) / (high - low)
+
+
+def shrink_to_range(x: Tensor, spec: DataSpec) -> tuple[Tensor, float]:
+    """Noisy examples drawn towards the middle of the display range until 98 % of their values fit.
+
+    Returns:
+        x' = middle + (x - middle) / factor, and the factor, 1 for what fits already.
+    """
+    u = 2 * _unit_values(x, spec) - 1
+    values = u.abs().reshape(-1)
+    factor = float(values.kthvalue(max(1, math.ceil(0.98 * len(values)))).values)
+    factor = factor if math.isfinite(factor) and factor > 1.25 else 1.0
+    low, high = (v.reshape((-1,) + (1,) * (len(spec.shape) - 1)) for v in display_range(spec))
+    return low + (u / factor + 1) / 2 * (high - low), factor
+
+
+def caption_of(spec: DataSpec) -> str:
+    """What the picture's greys, colours or axes mean, in words with units."""
+    low, high = display_range(spec)
+    unit = f" {spec.units}" if spec.units else ""
+    what = kind(spec)
+    if what == "vector":
+        pairs = "" if spec.shape[0] <= 2 else " Neighbouring pairs of coordinates, at most four."
+        return f"Axes in data units{f' ({spec.units})' if spec.units else ''}.{pairs}"
+    if what == "signal":
+        names = f" Channels: {', '.join(spec.channel_names)}." if spec.channel_names else ""
+        return (
+            f"Vertical axis in data units{f' ({spec.units})' if spec.units else ''}, horizontal axis in samples.{names}"
+        )
+    span = f"{float(low[0]):g} to {float(high[0]):g}{unit}"
+    if len(set(low.tolist())) > 1 or len(set(high.tolist())) > 1:
+        span = f"each channel's own range ({'low to high' if spec.bounded else 'offset -3 to +3 scales'})"
+    slice_of = " Middle slice of each volume." if what == "volume" else ""
+    clipped = "values outside are clipped in the drawing only."
+    if spec.shape[0] == 1:
+        return f"Black to white is {span}; {clipped}{slice_of}"
+    if coloured(spec):
+        return f"Dark to bright is {span} in each colour; {clipped}{slice_of}"
+    names = spec.channel_names or tuple(f"channel {c}" for c in range(spec.shape[0]))
+    return f"Panels of one example, left to right: {', '.join(names)}. Black to white is {span}; {clipped}{slice_of}"
+
+
+# ---------------------------------------------------------------------------------------------------- grids
+
+
+def image_grid(
+    x: Tensor,
+    spec: DataSpec,
+    columns: int | None = None,
+    *,
+    tile: int = 64,
+    background: tuple[int, int, int, int] = (255, 255, 255, 255),
+) -> Image.Image:
+    """A grid of examples as one picture, row by row.
+
+    Args:
+        x: Examples in data units, shape (N, *event); clipped to the display range here.
+        spec: What they are.
+        columns: Examples per row; chosen for a nearly square picture when None.
+        tile: Small images are enlarged by a whole factor to about this many pixels; large ones keep their size.
+        background: Colour between the images as red, green, blue, opacity.
+
+    Returns:
+        An RGBA image, or RGB where the background is opaque.
+
+    Raises:
+        ValueError: Not examples of this spec, or none.
+    """
+    spec.check(x, name="examples to draw", values=False)
+    if len(x) == 0:
+        raise ValueError("there are no examples to draw; give at least one")
+    if kind(spec) in ("vector", "signal"):
+        figure = scatter_figure(x, spec, PAPER) if kind(spec) == "vector" else signal_figure(x, spec, PAPER, columns)
+        return _to_image(figure)
+    tiles = _tiles(x, spec, tile)
+    count, height, width = tiles.shape[:3]
+    columns = min(columns or max(1, round(math.sqrt(count * height / width))), count)
+    rows = math.ceil(count / columns)
+    gap = max(1, round(min(height, width) / 16))
+    canvas = np.empty((rows * (height + gap) + gap, columns * (width + gap) + gap, 4), np.uint8)
+    canvas[:] = np.array(background, np.uint8)
+    for i, picture in enumerate(tiles):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        seen = picture[..., 3] > 0
+        canvas[top : top + height, left : left + width][seen] = picture[seen]
+    image = Image.fromarray(canvas)
+    return image.convert("RGB") if background[3] == 255 else image
+
+
+def _tiles(x: Tensor, spec: DataSpec, tile: int) -> np.ndarray:
+    """Each example as an RGBA picture, channels side by side unless grey or coloured: uint8 (N, height, width, 4)."""
+    u = torch.nan_to_num(_unit_values(x, spec)).clamp(0, 1)
+    if kind(spec) == "volume":
+        u = u[:, :, u.shape[2] // 2]
+    grey = (u * 255).round().to(torch.uint8).numpy()
+    scale = max(1, round(tile / max(grey.shape[2:])))
+    grey = grey.repeat(scale, axis=2).repeat(scale, axis=3)
+    n, channels, height, width = grey.shape
+    if coloured(spec):
+        panels = [grey.transpose(0, 2, 3, 1)]
+    else:
+        panels = [np.repeat(grey[:, c, :, :, None], 3, axis=3) for c in range(channels)]
+    between = np.zeros((n, height, max(1, scale // 2), 4), np.uint8)
+    opaque = np.full((n, height, width, 1), 255, np.uint8)
+    parts = []
+    for panel in panels:
+        parts += (
+            [between, np.concatenate([panel, opaque], axis=3)] if parts else [np.concatenate([panel, opaque], axis=3)]
+        )
+    return np.concatenate(parts, axis=2)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file's bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: str | Path) -> Path:
+    """Write a PNG so that a reader sees the old file or the new one, never half of one."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(png_bytes(image))
+    return Path(path)
+
+
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str] | None = None) -> Figure:
+    """Vectors as scatter plots of neighbouring coordinates, or as a histogram where there is one coordinate.
+
+    Args:
+        x: Shape (N, D), or (S, N, D) for one panel per entry of the first axis (its first two coordinates).
+        spec: What they are; fixes the axes, so that figures of one spec can be compared.
+        theme: Colours.
+        titles: One per panel.
+    """
+    size = spec.shape[0]
+    if x.ndim == 3:
+        panels = [(frame, 0) for frame in x]
+    else:
+        panels = [(x, d) for d in range(0, max(1, size - 1), 2)][:4]
+    across = min(4, len(panels))
+    down = math.ceil(len(panels) / across)
+    one = 3.6 if len(panels) == 1 else 2.2
+    figure, axes = _axes(theme, down, across, (one * across, one * down))
+    low, high = display_range(spec)
+    names = spec.channel_names or tuple(f"coordinate {d}" for d in range(size))
+    for k, (ax, (points, d)) in enumerate(zip(axes, panels, strict=False)):
+        values = points[:_MOST_POINTS].detach().cpu().to(torch.float64).numpy()
+        margin = 0.05 * (high - low)
+        ax.set_xlim(float((low - margin)[d]), float((high + margin)[d]))
+        if size == 1:
+            ax.hist(values[:, 0], bins=50, color=theme.series[0])
+        else:
+            ax.scatter(values[:, d], values[:, d + 1], s=4, color=theme.series[0], alpha=0.55, linewidths=0)
+            ax.set_ylim(float((low - margin)[d + 1]), float((high + margin)[d + 1]))
+            ax.set_box_aspect(1)
+        if titles:
+            ax.set_title(titles[k])
+        else:
+            ax.set_xlabel(names[d])
+            ax.set_ylabel("count" if size == 1 else names[d + 1])
+    return figure
+
+
+def signal_figure(
+    x: Tensor, spec: DataSpec, theme: Theme, columns: int | None = None, titles: Sequence[str] | None = None
+) -> Figure:
+    """Signals as small line plots with common axes, one line per channel.
+
+    Args:
+        x: Shape (N, C, L).
+        spec: What they are.
+        theme: Colours.
+        columns: Plots per row.
+        titles: Titles of the first plots.
+    """
+    columns = min(columns or 4, len(x))
+    rows = math.ceil(len(x) / columns)
+    figure, axes = _axes(theme, rows, columns, (1.8 * columns, 1.1 * rows + 0.3))
+    low, high = (float(v) for v in (display_range(spec)[0].min(), display_range(spec)[1].max()))
+    for k, ax in enumerate(axes):
+        if k >= len(x):
+            ax.set_visible(False)
+            continue
+        for c, line in enumerate(x[k].detach().cpu().to(torch.float64).numpy()):
+            ax.plot(line, color=theme.series[c % len(theme.series)], linewidth=1.0)
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        ax.tick_params(labelleft=k % columns == 0, labelbottom=k + columns >= len(x))
+        if titles and k < len(titles):
+            ax.set_title(titles[k])
+    return figure
+
+
+def _axes(theme: Theme, rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=size, dpi=72, layout="constrained")
+    axes = list(np.asarray(figure.subplots(rows, columns, squeeze=False)).reshape(-1))
+    for ax in axes:
+        style_axes(ax, theme)
+    return figure, axes
+
+
+def style_axes(ax: Axes, theme: Theme) -> None:
+    """Thin rules, small type, no box."""
+    ax.set_facecolor("none")
+    ax.set_axisbelow(True)
+    ax.grid(True, color=theme.rule, linewidth=0.6)
+    for name, spine in ax.spines.items():
+        spine.set_visible(name == "bottom")
+        spine.set(color=theme.muted, linewidth=0.8)
+    ax.tick_params(which="both", colors=theme.muted, labelsize=8, length=0, pad=3)
+    ax.tick_params(which="major", axis="x", length=3)
+    ax.xaxis.label.set(color=theme.muted, fontsize=8)
+    ax.yaxis.label.set(color=theme.muted, fontsize=8)
+    ax.title.set(color=theme.ink, fontsize=8.5)
+
+
+def to_svg(figure: Figure, label: str) -> str:
+    """The figure as an inline SVG element in the page's own colours and type.
+
+    Args:
+        figure: Drawn with the theme PAGE.
+        label: What it shows, for readers who do not see it.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scorefield"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    # Several figures share one page, so their ids must not meet.
+    prefix = "f" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    for stand_in, colour in _PAGE_COLOURS.items():
+        text = text.replace(stand_in, colour)
+    text = re.sub(r"(font: [^;\"']*?px) [^;\"]*", r"\1 system-ui, sans-serif", text)
+    safe = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{safe}">', text, count=1)
+
+
+def _to_image(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    buffer.seek(0)
+    return Image.open(buffer).convert("RGB")
