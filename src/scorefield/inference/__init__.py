@@ -1,17 +1,35 @@
 """What a score is good for besides sampling.
 
-The probability flow dx/dt = f x - g^2 score / 2 carries p_t along, so it is an invertible map between data and latents, and
+The probability flow dx/dt = f x - g^2 score(x, t) / 2 carries p_t along, so it is an invertible map between data and
+latents, and
 
-    log p_0(x) = log p_1(x_1) + int_0^1 div(f x_t - g^2 score(x_t, t) / 2) dt
+    log p_s(x) = log p_1(x_1) + int_s^1 div(f x_t - g^2 score(x_t, t) / 2) dt,        x_s = x,
 
-is the density it assigns to x.
+is the density it assigns to x at the small time s = t_min: that of data with the noise sigma(s), without which there
+is no score. p_1 is not known and the prior stands for it; for VE the difference is that of N(0, sigma_max^2 I) and the
+data blurred by sigma_max.
+
+The density is of model units. A density in data units differs by the log-Jacobian of the map between them, and bits
+per dimension exist only for grey levels, whose bins turn a density into a probability (`DataSpec`).
 
     flow         the flow as a map, and its density in model units
     likelihood   log densities in data units, bits per dimension
 """
 
+from __future__ import annotations
+
 from scorefield.inference import flow, likelihood
-from scorefield.inference.flow import FlowSettings
+from scorefield.inference.flow import FlowDensity, FlowSettings, log_density, require_flow, transport
 from scorefield.inference.likelihood import LogProb, flow_log_prob
 
-__all__ = ["FlowSettings", "LogProb", "flow", "flow_log_prob", "likelihood"]
+__all__ = [
+    "FlowDensity",
+    "FlowSettings",
+    "LogProb",
+    "flow",
+    "flow_log_prob",
+    "likelihood",
+    "log_density",
+    "require_flow",
+    "transport",
+]

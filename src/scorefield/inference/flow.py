@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import over_event, value_and_divergence
+from scorefield._math import value_and_divergence
 from scorefield._random import Noise
+from scorefield.process.general import GeneralSDE
+from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.adaptive import integrate
 from scorefield.score.score import BoundScore, Score
 
@@ -28,10 +32,15 @@ class FlowSettings:
     Args:
         rtol: Relative tolerance of each example's own Dormand-Prince solver.
         atol: Absolute tolerance, model units and nats.
-        divergence: "exact" takes D vector-Jacobian products a call, "hutchinson" one per probe, "auto" is exact up to D = 8.
+        divergence: "exact" takes D vector-Jacobian products a call, "hutchinson" one per probe, "auto" is exact up to
+            D = 8.
         probes: Number of probes averaged, drawn once per example and kept for the whole integration.
         probe: Law of the probes; Rademacher has the smaller variance.
         max_steps: Attempts after which an example gives up with a status.
+        start: Time whose density is asked for; None for the process's t_min.likelihood.
+
+    Raises:
+        ValueError: No probe, or a start outside [0, 1].
     """
 
     rtol: float = 1e-5
@@ -40,15 +49,25 @@ class FlowSettings:
     probes: int = 1
     probe: Literal["rademacher", "gaussian"] = "rademacher"
     max_steps: int = 1000
+    start: float | None = None
 
     def __post_init__(self) -> None:
         if self.probes < 1:
-            raise ValueError(f"probes={self.probes} must be at least 1")
+            raise ValueError(f"probes={self.probes} must be at least 1; for no probes at all use divergence='exact'")
+        if self.start is not None and not 0.0 <= self.start <= 1.0:
+            raise ValueError(f"start={self.start:g} is a time and lies in [0, 1]; 0 is the least noise")
 
 
 @dataclass(frozen=True)
 class FlowDensity:
-    """The flow's end and density: nats in model units, latents, per-example calls and status codes."""
+    """The end of a flow, and its density.
+
+    Args:
+        nats: Log density of the start in model units, (B,) float64 on the CPU; NaN where the status is not 0.
+        latent: Where the flow ended, shape, dtype and device of the start.
+        calls: Evaluations of the flow per example, (B,).
+        status: Codes of `sampling.adaptive.STATUS`, (B,).
+    """
 
     nats: Tensor
     latent: Tensor
@@ -56,78 +75,109 @@ class FlowDensity:
     status: Tensor
 
 
-def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettings) -> FlowDensity:
-    """log p_{t_min}(x) = log p_prior(z) + int div(f x - g^2 score / 2) dt along the flow from t_min to 1, which ends at z.
+def start_time(score: Score, settings: FlowSettings) -> float:
+    """The time whose density is computed."""
+    return score.process.t_min.likelihood if settings.start is None else settings.start
 
-    Song et al. 2021, section D.2 (eq. 39 and 40), as an instantaneous change of variables (Chen et al. 2018). The density is that of
-    x_t at t = process.t_min.likelihood, data smoothed by sigma(t_min).
+
+def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettings) -> FlowDensity:
+    """log p_s(x) = log p_prior(z) + int_s^1 div(f x - g^2 score / 2) dt along the flow from s = t_min to 1, at z.
+
+    Song et al. 2021, section D.2 (eq. 39 and 40), as an instantaneous change of variables (Chen et al. 2018). The
+    density is that of x_t at t = s, data smoothed by sigma(s). Each evaluation of the flow is one of the score, and one
+    vector-Jacobian product per probe (or per dimension, if exact). Nothing returned carries a gradient.
 
     Args:
         score: The bound score.
         x: Points in model units, (B, *event).
         noise: Where probes come from.
         settings: See `FlowSettings`.
+
+    Raises:
+        ValueError: The score has no flow, or one whose divergence is not known.
     """
-    process, (batch, *event) = score.process, x.shape
-    dimension = x[0].numel()
+    require_flow(score)
+    if isinstance(score.process, GeneralSDE) and score.process.state_dependent:
+        raise ValueError(
+            "the density needs second derivatives of a diffusion G(x, t); it is computed for a GeneralSDE with"
+            " state_dependent=False (transport works with either)"
+        )
+    dimension = math.prod(x.shape[1:])
     exact = settings.divergence == "exact" or (settings.divergence == "auto" and dimension <= EXACT_UP_TO)
-    probes = None if exact else _probes(x, noise, settings)
+    # A caller's inference mode would switch the divergence's gradients off and leave a wrong number.
+    with torch.inference_mode(False), torch.no_grad():
+        x = x.clone()
+        probes = None if exact else _probes(x, noise, settings)
+        velocity = _velocity(score, x)
 
-    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        state, clock = y[:, :-1].reshape(len(y), *event), t.cpu()
-        part = score if len(rows) == batch else score.rows(rows)
-        chosen = None if probes is None else probes[:, rows]
-        value, divergence = value_and_divergence(lambda u: part(u.to(x.dtype), clock).to(torch.float64), state, chosen)
-        half = 0.5 * process.diffusion_squared(clock)
-        drift = process.drift(state, clock) - over_event(half, state) * value
-        rate = dimension * process.log_alpha_rate(clock).to(y) - half.to(y) * divergence
-        return torch.cat([drift.reshape(len(y), -1), rate[:, None]], dim=1)
+        def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+            state = y[:, :-1].reshape(len(y), *x.shape[1:])
+            chosen = None if probes is None else probes[:, rows]
+            value, divergence = value_and_divergence(lambda u: velocity(t, u, rows), state, chosen)
+            return torch.cat([value.reshape(len(y), dimension), divergence[:, None]], dim=1)
 
-    start = torch.full((batch,), process.t_min.likelihood, dtype=torch.float64)
-    y = torch.cat(
-        [x.reshape(batch, -1).to(torch.float64), torch.zeros(batch, 1, dtype=torch.float64, device=x.device)], dim=1
-    )
-    end = integrate(
-        field,
-        y,
-        start,
-        torch.ones_like(start),
-        rtol=settings.rtol,
-        atol=settings.atol,
-        max_steps=settings.max_steps,
-        blocks=(dimension, 1),
-    )
-    latent = end.y[:, :-1].reshape(x.shape)
-    nats = process.prior_log_prob(latent) + end.y[:, -1]
-    # A flow that stopped early has no density; a number there would be believed.
-    nats = torch.where(end.status == 0, nats, torch.nan)
-    return FlowDensity(nats, latent.to(x.dtype), end.calls.cpu(), end.status.cpu())
+        y = torch.cat([x.reshape(len(x), dimension).double(), x.new_zeros(len(x), 1, dtype=torch.float64)], dim=1)
+        start = torch.full((len(x),), start_time(score, settings), dtype=torch.float64)
+        end = integrate(
+            field,
+            y,
+            start,
+            torch.ones_like(start),
+            rtol=settings.rtol,
+            atol=settings.atol,
+            max_steps=settings.max_steps,
+            blocks=(dimension, 1),
+        )
+        latent = end.y[:, :-1].reshape(x.shape)
+        nats = score.process.prior_log_prob(latent) + end.y[:, -1]
+        # A flow that stopped early has no density; a number there would be believed.
+        nats = torch.where(end.status == 0, nats, torch.nan)
+    return FlowDensity(nats.cpu(), latent.to(x.dtype), end.calls.cpu(), end.status.cpu())
 
 
 def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: FlowSettings) -> FlowDensity:
     """The flow from time `start` to `end` without a density: latents of data (upwards) or data of latents (downwards).
 
+    Args:
+        score: The bound score.
+        x: Points in model units at time `start`, (B, *event).
+        start: From which time.
+        end: To which time, before or after it.
+        settings: Tolerances and number of attempts; the rest is for densities.
+
     Returns:
         `FlowDensity` whose `latent` is the end state and whose `nats` are NaN.
+
+    Raises:
+        ValueError: The score has no flow.
     """
-    process, (batch, *event) = score.process, x.shape
+    require_flow(score)
+    velocity = _velocity(score, x)
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        state, clock = y.reshape(len(y), *event), t.cpu()
-        part = score if len(rows) == batch else score.rows(rows)
-        value = part(state.to(x.dtype), clock).to(torch.float64)
-        return process.flow_drift(state, clock, value).reshape(len(y), -1)
+        return velocity(t, y.reshape(len(y), *x.shape[1:]), rows).reshape(y.shape)
 
-    times = torch.full((batch,), start, dtype=torch.float64), torch.full((batch,), end, dtype=torch.float64)
+    times = [torch.full((len(x),), time, dtype=torch.float64) for time in (start, end)]
+    y = x.reshape(len(x), math.prod(x.shape[1:]))
     with torch.no_grad():
-        solved = integrate(
-            field, x.reshape(batch, -1), *times, rtol=settings.rtol, atol=settings.atol, max_steps=settings.max_steps
-        )
-    nats = torch.full((batch,), torch.nan, dtype=torch.float64)
+        solved = integrate(field, y, *times, rtol=settings.rtol, atol=settings.atol, max_steps=settings.max_steps)
+    nats = torch.full((len(x),), torch.nan, dtype=torch.float64)
     return FlowDensity(nats, solved.y.reshape(x.shape).to(x.dtype), solved.calls.cpu(), solved.status.cpu())
 
 
+def _velocity(score: BoundScore, x: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """dx/dt of float64 states (b, *event) of the examples `rows` of the batch x; the score is asked in x's dtype."""
+
+    def velocity(t: Tensor, state: Tensor, rows: Tensor) -> Tensor:
+        part = score if len(rows) == len(x) else score.rows(rows)
+        clock = t.cpu()
+        return score.process.flow_drift(state, clock, part(state.to(x.dtype), clock).to(torch.float64))
+
+    return velocity
+
+
 def _probes(x: Tensor, noise: Noise, settings: FlowSettings) -> Tensor:
+    """The probes of each example, (P, B, *event)."""
     drawn = [noise.normal(x, PROBE_STEP, draw) for draw in range(settings.probes)]
     if settings.probe == "rademacher":
         drawn = [torch.where(v < 0, -1.0, 1.0) for v in drawn]
@@ -135,14 +185,20 @@ def _probes(x: Tensor, noise: Noise, settings: FlowSettings) -> Tensor:
 
 
 def require_flow(score: Score) -> None:
-    """Refuse a score that exists only on the levels of a ladder.
+    """Refuse a score or a process that exists only on the levels of a ladder.
 
     Raises:
-        ValueError: The score's network refuses times between its levels; says what works instead.
+        ValueError: No flow goes between the levels; says what works instead.
     """
-    between = getattr(getattr(score, "time_input", None), "between", None)
-    if between == "refuse":
+    if isinstance(score.process, Tabulated) and score.process.between == "floor":
         raise ValueError(
-            "this network knows only the levels of its ladder, and the probability flow needs every t; sample with steps on the"
-            " levels (pc, ancestral, ald), or build the score with LevelLabel(between='linear')"
+            "Tabulated(between='floor') stands still between its levels, so its probability flow goes nowhere; use"
+            " Tabulated(between='linear'), or sample with steps on the levels (pc, ancestral, ald)"
+        )
+    while isinstance(inner := getattr(score, "score", None), Score):
+        score = inner
+    if getattr(getattr(score, "time_input", None), "between", None) == "refuse":
+        raise ValueError(
+            "this network knows only the levels of its ladder, and the probability flow needs every t; sample with"
+            " steps on the levels (pc, ancestral, ald), or build the score with LevelLabel(between='linear')"
         )

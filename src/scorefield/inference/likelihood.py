@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scorefield._codec import near
 from scorefield._random import Noise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.flow import FlowSettings, log_density, require_flow
+from scorefield.inference.flow import FlowSettings, log_density, start_time
+from scorefield.process.process import Process
 from scorefield.score.score import Score
 
 DEQUANTISE_STEP = 2**61 + 1
@@ -23,9 +25,9 @@ class LogProb:
     """Log density of each example, one entry per example; what was not computed is None.
 
     Args:
-        nats: Natural log of the density in data units. For quantised data that were dequantised it is a lower bound (in expectation
-            over the dequantisation noise) on the log probability of the grey levels, per quantisation step.
-        bits_per_dim: -log2 of that per dimension, for data with grey levels; else None.
+        nats: Natural log of the density in data units. For quantised data that were dequantised it is a lower bound (in
+            expectation over the dequantisation noise) on the log probability of the grey levels, per quantisation step.
+        bits_per_dim: -log2 of that probability per dimension, for dequantised data; else None.
         nfe: Network evaluations of each example.
         status: 0, or a code of `sampling.adaptive.STATUS`; nats are NaN where it is not 0.
         of: Which density it is, in words.
@@ -69,28 +71,35 @@ def flow_log_prob(
         data: Their spec; its log-Jacobian brings nats from model to data units.
         noise: Where dequantisation noise and probes come from.
         condition: What is known of each example.
-        dequantise: "uniform" adds noise inside each grey level's bin (the default for quantised data: the density of a discrete
-            variable is infinite, and a model can win nats without limit by learning the grid), "none" takes x as it is.
+        dequantise: "uniform" adds noise inside each grey level's bin (the default for quantised data: the density of a
+            discrete variable is infinite, and a model can win nats without limit by learning the grid; Theis et al.
+            2016), "none" takes x as it is (the default for continuous data).
         settings: Of the flow.
         dtype: In which the score is evaluated.
 
     Raises:
-        ValueError: x is not of this spec, the score lives on a ladder, or continuous data were to be dequantised.
+        ValueError: x is not of this spec, the score has no flow, or continuous data were to be dequantised.
     """
-    require_flow(score)
+    if dequantise not in (None, "uniform", "none"):
+        raise ValueError(f"dequantise={dequantise!r} is no way to dequantise.{near(dequantise, ('uniform', 'none'))}")
     data.check(x, name="x")
-    dequantise = dequantise or ("uniform" if data.levels else "none")
-    x = x if x.is_floating_point() else x.to(torch.float32)
-    if dequantise == "uniform":
-        model_x = data.dequantise(x.double(), noise.uniform(x, DEQUANTISE_STEP, 0).double())
+    settings = settings or FlowSettings()
+    uniform = dequantise == "uniform" or (dequantise is None and data.levels is not None)
+    # float64 through the units, so that nats of the same example do not depend on the units it is given in.
+    if uniform:
+        model_x = data.dequantise(x.double(), noise.uniform(x.to(torch.float32), DEQUANTISE_STEP, 0).double())
     else:
         model_x = data.to_model(x.double())
-    t_min = score.process.t_min.likelihood
-    flow = log_density(score.bind(condition), model_x.to(dtype), noise, settings or FlowSettings())
-    nats = flow.nats.cpu() + data.log_jacobian(dequantised=dequantise == "uniform")
-    bits = data.bits_per_dim(nats) if data.levels and dequantise == "uniform" else None
-    sigma = float(score.process.sigma(torch.tensor([t_min], dtype=torch.float64)))
-    of = f"x_t at t = {t_min:g} (noise {sigma:.3g} in model units)"
-    if dequantise == "uniform":
-        of += ", uniformly dequantised"
-    return LogProb(nats, bits, flow.calls, flow.status, of)
+    flow = log_density(score.bind(condition), model_x.to(dtype), noise, settings)
+    nats = flow.nats + data.log_jacobian(dequantised=uniform)
+    bits = data.bits_per_dim(nats) if uniform else None
+    return LogProb(nats, bits, flow.calls, flow.status, _of(score, start_time(score, settings), uniform))
+
+
+def _of(score: Score, start: float, dequantised: bool) -> str:
+    """Which density it is."""
+    of = f"x_t at t = {start:g}"
+    if isinstance(score.process, Process):
+        sigma = float(score.process.sigma(torch.tensor([start], dtype=torch.float64)))
+        of += f" (noise {sigma:.3g} in model units)"
+    return of + ", uniformly dequantised" if dequantised else of

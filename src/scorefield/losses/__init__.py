@@ -1,10 +1,17 @@
 """What training minimises; every objective returns one value per example.
 
 The score of p_t is the minimiser of E |s(x_t, t) - grad log p(x_t | x_0)|^2, and for a Gaussian kernel that target is
--z / sigma_t: denoising score matching. Weighted by sigma^2 it is |sigma s + z|^2, a regression on the noise.
+-z / sigma_t: denoising score matching. The minimum is not zero. At the exact score what is left is the uncertainty
+about the noise, E |z - E[z | x_t]|^2: one per dimension where the noise is small (no network can see it), none where it
+is all there is. A loss is therefore read beside its noise level.
+
+Weighted by sigma^2 the loss is |sigma s + z|^2, a regression on the noise, one per dimension for a network that
+returns zero. The weight g^2 makes it half a bound on the negative log-likelihood, at more variance.
 
     denoising   continuous times or a ladder's levels; weightings sigma^2, likelihood and custom
 """
+
+from __future__ import annotations
 
 from scorefield.losses import denoising
 from scorefield.losses.denoising import (

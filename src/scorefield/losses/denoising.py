@@ -13,6 +13,7 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import mean_event, over_event, sum_event
 from scorefield._typing import Condition
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import Score
@@ -37,10 +38,19 @@ class NoiseVariance(Weighting):
 
 @record
 class Likelihood(Weighting):
-    """lambda = g^2: the loss bounds the negative log-likelihood (Song, Durkan et al. 2021)."""
+    """lambda = g^2: half the loss bounds the negative log-likelihood, up to a constant (Song, Durkan et al. 2021)."""
 
     def times_noise_variance(self, process: Process, t: Tensor) -> Tensor:
-        """g^2 / sigma^2."""
+        """g^2 / sigma^2.
+
+        Raises:
+            ValueError: The process is a ladder, which has no g between its levels.
+        """
+        if isinstance(process, Tabulated):
+            raise ValueError(
+                f"the likelihood weighting g^2 is a rate in continuous time; these are {process.levels} levels. Train"
+                " with VE, VP or SubVP and levels=None, or weight the levels with Custom(function)"
+            )
         return process.diffusion_squared(t) / process.sigma(t) ** 2
 
 
@@ -61,7 +71,7 @@ class Custom(Weighting):
 
 @dataclass(frozen=True)
 class Draw:
-    """The random part of one loss: times t, shape (B,), and standard normal noise z, shape (B, *event)."""
+    """The random part of one loss: times t, float64 on the CPU, (B,), and standard normal noise z, (B, *event)."""
 
     t: Tensor
     z: Tensor
@@ -72,7 +82,13 @@ class Objective(ABC):
 
     @abstractmethod
     def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
-        """Draw times and noise for a batch like `like`, on the CPU from `generator`, moved to the device of `like`."""
+        """Draw times and noise for a batch.
+
+        Args:
+            process: Whose times are drawn.
+            like: A batch, (B, *event); only its shape, dtype and device are used.
+            generator: A generator of the CPU, so that the draw is the same on every device.
+        """
 
     @abstractmethod
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
@@ -90,18 +106,20 @@ class Objective(ABC):
 class DenoisingScoreMatching(Objective):
     """lambda(t) |score(x_t, t) + z / sigma_t|^2 with x_t = alpha_t x_0 + sigma_t z (Song et al. 2021, eq. 7).
 
-    The minimum over all functions is the score of p_t. Evaluated as (lambda / sigma^2) |sigma score + z|^2, which stays finite as
-    sigma goes to zero.
+    The minimum over all functions is the score of p_t. Evaluated as (lambda / sigma^2) |sigma score + z|^2, which stays
+    finite as sigma goes to zero. Under a `GeneralSDE` with affine drift the place of sigma is taken by the Cholesky
+    factor L of the covariance of x_t given x_0, and the loss is |L' score + z|^2.
 
     Args:
         weighting: lambda.
         reduce: "mean" over the event's D numbers, or "half_sum", half their sum, as the published VE models.
-        levels: A ladder whose levels are drawn uniformly, for discrete objectives; None for t uniform on [t_min.training, 1).
+        levels: A ladder whose levels are drawn uniformly, for discrete objectives on a continuous process; None for t
+            uniform on [t_min.training, 1), or for the process's own levels if it is a ladder itself.
         stratified: Whether the B times of a batch are spread, one in each of B equal parts of [0, 1); it lowers the
             variance of the gradient and leaves its mean.
     """
 
-    weighting: Weighting = NoiseVariance()  # noqa: RUF009 (frozen)
+    weighting: Weighting = NoiseVariance()
     reduce: Literal["mean", "half_sum"] = "mean"
     levels: Tabulated | None = None
     stratified: bool = False
@@ -118,18 +136,33 @@ class DenoisingScoreMatching(Objective):
             t = low + (1.0 - low) * u
         else:
             t = ladder.time((u * ladder.levels).floor().clamp_max(ladder.levels - 1))
-        z = torch.randn(like.shape, generator=generator)
+        # float32 whatever `like` is, and whatever torch's default: the same seed is the same noise.
+        z = torch.randn(like.shape, generator=generator, dtype=torch.float32)
         return Draw(t, z.to(device=like.device, dtype=like.dtype))
 
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
-        """See `Objective`."""
+        """See `Objective`.
+
+        Raises:
+            ValueError: The weighting is not defined for this process, or its transition law is not known.
+        """
         process = self._ladder(score.process) or score.process
-        sigma = process.sigma(draw.t)
         x_t = process.perturb(x0, draw.t, draw.z)
-        residual = over_event(sigma, x_t) * score(x_t, draw.t, condition) + draw.z
-        weight = self.weighting.times_noise_variance(process, draw.t).to(device=x0.device, dtype=x0.dtype)
+        value = score(x_t, draw.t, condition)
+        if isinstance(process, GeneralSDE):
+            if not isinstance(self.weighting, NoiseVariance):
+                raise ValueError(
+                    f"{type(self.weighting).__name__} weighs one noise level per time; a GeneralSDE has a covariance."
+                    " Use weighting=NoiseVariance()"
+                )
+            residual = process.weighted_residual(value, draw.t, draw.z)
+        else:
+            residual = over_event(process.sigma(draw.t), x_t) * value + draw.z
+        weight = self.weighting.times_noise_variance(process, draw.t).to(residual)
         reduced = mean_event(residual**2) if self.reduce == "mean" else 0.5 * sum_event(residual**2)
         return weight * reduced
 
     def _ladder(self, process: Process) -> Tabulated | None:
-        return self.levels or (process if isinstance(process, Tabulated) else None)
+        if self.levels is not None:
+            return self.levels
+        return process if isinstance(process, Tabulated) else None
