@@ -21,7 +21,8 @@ class NetworkScore(Score):
     is padded with zeros at the end of each spatial axis and its output cropped; the event shape stays the data's.
 
     Args:
-        network: Maps (x, c, condition) to the shape of x.
+        network: Maps (x, c, condition) to the shape of x; its attribute `multiple`, if it has one, says of what each
+            spatial size must be a multiple.
         process: Whose marginals the score belongs to.
         form: What the network's output means.
         time_input: What number it is conditioned on.
@@ -48,31 +49,29 @@ class NetworkScore(Score):
     def _evaluate(self, x: Tensor, t: Tensor, condition: Condition | None, what: str) -> tuple[Tensor, Tensor, Tensor]:
         self.process.check_time(t)
         t = t.to(torch.float64) if t.device.type == "cpu" else t
-        clock = self.levels or self.process
+        clock = self.process if self.levels is None else self.levels
         alpha, sigma = clock.alpha(t), clock.sigma(t)
         coefficients = self.form.score_coefficients if what == "score" else self.form.denoised_coefficients
         skip, out = coefficients(alpha, sigma)
-        dtype = next(self.network.parameters()).dtype
+        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         scaled = (over_event(self.form.c_in(alpha, sigma), x) * x).to(dtype)
         c = self.time_input(clock, t).to(device=x.device, dtype=dtype)
         raw = self._padded(scaled, c, condition)
         return skip, out, raw.to(x.dtype)
 
     def _padded(self, x: Tensor, c: Tensor, condition: Condition | None) -> Tensor:
-        multiple = getattr(self.network, "multiple", None) or getattr(
-            getattr(self.network, "module", None), "multiple", 1
-        )
+        bare = self.network.module if isinstance(self.network, nn.parallel.DistributedDataParallel) else self.network
         sizes = x.shape[2:]
-        steps = (multiple,) * len(sizes) if isinstance(multiple, int) else tuple(multiple)
-        extra = [-n % m for n, m in zip(sizes, steps, strict=True)]
+        multiple = getattr(bare, "multiple", (1,) * len(sizes))
+        extra = [-n % m for n, m in zip(sizes, multiple, strict=True)]
         if not any(extra):
             return self.network(x, c, condition)
         pads = [p for n in reversed(extra) for p in (0, n)]
-        spatial = None
+        padded = None
         if condition is not None:  # image conditions live on the event's grid and are padded with it
-            spatial = {
-                k: nn.functional.pad(v, pads) if v.ndim == x.ndim and v.shape[2:] == sizes else v
-                for k, v in condition.items()
+            padded = {
+                name: nn.functional.pad(v, pads) if v.ndim == x.ndim and v.shape[2:] == sizes else v
+                for name, v in condition.items()
             }
-        y = self.network(nn.functional.pad(x, pads), c, spatial)
+        y = self.network(nn.functional.pad(x, pads), c, padded)
         return y[(slice(None), slice(None), *(slice(0, n) for n in sizes))]

@@ -58,12 +58,12 @@ class BoundScore(Score):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The score under the bound condition."""
-        self.calls += 1
+        self._count()
         return self.score(x, t, self.condition if condition is None else condition)
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The posterior mean under the bound condition."""
-        self.calls += 1
+        self._count()
         return self.score.denoised(x, t, self.condition if condition is None else condition)
 
     def rows(self, keep: Tensor) -> BoundScore:
@@ -71,15 +71,20 @@ class BoundScore(Score):
         condition = None if self.condition is None else {k: v[keep.to(v.device)] for k, v in self.condition.items()}
         return _Rows(self, condition)
 
+    def _count(self) -> None:
+        self.calls += 1
+
 
 class _Rows(BoundScore):
+    """Some rows of a bound score; what they cost is counted by the whole."""
+
     def __init__(self, parent: BoundScore, condition: Condition | None):
         super().__init__(parent.score, condition)
-        self.parent = parent
+        self._parent = parent
 
-    def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        self.parent.calls += 1
-        return self.score(x, t, self.condition if condition is None else condition)
+    def _count(self) -> None:
+        super()._count()
+        self._parent._count()
 
 
 class FunctionScore(Score):
@@ -108,8 +113,12 @@ class FunctionScore(Score):
 
 
 def as_times(t: float | Tensor, x: Tensor) -> Tensor:
-    """Times of shape (B,) in float64 from a number or a tensor."""
-    t = torch.as_tensor(t, dtype=torch.float64)
+    """Times of shape (B,) in float64 (where the device has it) from a number or a tensor.
+
+    Raises:
+        ValueError: A tensor that is neither one number nor one per example.
+    """
+    t = t if isinstance(t, Tensor) and t.device.type == "mps" else torch.as_tensor(t, dtype=torch.float64)
     if t.ndim == 0:
         return t.expand(x.shape[0])
     if t.shape != (x.shape[0],):
