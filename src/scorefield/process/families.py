@@ -1,4 +1,4 @@
-"""The three continuous families of Song et al. (2021): variance exploding, variance preserving, sub-variance preserving."""
+"""The continuous families of Song et al. (2021): variance exploding, variance preserving, sub-variance preserving."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from scorefield.process.process import Process, TimeLimits
 class VE(Process):
     """Variance exploding: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
-    dx = sigma(t) sqrt(2 log(sigma_max / sigma_min)) dw (Song et al. 2021, eq. 30). As published, sigma(0) = sigma_min: the
-    density at t = 0 is that of data with noise sigma_min.
+    dx = sigma(t) sqrt(2 log(sigma_max / sigma_min)) dw (Song et al. 2021, eq. 30). As published, sigma(0) = sigma_min:
+    the density at t = 0 is that of data with noise sigma_min.
 
     Args:
         sigma_min: Smallest noise level, model units.
@@ -27,7 +27,7 @@ class VE(Process):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.sigma_min < self.sigma_max:
+        if not 0.0 < self.sigma_min < self.sigma_max < math.inf:
             raise ValueError(f"VE needs 0 < sigma_min < sigma_max; got {self.sigma_min} and {self.sigma_max}")
 
     @property
@@ -65,13 +65,13 @@ class VE(Process):
 
 
 class _LinearBeta(Process):
-    """What VP and sub-VP share: beta(t) = beta_min + t (beta_max - beta_min) and alpha = exp(-B(t) / 2), B = int beta."""
+    """What VP and sub-VP share: beta(t) = beta_min + t (beta_max - beta_min), alpha = exp(-B(t) / 2), B = int beta."""
 
     beta_min: float
     beta_max: float
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.beta_min <= self.beta_max:
+        if not 0.0 < self.beta_min <= self.beta_max < math.inf:
             raise ValueError(
                 f"{type(self).__name__} needs 0 < beta_min <= beta_max; got {self.beta_min} and {self.beta_max}"
             )
@@ -87,7 +87,7 @@ class _LinearBeta(Process):
         return 1.0
 
     def beta(self, t: Tensor) -> Tensor:
-        """beta(t), shape (B,)."""
+        """The rate beta_min + t (beta_max - beta_min), shape (B,)."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def _integral(self, t: Tensor) -> Tensor:
@@ -104,6 +104,7 @@ class _LinearBeta(Process):
     def _time_at_integral(self, integral: Tensor) -> Tensor:
         """Solve B(t) = integral; the form without cancellation also serves beta_max = beta_min."""
         b0, slope = self.beta_min, self.beta_max - self.beta_min
+        integral = integral.clamp(max=b0 + 0.5 * slope)  # infinite where the noise asked for is never reached
         t = 2.0 * integral / (b0 + (b0 * b0 + 2.0 * slope * integral).sqrt())
         return t.clamp(self.t_min.smallest, 1.0)
 
@@ -132,7 +133,7 @@ class VP(_LinearBeta):
 
     def time_at_sigma(self, sigma: Tensor) -> Tensor:
         """B = -log(1 - sigma^2)."""
-        return self._time_at_integral(-torch.log1p(-(sigma.double() ** 2))).to(sigma.dtype)
+        return self._time_at_integral(-torch.log1p(-(sigma.double().clamp(0.0, 1.0) ** 2))).to(sigma.dtype)
 
     def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
         """B = log(1 + exp(-log_snr))."""
@@ -163,4 +164,8 @@ class SubVP(_LinearBeta):
 
     def time_at_sigma(self, sigma: Tensor) -> Tensor:
         """B = -log(1 - sigma)."""
-        return self._time_at_integral(-torch.log1p(-sigma.double())).to(sigma.dtype)
+        return self._time_at_integral(-torch.log1p(-sigma.double().clamp(0.0, 1.0))).to(sigma.dtype)
+
+    def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """B = 2 arsinh(exp(-log_snr / 2) / 2), as alpha / sigma = 1 / (2 sinh(B / 2))."""
+        return self._time_at_integral(2.0 * torch.asinh(0.5 * (-0.5 * log_snr.double()).exp())).to(log_snr.dtype)

@@ -34,17 +34,26 @@ class _Steps(Grid):
         """The end points exactly, whatever rounding the inversion made."""
         times = times.clone()
         times[0], times[-1] = 1.0, process.t_min.sampling
-        if bool((times.diff() >= 0).any()):
+        if process.t_min.sampling >= 1.0:
             raise ValueError(
-                f"{type(self).__name__}({self.steps}) is not strictly decreasing in t under {type(process).__name__};"
-                " use fewer steps"
+                f"{type(self).__name__} places steps between t = 1 and t_min.sampling, here also 1: there is no room; a"
+                " ladder of one level is stepped by EveryLevel(clean=True)"
+            )
+        if not bool((times.diff() < 0).all()):
+            raise ValueError(
+                f"{type(self).__name__} with {self.steps} steps puts two of them at one time under {process}; use fewer"
+                " steps, and between='linear' on a ladder"
             )
         return times
 
 
 @record
 class Uniform(_Steps):
-    """Equal steps in t. Args: steps: N."""
+    """Equal steps in t.
+
+    Args:
+        steps: N.
+    """
 
     steps: int = 1000
 
@@ -55,7 +64,11 @@ class Uniform(_Steps):
 
 @record
 class Quadratic(_Steps):
-    """Equal steps in sqrt(t): t = (1 + u (sqrt(t_min) - 1))^2 (Song, Meng and Ermon 2021, DDIM). Args: steps: N."""
+    """Equal steps in sqrt(t): t = (1 + u (sqrt(t_min) - 1))^2 (Song, Meng and Ermon 2021, DDIM).
+
+    Args:
+        steps: N.
+    """
 
     steps: int = 100
 
@@ -66,7 +79,11 @@ class Quadratic(_Steps):
 
 @record
 class LogSNR(_Steps):
-    """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, DPM-Solver). Args: steps: N."""
+    """Equal steps in log(alpha^2 / sigma^2) (Lu et al. 2022, DPM-Solver).
+
+    Args:
+        steps: N.
+    """
 
     steps: int = 100
 
@@ -78,7 +95,11 @@ class LogSNR(_Steps):
 
 @record
 class GeometricSigma(_Steps):
-    """Equal steps in log sigma: the ladder of NCSN, on any process. Args: steps: N."""
+    """Equal steps in log sigma: the ladder of NCSN, on any process.
+
+    Args:
+        steps: N.
+    """
 
     steps: int = 100
 
@@ -100,6 +121,11 @@ class PowerSigma(_Steps):
     steps: int = 100
     rho: float = 7.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.rho < float("inf"):
+            raise ValueError(f"the power grid needs a finite rho > 0; got {self.rho}")
+
     def times(self, process: Process) -> Tensor:
         """Times of the power grid, in the ratio sigma / alpha so that it means the same for every process."""
         ends = (-0.5 * process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))).exp()
@@ -113,7 +139,8 @@ class EveryLevel(Grid):
     """The levels of a tabulated process, one step each.
 
     Args:
-        clean: End below level 0, where there is no noise (the release's sigma_{-1} = 0), so that the last step starts at level 0.
+        clean: End below level 0, where there is no noise (the release's sigma_{-1} = 0), so that the last step starts
+            at level 0.
     """
 
     clean: bool = True
@@ -122,7 +149,7 @@ class EveryLevel(Grid):
         """t_{N-1}, ..., t_0, and below level 0 if `clean`."""
         if not isinstance(process, Tabulated):
             raise ValueError(
-                f"only a Tabulated process has levels, this one is {type(process).__name__}; use Uniform(steps=1000) or give"
-                " the sampler process=Tabulated(...)"
+                f"only a Tabulated process has levels, this one is {type(process).__name__}; use Uniform(steps=1000) or"
+                " give the sampler process=Tabulated(...)"
             )
         return process.time(torch.arange(process.levels - 1, -2 if self.clean else -1, -1))

@@ -1,13 +1,15 @@
 """Choosing noise levels from data: Techniques 1, 2 and 4 of NCSNv2 (Song and Ermon 2020), with their reasons in words.
 
-Every length here is in model units, the units in which noise levels are given. `x` is therefore what `DataSpec.to_model` returns, not the file's
-own numbers: the published ladders (50 for CIFAR-10) belong to pixels in [0, 1] and double for pixels in [-1, 1].
+Every length here is in model units, the units in which noise levels are given. `x` is therefore what
+`DataSpec.to_model` returns, not the file's own numbers: the published ladders (50 for CIFAR-10) belong to pixels in [0,
+1] and double for pixels in [-1, 1].
 
 1. The largest level is the largest distance between two examples, so that at it all modes are one.
-2. Neighbouring levels overlap: the radius of N(0, sigma^2 I_D) is about N(sqrt(D) sigma, sigma^2 / 2), and the mass of one level
-   in the three-sigma shell of the next is Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma).
-3. (Technique 4.) T Langevin steps of size step = eta sigma^2 at each level carry the variance of the previous level, gamma^2 sigma^2, to
-   as near sigma^2 as they can.
+2. Neighbouring levels overlap: the radius of N(0, sigma^2 I_D) is about N(sqrt(D) sigma, sigma^2 / 2), and the mass of
+   one level in the three-sigma shell of the next, Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) -
+   3 gamma), is about one half.
+3. (Technique 4.) T Langevin steps of size eta sigma^2 at each level carry the variance of the previous level,
+   gamma^2 sigma^2, as near to sigma^2 as they can.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from scorefield._codec import record
 from scorefield.process.tabulated import GeometricSigmas
 
 Convention = Literal["full", "half"]
-"""What a Langevin step size e means. "full": x + e s + sqrt(2 e) z; "half", as in the papers: x + (e / 2) s + sqrt(e) z."""
+"""What a Langevin step size e means. "full": x + e s + sqrt(2 e) z; "half", the papers': x + (e / 2) s + sqrt(e) z."""
 
 MAX_RATIO = 2.0
-"""The largest ratio of neighbouring levels: the shell of Technique 2 is wider than its radius below 5 dimensions, where any ratio passes."""
+"""The largest ratio of neighbouring levels; below 5 dimensions Technique 2 lets any ratio pass."""
 
 
 # ---------------------------------------------------------------------------------------------------- technique 1
@@ -42,8 +44,8 @@ class FarthestPair(NamedTuple):
 def farthest_pair(x: Tensor, *, block: int = 1024) -> FarthestPair:
     """The exact largest Euclidean distance between two examples.
 
-    Pairs of blocks are visited from the outside of the data inwards, and the search ends when the two radii about the mean add to no
-    more than the best distance (the triangle inequality), so that it rarely looks at all N^2 / 2 pairs.
+    Pairs of blocks are visited from the outside of the data inwards, and the search ends when the two radii about the
+    mean add to no more than the best distance (the triangle inequality), so that it rarely looks at all N^2 / 2 pairs.
 
     Args:
         x: Data in model units, shape (N, *event) with N >= 2.
@@ -99,8 +101,8 @@ def shell_overlap(ratio: float, dimension: int) -> float:
     """Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma), Song and Ermon 2020, Technique 2.
 
     Args:
-        ratio: gamma. Above 1, the mass of the smaller level in the shell of the larger (NCSNv2); below 1, that of the larger
-            level in the shell of the smaller (the form of the ACSM release). They agree to first order.
+        ratio: gamma. Above 1, the mass of the smaller level in the shell of the larger (NCSNv2); below 1, that of the
+            larger level in the shell of the smaller (the form of the ACSM release). They agree to first order.
         dimension: D, the number of values of one example.
     """
     shift = math.sqrt(2.0 * dimension) * (ratio - 1.0)
@@ -108,7 +110,7 @@ def shell_overlap(ratio: float, dimension: int) -> float:
 
 
 def overlap_ladder(sigma_max: float, sigma_min: float, dimension: int, overlap: float = 0.5) -> tuple[int, float]:
-    """How many geometric levels from sigma_max to sigma_min make neighbours overlap so much, to the nearest whole number.
+    """How many geometric levels make neighbours overlap so much, to the nearest whole number.
 
     The published ladders, said to have overlap 0.5, have 0.567 (232 levels for CIFAR-10, where 0.5 needs 219).
 
@@ -146,8 +148,8 @@ def overlap_ladder(sigma_max: float, sigma_min: float, dimension: int, overlap: 
 def langevin_variance_ratio(eta: float, ratio: float, steps: int) -> float:
     """Variance after T Langevin steps on N(0, sigma^2), in units of sigma^2, starting from the previous level's.
 
-    s_T^2 / sigma^2 = (1 - eta)^(2 T) (gamma^2 - b) + b with b = 2 eta / (1 - (1 - eta)^2), the stationary value; never below 1
-    for 0 < eta < 2 (Song and Ermon 2020, proposition 3 and Technique 4).
+    s_T^2 / sigma^2 = (1 - eta)^(2 T) (gamma^2 - b) + b with b = 2 eta / (1 - (1 - eta)^2), the stationary value; never
+    below 1 for 0 < eta < 2 (Song and Ermon 2020, proposition 3 and Technique 4).
 
     Args:
         eta: step / sigma^2 in the "full" convention.
@@ -162,7 +164,8 @@ class LangevinStep(NamedTuple):
     """Technique 4's answer: the step size at the smallest level and what it achieves.
 
     Attributes:
-        step: Step size at sigma_min in the convention asked for, model units squared; at level i it is step (sigma_i / sigma_min)^2.
+        step: Step size at sigma_min in the convention asked for, model units squared; at level i it is step (sigma_i /
+            sigma_min)^2.
         eta: step / sigma_min^2 in the "full" convention.
         variance_ratio: s_T^2 / sigma^2 at every level, 1 would be exact.
         stable_below: Step sizes from here on diverge at sigma_min.
@@ -177,8 +180,8 @@ class LangevinStep(NamedTuple):
 def langevin_step(sigmas: Tensor, steps: int, convention: Convention = "full") -> LangevinStep:
     """The step size for which s_T^2 / sigma^2 comes nearest to 1 (Technique 4), for the widest gap of the ladder.
 
-    The published step sizes (6.2e-6 for CIFAR-10, T = 5) are in the "full" convention, that of the release's code; the paper's
-    algorithm has half of that drift, and needs twice the number.
+    The published step sizes (6.2e-6 for CIFAR-10, T = 5) are in the "full" convention, that of the release's code; the
+    paper's algorithm has half of that drift, and needs twice the number.
 
     Args:
         sigmas: Two or more noise levels, model units, in either order.
@@ -261,8 +264,8 @@ def choose_levels(
     pair = farthest_pair(x[subset.to(x.device)])
     if pair.distance <= sigma_min:
         raise ValueError(
-            f"the largest distance between two examples is {pair.distance:g}, not above sigma_min = {sigma_min:g} (model units);"
-            " the examples are equal, or sigma_min is meant for data on a larger scale: pass a smaller sigma_min"
+            f"the largest distance between two examples is {pair.distance:g}, not above sigma_min = {sigma_min:g} (both"
+            " in model units): the examples are equal, or sigma_min is too large for their scale; pass a smaller one"
         )
     first, second = int(subset[pair.first]), int(subset[pair.second])
     levels, gamma = overlap_ladder(pair.distance, sigma_min, dimension, overlap)

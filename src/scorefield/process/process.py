@@ -35,8 +35,8 @@ class Process(ABC):
     """x_t = alpha(t) x_0 + sigma(t) z with z ~ N(0, I), for t from 0 (least noise) to 1 (most).
 
     A process states `alpha`, `sigma` and `t_min`. The rest is derived here from d log alpha / dt = f and
-    d sigma^2 / dt = 2 f sigma^2 + g^2 (Song et al. 2021, eq. 29 and appendix B). A subclass may override a derived method with
-    a closed form; a test compares every override with this derivation.
+    d sigma^2 / dt = 2 f sigma^2 + g^2 (Song et al. 2021, eq. 29 and appendix B). A subclass may override a derived
+    method with a closed form; a test compares every override with this derivation.
 
     All times are tensors of shape (B,). Coefficients come back in the dtype of t; pass float64 times where
     neighbouring levels are subtracted.
@@ -92,7 +92,7 @@ class Process(ABC):
         return over_event(self.alpha(t), x0) * x0 + over_event(self.sigma(t), x0) * z
 
     def kernel(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward transition from s to t >= s: x_t = a x_s + b z with a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2.
+        """Forward transition x_t = a x_s + b z, s <= t: a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2.
 
         Returns:
             a and b, shape (B,).
@@ -160,8 +160,8 @@ def check_time(t: Tensor, limits: TimeLimits, name: str) -> None:
     low, high, floor = float(t.min()), float(t.max()), limits.smallest
     if not (low >= floor * (1 - 1e-3) - 1e-9 and high <= 1 + 1e-6):
         raise ValueError(
-            f"t = {high if high > 1 else low:g} is outside [{floor:g}, 1], where {name} is defined; t = 0 is the least noise, 1 the"
-            f" most, and process.t_min = {limits}"
+            f"t = {high if high > 1 else low:g} is outside [{floor:g}, 1], where {name} is defined; t = 0 is the least"
+            f" noise, 1 the most, and process.t_min = {limits}"
         )
 
 

@@ -1,14 +1,15 @@
 """Discrete processes: a ladder of N noise levels, with the indexing of the published tables.
 
-Level i of N (i = 0 the least noise) lies at t_i = i / (N - 1); a ladder of one level lies at t = 1. Below level 0 there is no
-noise at all: alpha = 1, sigma = 0, written t = -1 / (N - 1). The level of a time is round(t (N - 1)) when t (N - 1) is
-within 1e-3 of an integer and the floor of it otherwise: a plain floor in float32 hits the wrong level for 45 of 232 labels.
+Level i of N (i = 0 the least noise) lies at t_i = i / (N - 1); a ladder of one level lies at t = 1. Below level 0 there
+is no noise at all: alpha = 1, sigma = 0, written t = -1 / (N - 1). The level of a time is round(t (N - 1)) when that is
+within 1e-3 of an integer and the floor otherwise: a plain floor in float32 hits the wrong level for 45 of 232 labels.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -17,6 +18,13 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield.process.process import Process, TimeLimits
+
+SNAP = 9.9e-4
+"""Distance from an integer within which t (N - 1) is that integer.
+
+Above the rounding of float32 times (2e-4 at N = 2311, the longest published ladder) and just below 1e-3, the offset of
+the published grids' last point, t = 1e-3 of N = 1000, whose level is 0.
+"""
 
 
 class Ladder(ABC):
@@ -47,10 +55,13 @@ class GeometricSigmas(Ladder):
     levels: int = 1000
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min <= self.sigma_max or self.levels < 1:
+        if not 0 < self.sigma_min <= self.sigma_max < math.inf or self.levels < 1:
             raise ValueError(
-                f"need 0 < sigma_min <= sigma_max and levels >= 1; got {self.sigma_min}, {self.sigma_max}, {self.levels}"
+                "a geometric ladder needs 0 < sigma_min <= sigma_max and levels >= 1; got"
+                f" {self.sigma_min}, {self.sigma_max} and {self.levels}"
             )
+        if self.sigma_min == self.sigma_max and self.levels > 1:
+            raise ValueError(f"{self.levels} levels from {self.sigma_min} to itself are one level; pass levels=1")
 
     def table(self) -> tuple[Tensor, Tensor]:
         """alpha_i = 1, sigma_i = exp(linspace(log sigma_min, log sigma_max, N))_i."""
@@ -64,7 +75,7 @@ class GeometricSigmas(Ladder):
 
 @record
 class LinearBetas(Ladder):
-    """beta_i linear from beta_min / N to beta_max / N and alpha_i^2 = prod_{j <= i} (1 - beta_j): DDPM and discrete VP models.
+    """beta_i linear from beta_min / N to beta_max / N, alpha_i^2 = prod_{j <= i} (1 - beta_j): DDPM, discrete VP.
 
     Args:
         beta_min: N beta_0.
@@ -113,17 +124,26 @@ class Levels(Ladder):
     alphas: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.sigmas or self.sigmas[0] <= 0 or list(self.sigmas) != sorted(set(self.sigmas)):
+        if not self.sigmas or not all(0 < s < math.inf for s in self.sigmas) or not _increasing(self.sigmas):
             raise ValueError("sigmas must be positive and increase strictly; level 0 is the least noise")
-        if self.alphas is not None and (len(self.alphas) != len(self.sigmas) or min(self.alphas) <= 0):
+        if self.alphas is None:
+            return
+        if len(self.alphas) != len(self.sigmas) or not all(0 < a < math.inf for a in self.alphas):
             raise ValueError(f"alphas must be {len(self.sigmas)} positive numbers, one per level")
+        if not _increasing([s / a for s, a in zip(self.sigmas, self.alphas, strict=True)]):
+            raise ValueError(
+                "sigma / alpha must increase strictly with the level, else no noise leads from one to the next"
+            )
 
     def table(self) -> tuple[Tensor, Tensor]:
         """The numbers given."""
         sigmas = torch.tensor(self.sigmas, dtype=torch.float64)
-        return torch.ones_like(sigmas) if self.alphas is None else torch.tensor(
-            self.alphas, dtype=torch.float64
-        ), sigmas
+        alphas = torch.ones_like(sigmas) if self.alphas is None else torch.tensor(self.alphas, dtype=torch.float64)
+        return alphas, sigmas
+
+
+def _increasing(numbers: Sequence[float]) -> bool:
+    return all(low < high for low, high in zip(numbers, numbers[1:], strict=False))
 
 
 @record
@@ -132,11 +152,11 @@ class Tabulated(Process):
 
     Args:
         ladder: The table of levels.
-        between: What alpha and sigma are between levels. "linear": log alpha and log sigma linear in t, so that a discrete
-            model samples at any number of steps; "floor": those of the level of t.
+        between: What alpha and sigma are between levels. "linear": log alpha and log sigma linear in t, so that a
+            discrete model samples at any number of steps; "floor": those of the level of t.
     """
 
-    ladder: Ladder = GeometricSigmas()  # noqa: RUF009 (frozen)
+    ladder: Ladder = GeometricSigmas()
     between: Literal["linear", "floor"] = "linear"
 
     @cached_property
@@ -165,11 +185,11 @@ class Tabulated(Process):
         return level / (self.levels - 1) if self.levels > 1 else 1.0 + level
 
     def position(self, t: Tensor) -> Tensor:
-        """t (N - 1), float64, snapped to the integer when within 1e-3 of it."""
+        """t (N - 1), float64, snapped to the integer when within `SNAP` of it."""
         t = t.to(torch.float64)
         raw = t * (self.levels - 1) if self.levels > 1 else t - 1.0
         nearest = raw.round()
-        return torch.where((raw - nearest).abs() < 1e-3, nearest, raw)
+        return torch.where((raw - nearest).abs() < SNAP, nearest, raw)
 
     def level(self, t: Tensor) -> Tensor:
         """The level of a time, int64; -1 below level 0."""
@@ -183,14 +203,33 @@ class Tabulated(Process):
         """Noise at t; 0 below level 0."""
         return self._look_up(1, t, 0.0)
 
+    def log_alpha_rate(self, t: Tensor) -> Tensor:
+        """d log alpha / dt between levels; at a level, of the interval above it (at t = 1, below)."""
+        self._need_rates()
+        return super().log_alpha_rate(t)
+
+    def diffusion_squared(self, t: Tensor) -> Tensor:
+        """d sigma^2 / dt - 2 f sigma^2 between levels; at a level, of the interval above it (at t = 1, below)."""
+        self._need_rates()
+        return super().diffusion_squared(t)
+
+    def _need_rates(self) -> None:
+        if self.between == "floor" or self.levels == 1:
+            raise ValueError(
+                "a ladder with between='floor', or of one level, changes in jumps and has no drift and diffusion; use"
+                " between='linear', or steps that go from level to level by kernel(s, t)"
+            )
+
     def _look_up(self, which: int, t: Tensor, below: float) -> Tensor:
         table = self._table[which].to(t.device)
         level = self.level(t.detach())
-        lower = table[level.clamp_min(0)]
         if self.between == "linear" and self.levels > 1:
-            upper = table[(level + 1).clamp(0, self.levels - 1)]
-            snapped = self.position(t.detach())
-            # Keep the derivative with respect to t while the value sits on the snapped position.
-            fraction = (snapped - level) + (t.to(torch.float64) - t.detach().to(torch.float64)) * (self.levels - 1)
-            lower = lower * ((upper / lower).log() * fraction).exp()
-        return torch.where(level < 0, torch.full_like(lower, below), lower).to(t.dtype)
+            lower = level.clamp(0, self.levels - 2)  # t = 1 belongs to the last interval, so that its rate is not zero
+            start, end = table[lower], table[lower + 1]
+            fraction = self.position(t.detach()) - lower
+            # The value sits on the snapped position, the derivative is that with respect to t.
+            moving = fraction + (t.to(torch.float64) - t.detach().to(torch.float64)) * (self.levels - 1)
+            value = start * ((end / start).log() * moving).exp()
+        else:
+            value = table[level.clamp_min(0)]
+        return torch.where(level < 0, torch.full_like(value, below), value).to(t.dtype)
