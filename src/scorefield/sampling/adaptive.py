@@ -123,7 +123,7 @@ def integrate(
         accepted = finite & (norm <= 1.0)
         factor = torch.where(finite, 0.9 * norm.clamp_min(1e-10) ** -0.2, 0.2).clamp(0.2)
         factor = torch.minimum(factor, torch.where(accepted, grow[active], 1.0))
-        grow[active] = torch.where(accepted, 10.0, 1.0)
+        grow[active] = torch.where(accepted, 10.0, 1.0).to(grow)
         moved = active[accepted]
         t[moved] = torch.where(last[accepted], end[moved], t[moved] + step[accepted])
         y[moved], slope[moved] = new[accepted], end_slope[accepted]
@@ -161,7 +161,8 @@ def _first_step(
     d0 = _error_norm(y, y, zero, rtol, atol, blocks)
     d1 = _error_norm(slope, y, zero, rtol, atol, blocks)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1.clamp_min(1e-300))
-    h0 = torch.minimum(h0, rest.abs()) * rest.sign()
+    # Where the slope is not finite, any length will do: the attempts find out, and end with a status.
+    h0 = torch.minimum(torch.where(torch.isfinite(h0), h0, 1e-6), rest.abs()) * rest.sign()
     moved = field(t + h0, y + h0[:, None] * slope, rows)
     d2 = _error_norm(moved - slope, y, zero, rtol, atol, blocks) / h0.abs()
     steep = torch.maximum(d1, d2)
