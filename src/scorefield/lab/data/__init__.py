@@ -1,16 +1,16 @@
 """Data: from files, arrays and datasets to batches in data units.
 
-A reader finds what a path holds (`Images` or `Arrays`, by split); `rows_of` makes examples of it, channel-first, cropped
-and resized, decoded a batch at a time; `open_data` adds units (`DataSpec`), labels and a held-out part. Examples stay
-in data units: x of shape (B, *shape), uint8 grey levels for 8-bit data, float32 otherwise. `DataSpec.to_model` takes
+A reader finds what a path holds (`Images` or `Arrays`, by split); `rows_of` makes examples of it, channel-first and
+resized, decoded a batch at a time; `open_data` adds units (`DataSpec`), labels and a held-out part. Examples stay in
+data units: x of shape (B, *shape), uint8 grey levels for 8-bit data, float32 otherwise. `DataSpec.to_model` takes
 them to the units in which noise levels are given, bounded data by their range and unbounded data by the mean and
 deviation of the training split. Whatever could mean two things (colour modes, channel order, ranges of whole numbers)
 is an error that names the field to set.
 
 Order is arithmetic. With n examples, batches of B and a seed, the training stream is the concatenation of the epochs'
-permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k + 1) B); rank r of W takes the
-slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of h'(seed, e, i) is set. So `Batches.at(k)`
-needs no state, and the position of a run is its step number.
+permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k + 1) B); rank r of W takes
+the slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of h'(seed, e, i) is set. So
+`Batches.at(k)` needs no state, and the position of a run is its step number.
 
 | what | where |
 | --- | --- |
@@ -28,6 +28,7 @@ from scorefield.lab.data.digits import read_digits
 from scorefield.lab.data.folder import read_folder
 from scorefield.lab.data.idx import read_idx, read_idx_file
 from scorefield.lab.data.images import frame_geometry
+from scorefield.lab.data.inspection import Inspection, inspect, suggest_recipe
 from scorefield.lab.data.loader import Loader
 from scorefield.lab.data.objects import import_dataset, read_object
 from scorefield.lab.data.opening import open_data, read_contents
@@ -47,6 +48,7 @@ __all__ = [
     "DataError",
     "DataSource",
     "Images",
+    "Inspection",
     "Loader",
     "Rows",
     "Split",
@@ -54,6 +56,7 @@ __all__ = [
     "epoch_order",
     "frame_geometry",
     "import_dataset",
+    "inspect",
     "open_data",
     "read_array",
     "read_contents",
@@ -64,5 +67,6 @@ __all__ = [
     "read_object",
     "read_parquet",
     "rows_of",
+    "suggest_recipe",
     "survey",
 ]

@@ -60,7 +60,7 @@ def read_idx_file(path: Path) -> np.ndarray:
 
 
 def read_idx(path: Path) -> dict[str, Content]:
-    """The images of one file, or of all `*images*` files of a folder by split, each with its `*labels*` file if present.
+    """The images of one file, or of all `*images*` files of a folder by split, with their `*labels*` files.
 
     Raises:
         DataError: No images file, or two for one split.

@@ -1,4 +1,4 @@
-"""From an image to (C, H, W) grey levels: upright, one colour mode, centred crop, antialiased resize. Nothing silently."""
+"""From an image to (C, H, W) grey levels: upright, one colour mode, cropped, resized. Nothing is silent."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ _ADVICE = {
 }
 
 
+class UnlikeError(DataError):
+    """An image that is whole, and of another shape than the set's: never left out as a damaged one would be."""
+
+
 class Header(NamedTuple):
-    """What an image file says of itself: colour mode (with its depth where PIL would hide it), upright (height, width)."""
+    """What an image says of itself: colour mode (with its depth where PIL would hide it), upright (height, width)."""
 
     mode: str
     size: tuple[int, int]
@@ -112,8 +116,8 @@ def shape_of(
         more = f" and {len(sizes) - 6} other sizes" if len(sizes) > 6 else ""
         smallest = min(min(size) for size in sizes)
         raise DataError(
-            f"the images have different sizes (height x width): {found}{more}. Set data.size={smallest} to resize the shorter"
-            f" side to {smallest} and take the centre, or data.size=[height,width], or data.crop=[height,width]"
+            f"the images have different sizes (height x width): {found}{more}. Set data.size={smallest} to resize the"
+            f" shorter side to {smallest} and take the centre, or data.size=[height,width], or data.crop=[height,width]"
         )
     return next(iter(final))
 
@@ -196,11 +200,11 @@ def pixels(image: Image.Image, channels: int, source: DataSource) -> np.ndarray:
     """Decode one image: upright, converted where `source.channels` asks for it, framed; uint8 (channels, H, W).
 
     Raises:
-        DataError: The image's mode is not the set's and no conversion was asked for.
+        UnlikeError: The image's mode is not the set's and no conversion was asked for.
     """
     if source.channels is None and NATIVE.get(mode := _true_mode(image)) != channels:
         found = f"has the colour mode {mode}"
-        raise DataError(f"{found} where the others have {channels} channel(s); set data.channels to convert")
+        raise UnlikeError(f"{found} where the others have {channels} channel(s); set data.channels to convert")
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)
     values = np.asarray(frame(convert(image, channels), source))

@@ -1,4 +1,4 @@
-"""Map-style datasets (`__len__` and `__getitem__`), by import path or as an object; items of images, arrays or tensors."""
+"""Map-style datasets (`__len__`, `__getitem__`), by import path or as objects; items of images, arrays or tensors."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _content(dataset: Any, name: str, source: DataSource) -> Content:
         return Arrays(dataset, name)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise DataError(
-            f"{name} is a {type(dataset).__name__} without __len__ and __getitem__; only map-style datasets have the random"
-            " access that a resumable order needs"
+            f"{name} is a {type(dataset).__name__} without __len__ and __getitem__; only map-style datasets have the"
+            " random access that a resumable order needs"
         )
     items = _Items(dataset, name, source)
     count = len(dataset)
@@ -121,7 +121,7 @@ class _Items:
         return self.value(index).copy()
 
     def labels(self) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
-        """Labels of all items: from `targets` where the dataset has them; else read item by item, if they are needed."""
+        """Labels of all items: from `targets` where the dataset has them, else item by item if they are needed."""
         targets = getattr(self._dataset, "targets", None)
         if targets is None and self._source.conditional:
             targets = [self._part(i, self._source.label_key, 1) for i in range(len(self._dataset))]

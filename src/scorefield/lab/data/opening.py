@@ -29,14 +29,14 @@ def open_data(source: DataSource, dataset: Any = None) -> Data:
 
     Args:
         source: What to read and how.
-        dataset: A map-style dataset, array or tensor, or a mapping of split names to them, used in place of `source.path`.
+        dataset: A map-style dataset, array or tensor, or a mapping of split names to them, in place of `source.path`.
 
     Raises:
         DataError: The data are not there, are damaged, or do not fit together; the message says which field helps.
     """
     contents = read_contents(source, dataset)
     name = source.path or type(dataset).__name__
-    main, other = _choose(contents, source)
+    main, other = choose_splits(contents, source)
     conditions = classes_of([contents[s] for s in (main, other) if s is not None], source)
     parts = _parts(contents, main, other, source)
     if source.flip and len(parts[0].rows.shape) != 3:
@@ -106,9 +106,10 @@ def _vet(parts: list[_Part], name: str, source: DataSource) -> list[str]:
             bad.append((part, part.seen.bad))
     names = [part.rows.describe(i) for part, rows in bad for i in rows]
     if names and not source.skip_bad:
-        looked_at = sum(len(part.indices) for part in parts)
+        count = sum(len(part.indices) for part in parts)
+        first = ", ".join(sorted(names, key=_natural)[:5])
         raise DataError(
-            f"{name}: {len(names)} of {looked_at} examples hold NaN or infinity (first: {', '.join(sorted(names, key=_natural)[:5])})."
+            f"{name}: {len(names)} of {count} examples hold NaN or infinity (first: {first})."
             " Repair them, or set data.skip_bad=true (--skip-bad) to leave those examples out"
         )
     for part, rows in bad:
@@ -219,7 +220,7 @@ def _kind_of_folder(path: Path) -> str:
     return next(iter(found), "folder")
 
 
-def _choose(contents: dict[str, Content], source: DataSource) -> tuple[str, str | None]:
+def choose_splits(contents: dict[str, Content], source: DataSource) -> tuple[str, str | None]:
     """(split to train on, split to hold out or None)."""
     if source.split is not None:
         if source.split not in contents:

@@ -1,10 +1,10 @@
 """Which example comes when: pure functions of (seed, epoch, index) and of the step number.
 
-Everything rests on one 64-bit hash (the finaliser of splitmix64, Steele, Lea & Flood 2014) folded over its arguments, so that
-the order of a run is the same on every machine and with every version of numpy. Epoch e visits the examples in the order of
-hash(seed, e, index). The training stream is the concatenation of the epochs' orders; step k takes the slice
-[k B, (k + 1) B) of it, whatever the number of ranks, and rank r of W takes its contiguous part of that slice. A run is therefore
-resumed from the step number alone, also with another number of ranks.
+Everything rests on a 64-bit hash, the finaliser of splitmix64 (Steele, Lea & Flood 2014) folded over its arguments, so
+that the order of a run is the same on every machine and with every version of numpy. Epoch e visits the examples in the
+order of hash(seed, e, index). The training stream is the concatenation of the epochs' orders; step k takes the slice
+[k B, (k + 1) B) of it, whatever the number of ranks, and rank r of W takes its contiguous part of that slice. A run is
+therefore resumed from the step number alone, also with another number of ranks.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def pick(n: int, amount: int | float, seed: int) -> np.ndarray:
 
     Args:
         n: Number of examples.
-        amount: A whole number takes the examples with the smallest hashes; a fraction below 1 takes those whose hash lies
-            below it (at least one), a choice that stays when n grows.
+        amount: A whole number takes the examples with the smallest hashes; a fraction below 1 takes those whose hash
+            lies below it (at least one), a choice that stays when n grows.
         seed: Of the hash.
     """
     h = hash64(seed, _PICK, np.arange(n))

@@ -118,7 +118,7 @@ def _label_column(schema: Any, features: dict[str, Any], source: DataSource, fil
 
 
 class _RowGroups:
-    """Rows of several parquet files, read a row group at a time; the most recent groups stay within a number of bytes."""
+    """Rows of several parquet files, read by row groups; the latest groups are kept, up to a number of bytes."""
 
     def __init__(self, files: list[Path], memory: int):
         pa = _pyarrow()

@@ -14,6 +14,7 @@ import numpy as np
 from scorefield.lab.data.content import Arrays, Content, Images
 from scorefield.lab.data.images import (
     DECODE_ERRORS,
+    UnlikeError,
     channels_of,
     frame_array,
     frame_geometry,
@@ -23,7 +24,7 @@ from scorefield.lab.data.images import (
 )
 from scorefield.lab.data.source import DataError, DataSource
 
-HEADERS_CHECKED = 20_000
+HEADERS_CHECKED = 10_000
 """Image headers read when a set is opened: all of a set up to this size, so many evenly spaced ones of a larger set."""
 
 CHUNK_BYTES = 2**25
@@ -151,10 +152,13 @@ class ImageRows:
         try:
             with self._images.open(index) as image:
                 x = pixels(image, self._channels, self._source)
+        except UnlikeError as error:
+            raise DataError(f"{self.describe(index)} {error}") from None
         except DECODE_ERRORS as error:
             return error
         if x.shape != self.shape:
-            return DataError(f"has shape {x.shape} where the others have {self.shape}; set data.size or data.crop")
+            found = f"{self.describe(index)} has shape {x.shape} where the others have {self.shape}"
+            raise DataError(f"{found}; set data.size, or data.crop")
         if self._kept is not None:
             self._kept[index] = x
             self._ready[index] = True
@@ -205,9 +209,8 @@ class ArrayRows:
         if 0 in item:
             raise DataError(f"{arrays.name} has shape {tuple(arrays.array.shape)}: its examples are empty")
         if source.channels is not None and source.channels != item[0]:
-            raise DataError(
-                f"{arrays.name} has {item[0]} channel(s) and data.channels={source.channels}: arrays are never converted"
-            )
+            asked = f"data.channels={source.channels}"
+            raise DataError(f"{arrays.name} has {item[0]} channel(s) and {asked}: arrays are never converted")
         self._frames = source.crop is not None or source.size is not None
         if self._frames:
             if len(item) != 3:
@@ -248,7 +251,7 @@ def _check_type(dtype: np.dtype, name: str) -> None:
 
 
 def arrange(arrays: Arrays, source: DataSource) -> tuple[bool, bool]:
-    """(channels are last, channel axis is missing) of an array, or an error where its axes could mean several things."""
+    """(channels are last, channel axis is missing) of an array; an error where its axes could mean several things."""
     shape, name = tuple(arrays.array.shape), arrays.name
     layout = source.layout or arrays.layout
     if len(shape) == 2:
@@ -258,7 +261,7 @@ def arrange(arrays: Arrays, source: DataSource) -> tuple[bool, bool]:
     if len(shape) not in (3, 4):
         hint = " Reshape one column of numbers to (N, 1)." if len(shape) == 1 else ""
         raise DataError(
-            f"{name} has shape {shape}; examples are rows of (N, D) vectors, (N, C, L) signals or (N, C, H, W) images.{hint}"
+            f"{name} has shape {shape}, and not that of (N, D) vectors, (N, C, L) signals or (N, C, H, W) images.{hint}"
         )
     if layout == "grey":
         if len(shape) != 3:
@@ -270,12 +273,12 @@ def arrange(arrays: Arrays, source: DataSource) -> tuple[bool, bool]:
         if arrays.array.dtype == np.uint8:  # 8-bit signals with channels are unheard of; MNIST is everywhere
             return False, True
         raise DataError(
-            f"{name} has shape {shape}, which could be one-channel images or signals: set data.layout=grey for (N, height,"
-            " width), channels_first for (N, channels, length), or channels_last for (N, length, channels)"
+            f"{name} has shape {shape}, which could be one-channel images or signals: set data.layout=grey for (N,"
+            " height, width), channels_first for (N, channels, length), or channels_last for (N, length, channels)"
         )
     if shape[3] <= 4 < shape[1]:
         raise DataError(
-            f"{name} has shape {shape}, which looks like (N, height, width, channels): set data.layout=channels_last, or"
-            f" channels_first if these are images of {shape[1]} channels, {shape[2]} x {shape[3]} pixels"
+            f"{name} has shape {shape}, which looks like (N, height, width, channels): set data.layout=channels_last,"
+            f" or channels_first if these are images of {shape[1]} channels, {shape[2]} x {shape[3]} pixels"
         )
     return False, False

@@ -84,8 +84,8 @@ class Split:
     def fingerprint(self) -> str:
         """SHA-256 of the content as training sees it (decoded, cropped, resized, unflipped), in hexadecimal.
 
-        It covers the number of examples, their shape and type, their labels, and the values of every example of a split of
-        up to 4096, or of 4096 evenly spaced ones. It depends neither on the file format nor on file names.
+        It covers the number of examples, their shape and type, their labels, and the values of every example of a split
+        of up to 4096, or of 4096 evenly spaced ones. It depends neither on the file format nor on file names.
         """
         digest = hashlib.sha256()
         digest.update(f"scorefield-data 1 {len(self)} {self.spec.shape} {self._rows.dtype.name}\n".encode())

@@ -61,7 +61,7 @@ class Moments:
             self.n += n
             self.low = np.minimum(self.low, flat.min(axis=(0, 2)))
             self.high = np.maximum(self.high, flat.max(axis=(0, 2)))
-        return ~good
+        return np.logical_not(good)
 
     @property
     def deviation(self) -> np.ndarray:
@@ -150,8 +150,8 @@ def _range(rows: Rows, content: Content, source: DataSource, seen: Survey | None
         a, b = seen.low.min(), seen.high.max()
         raise DataError(
             f"{content.name} holds whole numbers ({rows.stored}) from {a:g} to {b:g}, which does not say how they are"
-            f" quantised: set data.low and data.high (for example data.low={a:g} data.high={b:g}, grey levels one apart), or"
-            " save as float32 for unbounded values"
+            f" quantised: set data.low and data.high (such as data.low={a:g} data.high={b:g}, grey levels one apart),"
+            " or save as float32 for unbounded values"
         )
     if source.levels is not None:
         raise DataError(f"data.levels={source.levels} needs data.low and data.high too")
@@ -174,9 +174,8 @@ def check_values(rows: Rows, indices: np.ndarray, seen: Survey, spec: DataSpec) 
     slack = 1e-6 * (high - low)
     if (outside := (seen.low < low - slack) | (seen.high > high + slack)).any():
         c = int(np.flatnonzero(outside)[0])
-        raise DataError(
-            f"channel {c} ranges from {seen.low[c]:g} to {seen.high[c]:g}, outside data.low={low[c]:g} to data.high={high[c]:g}"
-        )
+        found = f"channel {c} of the data ranges from {seen.low[c]:g} to {seen.high[c]:g}"
+        raise DataError(f"{found}, outside data.low={low[c]:g} to data.high={high[c]:g}")
     if spec.levels is None:
         return
     over = (slice(None),) + (None,) * (len(spec.shape) - 1)
@@ -201,10 +200,10 @@ def classes_of(contents: Sequence[Content], source: DataSource) -> tuple[Conditi
     if not source.conditional:
         return ()
     labels = [c.labels for c in contents if c.labels is not None]
-    if contents[0].labels is None:
+    if len(labels) < len(contents):
         raise DataError(
-            f"{source.path}: data.conditional=true, and these data have no labels; put images into one folder per class, or"
-            " name the labels with data.label_key"
+            f"{source.path}: data.conditional=true, and these data have no labels; put images into one folder per"
+            " class, or name the labels with data.label_key"
         )
     names = contents[0].class_names
     size = max(int(part.max(initial=-1)) for part in labels) + 1
