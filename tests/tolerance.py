@@ -30,3 +30,24 @@ GREY_ROUND_TRIP = 1e-4
 
 # Networks. float32 outputs of published architectures against the reference, relative to the largest entry.
 GOLDEN_SCORE = 1e-4
+
+# Networks. Whole-network outputs printed to six digits by the reference; float32 against float64 differs by 2e-6.
+NETWORK_VECTOR = 1e-4
+
+# ------------------------------------------------------------------------------------------------ score
+
+ORACLE_SCORE = 1e-9
+"""Relative: an exact score against the gradient of its density, float64. Residuals x - alpha m over sigma >= 1e-6 lose six
+of sixteen digits."""
+
+FOKKER_PLANCK = 1e-8
+"""Relative: time derivative of an exact log density against the process's rates; terms of size 1e3 cancel."""
+
+SMALL_SIGMA = 1e-10
+"""Absolute, data of order one: E[x_0 | x_t] - (x + sigma^2 score) is O(sigma^3) times the score's curvature."""
+
+# Networks. Absolute (or relative for numbers above 1), for layer outputs printed to eight digits by the reference.
+PRINTED_LAYER = 1e-6
+
+# Networks. Relative, for the sample deviation of 65536 uniform weights (0.2 percent) and of a printed four-digit number.
+INITIAL_SCALE = 5e-3

@@ -43,12 +43,13 @@ class Filter(nn.Module):
                 f"a FIR kernel needs two or more taps with a non-zero sum, for example (1, 3, 3, 1); got {taps}"
             )
         k = torch.tensor(taps, dtype=torch.get_default_dtype())
-        kernel = k
+        outer = k
         for _ in range(dims - 1):
-            kernel = kernel[:, None] * k
-        self.register_buffer("kernel", kernel / k.sum() ** dims, persistent=False)
-        self.kernel: Tensor
-        self.dims, self.taps = dims, len(taps)
+            outer = outer[:, None] * k
+        # Unnormalised: small integers stay exact when the module is moved to another precision.
+        self.register_buffer("outer", outer, persistent=False)
+        self.outer: Tensor
+        self.dims, self.taps, self.total = dims, len(taps), float(sum(taps)) ** dims
 
     def down(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> half of each even spatial size."""
@@ -57,7 +58,7 @@ class Filter(nn.Module):
 
     def up(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> twice each spatial size."""
-        x, weight = self._operands(x, 2.0**self.dims)
+        x, weight = self._operands(x, self.outer, 2.0**self.dims)
         with torch.autocast(x.device.type, enabled=False):
             # The transposed convolution yields 2 H - 2 + n samples; an odd n leaves one too many at the end.
             y = _TRANSPOSE[self.dims](x, weight, None, 2, (self.taps - 2) // 2, 0, x.shape[1])
@@ -68,17 +69,19 @@ class Filter(nn.Module):
         return self._filter(x, before, after, stride=1, gain=gain)
 
     def _filter(self, x: Tensor, before: int, after: int, *, stride: int, gain: float = 1.0) -> Tensor:
-        x, weight = self._operands(x, gain)
+        # torch's convolution correlates, a filter convolves
+        x, weight = self._operands(x, self.outer.flip(tuple(range(self.dims))), gain)
         if before != after:
             x = functional.pad(x, (before, after) * self.dims)
         with torch.autocast(x.device.type, enabled=False):
-            flipped = weight.flip(tuple(range(2, weight.ndim)))  # torch correlates; a filter convolves
-            return _CONV[self.dims](x, flipped, None, stride, before if before == after else 0, 1, x.shape[1])
+            padding = before if before == after else 0
+            return _CONV[self.dims](x, weight, None, stride, padding, 1, x.shape[1])
 
-    def _operands(self, x: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+    def _operands(self, x: Tensor, outer: Tensor, gain: float) -> tuple[Tensor, Tensor]:
+        """x in float32 or better, and the kernel once per channel."""
         if x.dtype in (torch.bfloat16, torch.float16):
             x = x.float()
-        kernel = self.kernel.to(x.dtype) * gain
+        kernel = outer.to(x.dtype) * (gain / self.total)
         return x, kernel.expand(x.shape[1], 1, *kernel.shape)
 
 
