@@ -233,7 +233,7 @@ def _decode_union(data: Any, choices: tuple[Any, ...], path: str) -> Any:
     inside = [error for error in errors if error.path != path]
     if inside or len(errors) == 1:
         raise (inside or errors)[0]
-    names = " or ".join(getattr(c, "__name__", str(c)) for c in choices).replace("NoneType", "None")
+    names = " or ".join(str(c) if get_args(c) else c.__name__ for c in choices).replace("NoneType", "None")
     known = [tag for c in choices for tag in _tags(c)]
     raise CodecError(path, f"expected {names}, got {data!r}.{near(_name_in(data), known)}")
 
@@ -287,12 +287,12 @@ def _hints(cls: type) -> dict[str, Any]:
 def _decode_record(data: Any, expected: type, path: str) -> Any:
     if isinstance(data, str):
         data = {"type": data}
-    known = record_types(expected)
+    known, name = record_types(expected), "record" if expected is object else expected.__name__
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise CodecError(path, f"expected {expected.__name__} as {{'type': tag, ...}}, got {data!r}.{near('', known)}")
+        raise CodecError(path, f"expected a {name} as {{'type': tag, ...}}, got {data!r}.{near('', known)}")
     tag = data["type"]
     if tag not in known:
-        raise CodecError(path, f"{tag!r} is not a {expected.__name__}.{near(tag, known)}")
+        raise CodecError(path, f"{tag!r} is not a {name}.{near(tag, known)}")
     cls = known[tag]
     fields = _fields(cls)
     values = {}

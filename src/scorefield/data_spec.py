@@ -44,10 +44,8 @@ class ConditionSpec:
         if self.size < 1:
             raise ValueError(f"condition {self.name!r} has size {self.size}; it must be at least 1")
         if self.class_names is not None and (self.kind != "class" or len(self.class_names) != self.size):
-            names = len(self.class_names)
-            raise ValueError(
-                f"condition {self.name!r} is a {self.kind} of size {self.size}, it cannot have {names} names"
-            )
+            given = f"{len(self.class_names)} class names"
+            raise ValueError(f"condition {self.name!r} is a {self.kind} of size {self.size}; {given} do not fit it")
 
 
 @record
