@@ -1,0 +1,48 @@
+"""Running experiments: data in, model folders out.
+
+experiment    everything that decides a run, as one record
+recipes       functions that return experiments
+data          readers, splits, the order of examples
+trainer       the loop; averages, weights, checkpoints and run_folder are what it keeps
+model         a trained model: score, sample, log_prob, encode, decode
+report        run folders as pages
+ranks, files  several processes; files that are never half written
+"""
+
+from scorefield.lab import (
+    averages,
+    checkpoints,
+    data,
+    experiment,
+    files,
+    model,
+    ranks,
+    recipes,
+    report,
+    run_folder,
+    trainer,
+    weights,
+)
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.model import Model, Samples, load
+from scorefield.lab.trainer import train
+
+__all__ = [
+    "Experiment",
+    "Model",
+    "Samples",
+    "averages",
+    "checkpoints",
+    "data",
+    "experiment",
+    "files",
+    "load",
+    "model",
+    "ranks",
+    "recipes",
+    "report",
+    "run_folder",
+    "train",
+    "trainer",
+    "weights",
+]

@@ -1,0 +1,150 @@
+"""An experiment as data: everything that decides a training run, in one record that round-trips through JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scorefield._codec import record
+from scorefield.data_spec import DataSpec
+from scorefield.lab.data import DataSource
+from scorefield.losses.denoising import DenoisingScoreMatching, Objective
+from scorefield.nets.network import NetworkConfig
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+from scorefield.sampling.sampler import Sampler
+from scorefield.score.parametrisation import Form, TimeInput
+
+
+@record
+class Adam:
+    """Adam with linear warm-up and clipping of the global gradient norm (Kingma and Ba 2015).
+
+    Args:
+        learning_rate: After warm-up.
+        beta1: Decay of the first moment.
+        beta2: Decay of the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: L2 penalty, coupled as in the published runs.
+        warmup: Steps over which the rate grows from learning_rate / warmup; 0 for none.
+        clip: Largest global gradient norm, None for no clipping.
+    """
+
+    learning_rate: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 5000
+    clip: float | None = 1.0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the update with number `step`, from 0."""
+        return self.learning_rate * min((step + 1) / self.warmup, 1.0) if self.warmup else self.learning_rate
+
+
+@record
+class Averaging:
+    """Exponential moving averages of the weights.
+
+    Args:
+        decays: One average per number.
+        warmup: Use min(decay, (1 + n) / (10 + n)) at the n-th update, so that early weights are forgotten.
+    """
+
+    decays: tuple[float, ...] = (0.999,)
+    warmup: bool = True
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= d < 1 for d in self.decays) or len(set(self.decays)) != len(self.decays):
+            raise ValueError(f"decays must be different numbers in [0, 1); got {self.decays}")
+
+
+@record
+class Training:
+    """How long and how a run trains, and what it writes meanwhile.
+
+    Args:
+        steps: Optimiser steps.
+        batch_size: Examples per optimiser step, over all processes and micro-batches.
+        accumulate: Micro-batches per optimiser step.
+        precision: "bf16" runs the network under autocast; weights and optimiser stay float32.
+        compile: Compile the network with torch.compile.
+        condition_dropout: Probability with which all conditions of an example are made unknown.
+        seed: Of the initial weights, the data order and all noise.
+        max_minutes: Stop, with a checkpoint, after so many minutes of training; None for no limit.
+        log_every: Steps between rows of metrics.jsonl.
+        validate_every: Steps between validation losses on fixed noise; 0 for never.
+        validation_examples: Held-out examples used for it.
+        sample_every: Steps between sample grids; 0 for never.
+        samples: Samples in a grid.
+        sample_steps: Steps of the sampler for those grids; None for the experiment's own sampler.
+        checkpoint_every: Steps between checkpoints.
+        keep: Checkpoints kept beside the newest; older ones are removed.
+        trackers: Also log to these ("tensorboard", "wandb").
+    """
+
+    steps: int = 100_000
+    batch_size: int = 128
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    condition_dropout: float = 0.0
+    seed: int = 0
+    max_minutes: float | None = None
+    log_every: int = 50
+    validate_every: int = 1000
+    validation_examples: int = 512
+    sample_every: int = 0
+    samples: int = 36
+    sample_steps: int | None = 100
+    checkpoint_every: int = 1000
+    keep: int = 1
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate}")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"condition_dropout={self.condition_dropout} must lie in [0, 1)")
+
+
+@record
+class Experiment:
+    """Everything that decides a run.
+
+    Args:
+        name: Of the recipe it came from.
+        data: Where the data are and how they become examples.
+        process: What noise does.
+        network: The network's configuration.
+        form: What the network's output means.
+        time_input: What number it is conditioned on.
+        objective: What training minimises.
+        sampler: The default sampler.
+        optimiser: Of the network.
+        averaging: Of its weights.
+        training: How long and how.
+        levels: The table of a model trained on a discrete ladder of a continuous process, else None.
+        spec: What the data are; filled in when they are opened, stated beforehand where the recipe's source fixes it.
+        source: Paper, table or configuration it reproduces.
+        paper: Published numbers of that configuration.
+    """
+
+    name: str
+    data: DataSource
+    process: Process
+    network: NetworkConfig
+    form: Form
+    time_input: TimeInput
+    objective: Objective = DenoisingScoreMatching()  # noqa: RUF009 (frozen)
+    sampler: Sampler = Sampler()  # noqa: RUF009 (frozen)
+    optimiser: Adam = Adam()  # noqa: RUF009 (frozen)
+    averaging: Averaging = Averaging()  # noqa: RUF009 (frozen)
+    training: Training = Training()  # noqa: RUF009 (frozen)
+    levels: Tabulated | None = None
+    spec: DataSpec | None = None
+    source: str | None = None
+    paper: dict[str, float] | None = None

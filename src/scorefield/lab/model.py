@@ -1,0 +1,397 @@
+"""A trained model: a distribution that can be scored, sampled, evaluated and encoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield._codec import near
+from scorefield._random import IndexedNoise
+from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
+from scorefield.inference.flow import FlowSettings, require_flow, transport
+from scorefield.inference.likelihood import LogProb, flow_log_prob
+from scorefield.lab.checkpoints import latest
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.run_folder import read_experiment
+from scorefield.lab.weights import choose, fill, load_tensors
+from scorefield.process.process import Process
+from scorefield.sampling.named import named
+from scorefield.sampling.sampler import Callback, Sampler
+from scorefield.score.network import NetworkScore
+from scorefield.score.score import Score, as_times
+
+ConditionLike = Mapping[str, Any]
+"""name -> one value for all examples, or one per example along the leading axis."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What `Model.sample` returns.
+
+    Args:
+        x: Samples in data units, (n, *shape), not clipped.
+        raw: The same before the final denoising.
+        nfe: Network evaluations per sample, (n,).
+        seconds: Wall time.
+        status: 0, or a code of `sampling.adaptive.STATUS`, (n,).
+        sampler: What made them, with all settings.
+        log_prob: Of x, where asked for.
+        seed: Of the noise.
+        start: Index of the first sample.
+    """
+
+    x: Tensor
+    raw: Tensor
+    nfe: Tensor
+    seconds: float
+    status: Tensor
+    sampler: Sampler
+    log_prob: LogProb | None
+    seed: int
+    start: int
+
+
+def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore:
+    """The score of an experiment's network, which may be a distributed or compiled wrapper."""
+    return NetworkScore(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
+
+
+class Model:
+    """A network with the experiment that made it.
+
+    Args:
+        experiment: With `spec` filled in.
+        network: In the state to use; put into evaluation mode by `load`.
+        weights: Which weights the network holds, for receipts.
+        name: Of the folder or bundled model it came from.
+        step: Training step of the weights.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        network: nn.Module,
+        *,
+        weights: str = "raw",
+        name: str | None = None,
+        step: int | None = None,
+    ):
+        if experiment.spec is None:
+            raise ValueError("a Model needs an experiment whose `spec` is filled in; open its data first")
+        self.experiment, self.network, self.weights = experiment, network, weights
+        self.name, self.step = name or experiment.name, step
+        self.data: DataSpec = experiment.spec
+        self.process: Process = experiment.process
+        self._score = build_score(experiment, network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def as_score(self) -> Score:
+        """The Score itself, for samplers and likelihoods called by hand."""
+        return self._score
+
+    # ---------------------------------------------------------------------------------------- pointwise
+
+    def score(self, x: Tensor, t: float | Tensor, condition: ConditionLike | None = None) -> Tensor:
+        """grad log p_t(x) in model units.
+
+        Args:
+            x: Points in model units, (B, *shape).
+            t: One time, or one per example.
+            condition: What is known.
+        """
+        self.data.check(x, name="x", values=False)
+        with torch.no_grad():
+            return self._score(x.to(self.device), as_times(t, x), self.condition(condition, len(x))).to(x.device)
+
+    def denoise(self, x: Tensor, t: float | Tensor, condition: ConditionLike | None = None) -> Tensor:
+        """Posterior mean of x_0 given x_t = x (Tweedie), both in model units."""
+        self.data.check(x, name="x", values=False)
+        with torch.no_grad():
+            return self._score.denoised(x.to(self.device), as_times(t, x), self.condition(condition, len(x))).to(
+                x.device
+            )
+
+    def energy(self, x: Tensor, t: float | Tensor) -> Tensor:
+        """The energy, where the model is one.
+
+        Raises:
+            TypeError: This model is a score network; it has a gradient and no energy.
+        """
+        raise TypeError(
+            f"{self.name} is a score network, which has no energy; its log density is model.log_prob(x), its gradient model.score(x, t)"
+        )
+
+    # ---------------------------------------------------------------------------------------- sampling
+
+    def sampler(self, sampler: Sampler | str | None = None, steps: int | None = None) -> Sampler:
+        """A sampler for this model: the given one, one by name, or the experiment's own."""
+        if isinstance(sampler, str):
+            return named(sampler, self.experiment.levels or self.process, steps)
+        chosen = sampler or self.experiment.sampler
+        if steps is not None:
+            from scorefield.sampling.named import with_steps
+
+            return with_steps(chosen, steps)
+        return chosen
+
+    def sample(
+        self,
+        n: int,
+        *,
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        start: int = 0,
+        batch_size: int | None = None,
+        condition: ConditionLike | None = None,
+        return_log_prob: bool = False,
+        data: Tensor | None = None,
+        callbacks: Sequence[Callback] = (),
+        on_batch: Callable[[int, Samples], None] | None = None,
+    ) -> Samples:
+        """Draw samples start, ..., start + n - 1 of the stream of `seed`.
+
+        A sample depends on the seed and its index alone: not on n, the batch size, or the machine's number of processes (to
+        the tolerance of the network's own arithmetic at another batch size).
+
+        Args:
+            n: How many.
+            sampler: A Sampler, a name such as "pc", "em", "ode", or None for the experiment's own.
+            seed: Of all noise.
+            start: Index of the first.
+            batch_size: Samples at a time; default at most 128.
+            condition: What is known: per name one value for all, or n values.
+            return_log_prob: Also compute the flow's log density at the samples.
+            data: For starts from data, n examples in data units.
+            callbacks: Called after each step of each batch with a `Progress`.
+            on_batch: Called with the offset and the samples of each finished batch.
+
+        Raises:
+            ValueError: An unknown sampler or condition, or a data start without data.
+        """
+        if n < 1 or start < 0:
+            raise ValueError(f"n must be at least 1 and start not negative; got n={n}, start={start}")
+        chosen = self.sampler(sampler)
+        if data is not None:
+            self.data.check(data, name="data")
+        known, began, parts = self.condition(condition, n), time.perf_counter(), []
+        size = batch_size or min(n, 128)
+        for first in range(0, n, size):
+            rows = slice(first, min(first + size, n))
+            ticked = time.perf_counter()
+            run = chosen.run(
+                self._score,
+                self.data.shape,
+                indices=range(start + rows.start, start + rows.stop),
+                seed=seed,
+                condition=None if known is None else {k: v[rows] for k, v in known.items()},
+                data=None if data is None else self.data.to_model(data[rows]),
+                callbacks=callbacks,
+                device=self.device,
+            )
+            x, raw = (self.data.to_data(m.cpu()) for m in (run.x, run.raw))
+            part = Samples(
+                x, raw, run.calls, time.perf_counter() - ticked, run.status, chosen, None, seed, start + rows.start
+            )
+            parts.append(part)
+            if on_batch is not None:
+                on_batch(rows.start, part)
+        joined = join(parts)
+        log_prob = None
+        if return_log_prob:
+            log_prob = self.log_prob(
+                joined.x, seed=seed, start=start, batch_size=size, condition=condition, dequantise="none", check=False
+            )
+        return replace(joined, seconds=time.perf_counter() - began, log_prob=log_prob)
+
+    # ---------------------------------------------------------------------------------------- likelihood and latents
+
+    def log_prob(
+        self,
+        x: Tensor,
+        *,
+        condition: ConditionLike | None = None,
+        settings: FlowSettings | None = None,
+        dequantise: str | None = None,
+        seed: int = 0,
+        start: int = 0,
+        batch_size: int | None = None,
+        check: bool = True,
+    ) -> LogProb:
+        """Log density of data by the probability flow; see `inference.likelihood.flow_log_prob`.
+
+        Args:
+            x: Data units, (B, *shape).
+            condition: What is known.
+            settings: Tolerances, divergence, probes.
+            dequantise: "uniform" or "none"; by default uniform for data with grey levels.
+            seed: Of probes and dequantisation.
+            start: Index of the first example in that noise.
+            batch_size: Examples at a time; default at most 128.
+            check: Refuse values outside the data's range.
+        """
+        known, parts = self.condition(condition, len(x)), []
+        size = batch_size or max(1, min(len(x), 128))
+        for first in range(0, len(x), size):
+            rows = slice(first, min(first + size, len(x)))
+            noise = IndexedNoise(seed, range(start + rows.start, start + rows.stop))
+            local = None if known is None else {k: v[rows] for k, v in known.items()}
+            parts.append(
+                flow_log_prob(
+                    self._score,
+                    x[rows].to(self.device),
+                    self.data,
+                    noise,
+                    condition=local,
+                    dequantise=dequantise,  # type: ignore[arg-type]
+                    settings=settings,
+                    check=check,
+                )
+            )
+        return join(parts)
+
+    def encode(
+        self, x: Tensor, *, condition: ConditionLike | None = None, settings: FlowSettings | None = None
+    ) -> Tensor:
+        """Latents of data: the probability flow from data units at t_min to the prior at t = 1, model units (Song et al. 2021, D.3)."""
+        require_flow(self._score)
+        self.data.check(x, name="x")
+        bound = self._score.bind(self.condition(condition, len(x)))
+        model_x = self.data.to_model(x).to(self.device)
+        end = transport(bound, model_x, self.process.t_min.likelihood, 1.0, settings or FlowSettings())
+        return end.latent.cpu()
+
+    def decode(
+        self, z: Tensor, *, condition: ConditionLike | None = None, settings: FlowSettings | None = None
+    ) -> Tensor:
+        """Data units of latents: the inverse of `encode`."""
+        require_flow(self._score)
+        self.data.check(z, name="z", values=False)
+        bound = self._score.bind(self.condition(condition, len(z)))
+        end = transport(bound, z.to(self.device), 1.0, self.process.t_min.likelihood, settings or FlowSettings())
+        return self.data.to_data(end.latent.cpu())
+
+    # ---------------------------------------------------------------------------------------- conditions
+
+    def condition(self, given: ConditionLike | None, n: int) -> Condition | None:
+        """Conditions as tensors with leading axis n on the model's device.
+
+        Raises:
+            ValueError: An unknown name, a class outside the classes, or a shape that fits neither one value nor n.
+        """
+        if not given:
+            return None
+        specs = {spec.name: spec for spec in self.data.conditions}
+        out = {}
+        for name, value in given.items():
+            if name not in specs:
+                known = near(name, specs) if specs else " It takes no conditions."
+                raise ValueError(f"{self.name} was not trained with a condition {name!r}.{known}")
+            spec = specs[name]
+            tensor = torch.as_tensor(value)
+            event = {"class": (), "vector": (spec.size,), "image": (spec.size, *self.data.shape[1:])}[spec.kind]
+            if tuple(tensor.shape) == event:
+                tensor = tensor.expand(n, *event)
+            if tuple(tensor.shape) != (n, *event):
+                raise ValueError(
+                    f"condition {name!r} has shape {tuple(tensor.shape)}; give {event} for all or {(n, *event)}"
+                )
+            if spec.kind == "class":
+                tensor = tensor.long()
+                if bool(((tensor < -1) | (tensor >= spec.size)).any()):
+                    raise ValueError(
+                        f"condition {name!r} must be one of 0..{spec.size - 1} (or -1, unknown); got {value}"
+                    )
+            out[name] = tensor.to(self.device)
+        return out
+
+
+def join(parts: Sequence[Any]) -> Any:
+    """Concatenate results along their examples; times add up, what is equal in all stays."""
+    first, values = parts[0], {}
+    for name in first.__dataclass_fields__:
+        entries = [getattr(part, name) for part in parts]
+        if isinstance(entries[0], Tensor):
+            values[name] = torch.cat(entries)
+        elif name == "seconds":
+            values[name] = sum(entries)
+        else:
+            values[name] = entries[0]
+    return type(first)(**values)
+
+
+def bundled() -> dict[str, Path]:
+    """The models that ship with the package, by name."""
+    root = Path(str(files("scorefield.lab"))) / "bundled" / "models"
+    return {p.name: p for p in sorted(root.iterdir()) if (p / "experiment.json").is_file()} if root.is_dir() else {}
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model given as a path or the name of a bundled one.
+
+    Raises:
+        FileNotFoundError: Neither exists; near matches are shown.
+    """
+    path = Path(model)
+    if (path / "experiment.json").is_file():
+        return path
+    if path.exists():
+        raise FileNotFoundError(f"{model} is not a run or model folder: it has no experiment.json")
+    if str(model) in bundled():
+        return bundled()[str(model)]
+    raise FileNotFoundError(
+        f"there is no model folder {str(model)!r} and no bundled model of that name.{near(str(model), bundled())}"
+    )
+
+
+def load(model: str | Path, *, weights: str | None = None, device: str | torch.device | None = None) -> Model:
+    """Load a model folder written by training or import, or a bundled model.
+
+    Args:
+        model: Folder, checkpoint folder inside a run, or the name of a bundled model.
+        weights: "raw", "ema", "ema:0.999", ...; by default the first average.
+        device: Default: the first accelerator, else the CPU.
+
+    Raises:
+        FileNotFoundError: No such model.
+        WeightsError: Weights missing, truncated, or of another architecture.
+    """
+    folder = find(model)
+    experiment = read_experiment(folder)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        newest = latest(folder)
+        if newest is None:
+            raise FileNotFoundError(
+                f"{folder} holds no weights yet (no model.safetensors and no checkpoint); train it first"
+            )
+        path = newest / "score.safetensors"
+    sets, metadata = load_tensors(path)
+    name = choose(sets, weights, path)
+    if experiment.spec is None:
+        raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
+    network = experiment.network.build(experiment.spec)
+    fill(network, {**sets.get("fixed", {}), **sets[name]}, str(path))
+    target = torch.device(device) if device is not None else _default_device()
+    network = network.to(target).eval()
+    if len(experiment.spec.shape) == 3:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    step = int(metadata["step"]) if "step" in metadata else None
+    return Model(experiment, network, weights=name, name=folder.resolve().name, step=step)
+
+
+def _default_device() -> torch.device:
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,41 @@
+"""Recipes: functions that return an `Experiment`, by name.
+
+small      laptop-sized experiments, and starting points for one's own data
+score_sde  the published CIFAR-10 configurations at full size
+points     point sets in the plane
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from scorefield._codec import near
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.recipes import points, score_sde, small
+
+RECIPES: dict[str, Callable[[], Experiment]] = {
+    "digits": small.digits,
+    "digits-mlp": small.digits_mlp,
+    "points-2d": small.points_2d,
+    "vectors": small.vectors,
+    "signals": small.signals,
+    "images": small.images,
+    "fashion-mnist": small.fashion_mnist,
+    "cifar10": small.cifar10,
+    **score_sde.RECIPES,
+}
+"""Name -> function without arguments."""
+
+
+def recipe(name: str) -> Experiment:
+    """The experiment of a recipe.
+
+    Raises:
+        ValueError: No recipe of that name; near matches are shown.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}.{near(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "points", "recipe", "score_sde", "small"]

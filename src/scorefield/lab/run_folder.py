@@ -1,0 +1,134 @@
+"""The files of a run folder besides its checkpoints: experiment, environment, metrics, and the model it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scorefield import _codec
+from scorefield.lab.checkpoints import Player
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.files import replacing, write_json, write_text
+from scorefield.lab.weights import save_tensors
+
+METRICS = "metrics.jsonl"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command, for environment.json and receipts."""
+    packages = {}
+    for name in ("scorefield", "torch", "numpy", "safetensors", "accelerate", "pillow"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+        "command": shlex.join(sys.argv),
+    }
+
+
+def write_experiment(run: Path, experiment: Experiment) -> None:
+    """experiment.json and environment.json."""
+    write_text(run / "experiment.json", _codec.dumps(experiment))
+    write_json(run / "environment.json", environment())
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """The experiment of a run or model folder.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+        CodecError: It cannot be read; the message names the field.
+    """
+    path = folder / "experiment.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a run or model folder: it has no experiment.json")
+    return _codec.loads(path.read_text(encoding="utf-8"), Experiment)
+
+
+def write_model(run: Path, experiment: Experiment, player: Player, step: int) -> None:
+    """The model files, rewritten at each checkpoint: model.safetensors and the model card README.md."""
+    save_tensors(run / "model.safetensors", player.sets(), {"step": str(step)})
+    write_text(run / "README.md", model_card(experiment, player, step))
+
+
+def model_card(experiment: Experiment, player: Player, step: int) -> str:
+    """A short description of a trained model, in Markdown."""
+    spec, count = experiment.spec, sum(p.numel() for p in player.network.parameters())
+    assert spec is not None
+    bounds = f"{spec.low} to {spec.high}" if spec.bounded else f"unbounded (offset {spec.offset}, scale {spec.scale})"
+    if spec.levels:
+        bounds += f", {spec.levels} grey levels"
+    rows = [
+        ("data", f"`{experiment.data.path}`, shape {spec.shape}, {bounds}{f', {spec.units}' if spec.units else ''}"),
+        ("process", f"`{experiment.process}`"),
+        ("network", f"`{type(experiment.network).__name__}`, {count:,} parameters"),
+        ("output", f"`{type(experiment.form).__name__}`, conditioned on `{type(experiment.time_input).__name__}`"),
+        ("objective", f"`{experiment.objective}`"),
+        ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
+        ("weights", ", ".join(f"`{name}`" for name in player.sets() if name != "fixed")),
+    ]
+    if experiment.source:
+        rows.append(("configuration", experiment.source))
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return (
+        f"# {experiment.name}\n\nA score-based generative model trained with scorefield.\n\n| | |\n| --- | --- |\n{table}\n\n"
+        '```python\nimport scorefield as sf\n\nmodel = sf.load("path/to/this/folder")\nx = model.sample(16).x  # data units\n```\n'
+    )
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, whole lines only, cut back to a step when a run resumes.
+
+    Args:
+        run: The run folder.
+        step: Rows of later steps, written after the checkpoint that is being resumed, are removed; None keeps nothing.
+    """
+
+    def __init__(self, run: Path, step: int | None):
+        self.path = run / METRICS
+        rows = read_metrics(run) if step is not None else []
+        kept = [row for row in rows if row["step"] <= (step or 0)]
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(_line(row) for row in kept), encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row and flush it."""
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """All whole rows of a run's metrics.jsonl; a last line cut short by a crash is left out."""
+    path = Path(run) / METRICS
+    rows = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"

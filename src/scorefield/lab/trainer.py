@@ -1,0 +1,503 @@
+"""The training loop: one for every objective, resumable bit for bit at any instant.
+
+Step k of a run is a function of the state after step k - 1 and of (seed, k, process): its examples (`data.order`), its
+times and noise, and dropout all follow from those numbers. A checkpoint therefore holds weights, optimiser, averages
+and the step, and a run killed at any instant repeats what it lost exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from scorefield import _codec
+from scorefield.lab import checkpoints, ranks
+from scorefield.lab.averages import Averages, name_of, trained
+from scorefield.lab.checkpoints import Player
+from scorefield.lab.data import Batches, Data, Loader, open_data
+from scorefield.lab.experiment import Experiment, Training
+from scorefield.lab.model import Model, build_score
+from scorefield.lab.run_folder import MetricsLog, write_experiment, write_model
+from scorefield.lab.weights import save_tensors
+from scorefield.losses.denoising import Draw
+from scorefield.score.network import NetworkScore
+
+BINS = 10
+"""Equal bins of t in which the loss is reported."""
+
+VALIDATION_SEED = 20_110_713
+FREE = {"steps", "log_every", "validate_every", "validation_examples", "sample_every", "samples", "sample_steps", "checkpoint_every",
+        "keep", "trackers", "max_minutes"}  # fmt: skip
+"""Fields of `Training` that may change when a run resumes, since no number of the training depends on them."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says at which step and why, and what was written."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop, and the state was saved; the message names the checkpoint."""
+
+
+class Observer(Protocol):
+    """Who watches a run: the command line's progress display, a test, a notebook."""
+
+    def message(self, text: str) -> None:
+        """A line worth telling."""
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """After each step."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """After each row of metrics.jsonl."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def message(self, text: str) -> None:
+        """Nothing."""
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Nothing."""
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+@dataclass
+class _Sums:
+    """What has been seen since the last row: sums over examples, float64."""
+
+    loss: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    count: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
+    norm: float = 0.0
+    steps: int = 0
+
+    def add(self, values: Tensor, t: Tensor) -> None:
+        """Per-example losses at their times."""
+        bins = (t.double() * BINS).long().clamp(0, BINS - 1)
+        self.loss.index_add_(0, bins, values.detach().double().cpu())
+        self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+
+    def state(self, rank: int, world: int) -> dict[str, Any]:
+        """What every process has, for a checkpoint."""
+        rows = torch.zeros(world, 2 * BINS, dtype=torch.float64)
+        rows[rank] = torch.cat([self.loss, self.count])
+        return {"rows": ranks.all_sum(rows).tolist(), "norm": self.norm, "steps": self.steps}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any], rank: int, world: int) -> _Sums:
+        """This process's sums; with another number of processes than before, the first takes all."""
+        rows = torch.tensor(state["rows"], dtype=torch.float64)
+        mine = rows[rank] if len(rows) == world else rows.sum(0) * (rank == 0)
+        return cls(mine[:BINS].clone(), mine[BINS:].clone(), state["norm"], state["steps"])
+
+    def reduced(self) -> _Sums:
+        """Sums over all processes."""
+        both = ranks.all_sum(torch.cat([self.loss, self.count]))
+        return _Sums(both[:BINS], both[BINS:], self.norm, self.steps)
+
+    def row(self) -> dict[str, Any]:
+        """Means: over all, and per bin (null where the bin is empty)."""
+        total = float(self.count.sum())
+        bins = [float(a / b) if b else None for a, b in zip(self.loss.tolist(), self.count.tolist(), strict=True)]
+        return {
+            "loss": float(self.loss.sum()) / total,
+            "loss_bins": bins,
+            "bin_edges": [k / BINS for k in range(BINS + 1)],
+            "grad_norm": self.norm / max(self.steps, 1),
+        }
+
+
+def train(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    resume: Literal["no", "auto"] = "no",
+    observer: Observer | None = None,
+    data: Data | None = None,
+) -> Path:
+    """Train an experiment into a run folder.
+
+    Args:
+        experiment: What to do.
+        out: The run folder.
+        resume: "auto" goes on from the newest checkpoint in `out` if there is one; "no" refuses a folder that holds a run.
+        observer: Told of progress.
+        data: In place of opening experiment.data.
+
+    Returns:
+        The run folder, which is a model folder too.
+
+    Raises:
+        TrainingError: The folder holds another run, or the loss is not finite.
+        Interrupted: SIGINT or SIGTERM; the state was saved.
+    """
+    run = Path(out)
+    checkpoint = checkpoints.latest(run)
+    if resume == "no" and (checkpoint is not None or (run / "metrics.jsonl").exists()):
+        at = f"at {checkpoint.name}" if checkpoint else "without a checkpoint"
+        raise TrainingError(
+            f"{run} already holds a run ({at}); continue it with --resume auto, or choose another --out"
+        )
+    data = data or open_data(experiment.data)
+    experiment = replace(experiment, spec=data.train.spec)
+    if checkpoint is not None:
+        _refuse_changes(_stored(run), experiment)
+    return _Trainer(experiment, run, data, observer or Silent(), checkpoint).run()
+
+
+def _stored(run: Path) -> Experiment:
+    from scorefield.lab.run_folder import read_experiment
+
+    return read_experiment(run)
+
+
+def _refuse_changes(old: Experiment, new: Experiment) -> None:
+    """Fields on which the numbers of a run depend must be those it began with."""
+    comparable = replace(
+        new, training=replace(new.training, **{name: getattr(old.training, name) for name in FREE}), sampler=old.sampler
+    )
+    changed = list(_differences(_codec.encode(old), _codec.encode(comparable), ""))
+    if changed:
+        raise TrainingError(
+            "this run was begun with other settings and cannot go on with these:\n  "
+            + "\n  ".join(changed[:10])
+            + "\nresume it with its own, or train into another --out"
+        )
+
+
+def _differences(a: Any, b: Any, path: str) -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}".lstrip("."))
+    elif a != b:
+        yield f"{path}: {a!r} in the run, {b!r} now"
+
+
+class _Trainer:
+    """The state of a run between steps."""
+
+    def __init__(self, experiment: Experiment, run: Path, data: Data, observer: Observer, checkpoint: Path | None):
+        self.experiment, self.run_folder, self.data, self.observer = experiment, run, data, observer
+        self.settings: Training = experiment.training
+        self.accelerator = Accelerator(
+            log_with=list(self.settings.trackers) or None,
+            project_dir=run,
+            kwargs_handlers=[_ddp_settings()],
+        )
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        if self.settings.batch_size // self.settings.accumulate < self.world:
+            raise TrainingError(
+                f"batch_size={self.settings.batch_size} in {self.settings.accumulate} micro-batches leaves some of {self.world} processes"
+                " without an example; raise batch_size"
+            )
+        torch.manual_seed(self.settings.seed)  # the same initial weights in every process
+        assert experiment.spec is not None
+        network = experiment.network.build(experiment.spec)
+        if len(experiment.spec.shape) == 3:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(self.accelerator.device)
+        self.player = Player("score", network, self._optimiser(network), Averages(network, experiment.averaging))
+        self.step, self.seconds, self.sums = 0, 0.0, _Sums()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        wrapped: nn.Module = torch.compile(network) if self.settings.compile else network  # type: ignore[assignment]
+        self.wrapped = self.accelerator.prepare_model(wrapped)
+        self.score = build_score(experiment, self.wrapped)
+        self.model = Model(experiment, network, weights=self._shown_weights())
+        self._checked_step = self.step if checkpoint is not None else None
+
+    # ---------------------------------------------------------------------------------------- set-up
+
+    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        o = self.experiment.optimiser
+        return torch.optim.Adam(
+            trained(network).values(),
+            lr=o.learning_rate,
+            betas=(o.beta1, o.beta2),
+            eps=o.eps,
+            weight_decay=o.weight_decay,
+            fused=True,
+        )
+
+    def _shown_weights(self) -> str:
+        decays = self.experiment.averaging.decays
+        return name_of(decays[0]) if decays else "raw"
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = checkpoints.restore(checkpoint, [self.player])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.sums = _Sums.restored(state["sums"], self.rank, self.world)
+        self.observer.message(f"resumed at step {self.step} from {checkpoint}")
+
+    # ---------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> Path:
+        """Train to the end."""
+        main = self.accelerator.is_main_process
+        self._log = None
+        if main:
+            self.run_folder.mkdir(parents=True, exist_ok=True)
+            write_experiment(self.run_folder, self.experiment)
+            self._log = MetricsLog(self.run_folder, self._checked_step)
+        self.accelerator.init_trackers("scorefield") if self.settings.trackers else None
+        batches = Batches(len(self.data.train), self.settings.batch_size, self.settings.seed, self.rank, self.world)
+        self._resumed_seconds, self._began = self.seconds, time.perf_counter()
+        self._tick = (self._began, self.step)
+        try:
+            with _stop_signals() as stopped, Loader(self.data.train, batches, self.step, self.settings.steps) as loader:
+                self.wrapped.train()
+                for x, condition in loader:
+                    loss = self._train_step(x, condition)
+                    self.seconds = self._resumed_seconds + time.perf_counter() - self._began
+                    if main:
+                        self.observer.step(self.step, self.settings.steps, loss)
+                    self._after_step()
+                    if self._agreed_to_stop(stopped):
+                        break
+            self._save()
+        finally:
+            if self._log is not None:
+                self._log.close()
+            if self.settings.trackers:
+                self.accelerator.end_training()
+        if self.interrupted:
+            raise Interrupted(
+                f"stopped at step {self.step} of {self.settings.steps}; the state is in {self.run_folder}, go on with --resume auto"
+            )
+        return self.run_folder
+
+    interrupted = False
+
+    def _agreed_to_stop(self, stopped: threading.Event) -> bool:
+        """Whether to stop after this step; every process must leave the loop at the same one."""
+        limit = self.settings.max_minutes
+        out_of_time = limit is not None and self.seconds >= 60.0 * limit
+        flags = ranks.all_sum(torch.tensor([float(stopped.is_set()), float(out_of_time)], dtype=torch.float64))
+        self.interrupted = bool(flags[0] > 0) and self.step < self.settings.steps
+        return bool(flags.sum() > 0)
+
+    def _train_step(self, x: Tensor, condition: dict[str, Tensor]) -> float:
+        """One optimiser step; returns this process's mean loss."""
+        device, spec = self.accelerator.device, self.experiment.spec
+        assert spec is not None
+        generator = torch.Generator().manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 0))
+        torch.manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 1))  # dropout
+        x0 = spec.to_model(x).to(device)
+        if x0.ndim == 4:
+            x0 = x0.contiguous(memory_format=torch.channels_last)
+        condition = _dropped(condition, self.settings.condition_dropout, generator)
+        condition = {name: value.to(device) for name, value in condition.items()}
+        draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
+        parts, values = self.settings.accumulate, []
+        # Dividing by the global batch and multiplying by the number of processes makes the average over processes the exact mean.
+        scale = self.world / self.settings.batch_size
+        for k in range(parts):
+            rows = slice(k * len(x0) // parts, (k + 1) * len(x0) // parts)
+            part = Draw(draw.t[rows], draw.z[rows])
+            local = {name: value[rows] for name, value in condition.items()}
+            last = k + 1 == parts
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped), self._autocast():
+                loss = self.experiment.objective(self.score, x0[rows], part, local or None)
+                (loss.sum() * scale).backward()
+            values.append(loss.detach())
+        losses = torch.cat(values)
+        self._refuse_non_finite(losses, draw, x0)
+        self._update()
+        self.sums.add(losses, draw.t)
+        return float(losses.mean())
+
+    def _autocast(self) -> torch.autocast:
+        # Not accelerate's: that patches the network's own forward, and evaluation is to run in float32.
+        half = self.settings.precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
+
+    def _update(self) -> None:
+        """Clip, step, average."""
+        optimiser, clip = self.experiment.optimiser, self.experiment.optimiser.clip
+        parameters = list(trained(self.player.network).values())
+        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
+        for group in self.player.optimiser.param_groups:
+            group["lr"] = optimiser.rate(self.step)
+        self.player.optimiser.step()
+        self.player.optimiser.zero_grad(set_to_none=True)
+        self.player.averages.update()
+        self.sums.norm += float(norm)
+        self.sums.steps += 1
+        self.step += 1
+
+    def _refuse_non_finite(self, losses: Tensor, draw: Draw, x0: Tensor) -> None:
+        bad = ~torch.isfinite(losses).cpu()
+        gradients = [p.grad for p in trained(self.player.network).values() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        any_bad = ranks.all_sum(torch.tensor([float(bad.any() or not math.isfinite(norm))], dtype=torch.float64))
+        if not bool(any_bad > 0):
+            return
+        bundle = self.run_folder / f"non_finite_step_{self.step}_process_{self.rank}.safetensors"
+        tensors = {"x0": x0.contiguous(), "t": draw.t, "z": draw.z.contiguous(), "loss": losses}
+        save_tensors(bundle, {"batch": tensors, **self.player.sets()}, {"step": str(self.step)})
+        first = int(bad.nonzero()[0]) if bad.any() else None
+        where = "the gradient is not finite though every loss is"
+        if first is not None:
+            t = draw.t[first : first + 1]
+            sigma = float(self.experiment.process.sigma(t))
+            where = f"example {first} of the batch at t = {float(t):.4g}, noise level sigma = {sigma:.4g} (model units)"
+        raise TrainingError(
+            f"the loss is not finite at step {self.step}: {where}. The batch, its noise and all weights are in {bundle}. The last"
+            " checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
+        )
+
+    # ---------------------------------------------------------------------------------------- what happens between steps
+
+    def _after_step(self) -> None:
+        s, step = self.settings, self.step
+        row: dict[str, Any] = {}
+        if step % s.log_every == 0 or step == s.steps:
+            row.update(self._train_row())
+        if s.validate_every and (step % s.validate_every == 0 or step == s.steps):
+            row.update(self._validation_row())
+        if row and self._log is not None:
+            row = {
+                "step": step,
+                "epoch": step * s.batch_size / len(self.data.train),
+                "seconds": round(self.seconds, 3),
+                **row,
+            }
+            self._log.write(row)
+            self.observer.row(row)
+            if s.trackers:
+                self.accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=step)
+        if s.sample_every and step % s.sample_every == 0 and self.accelerator.is_main_process:
+            self._sample_grid()
+        if step % s.checkpoint_every == 0 and step < s.steps:
+            self._save()
+
+    def _train_row(self) -> dict[str, Any]:
+        row = self.sums.reduced().row()
+        row["lr"] = self.experiment.optimiser.rate(self.step - 1)
+        now, done = time.perf_counter(), self.step
+        examples = (done - self._tick[1]) * self.settings.batch_size
+        row["examples_per_second"] = round(examples / max(now - self._tick[0], 1e-9), 2)
+        self._tick, self.sums = (now, done), _Sums()
+        return row
+
+    def _validation_row(self) -> dict[str, Any]:
+        """Mean loss of held-out examples under the first average, at the same times and noise every time."""
+        split = self.data.held_out
+        if split is None or len(split) == 0:
+            return {}
+        n = min(self.settings.validation_examples, len(split))
+        sums, size = _Sums(), 64
+        with self._evaluating() as score:
+            for first in range(0, n, size):
+                if (first // size) % self.world != self.rank:
+                    continue
+                x, condition = split.batch(range(first, min(first + size, n)))
+                x0 = self.experiment.spec.to_model(x).to(self.accelerator.device)  # type: ignore[union-attr]
+                generator = torch.Generator().manual_seed(_step_seed(VALIDATION_SEED, first, 0, 0))
+                draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
+                moved = {k: v.to(x0.device) for k, v in condition.items()}
+                sums.add(self.experiment.objective(score, x0, draw, moved or None), draw.t)
+        row = sums.reduced().row()
+        return {"validation": row["loss"], "validation_bins": row["loss_bins"]}
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[NetworkScore]:
+        """The bare network in evaluation mode with the shown average's weights, without gradients."""
+        network = self.player.network
+        name = self._shown_weights()
+        with torch.no_grad(), self.player.averages.swapped(None if name == "raw" else name):
+            network.eval()
+            try:
+                yield build_score(self.experiment, network)
+            finally:
+                network.train()
+
+    def _sample_grid(self) -> None:
+        from scorefield.lab.report import image_grid, save_png
+        from scorefield.sampling.named import with_steps
+
+        sampler, steps = self.experiment.sampler, self.settings.sample_steps
+        if steps is not None and hasattr(sampler.grid, "steps"):
+            sampler = with_steps(sampler, steps)
+        with self._evaluating():
+            samples = self.model.sample(self.settings.samples, sampler=sampler)
+        assert self.experiment.spec is not None
+        target = self.run_folder / "samples" / f"step_{self.step}.png"
+        save_png(image_grid(samples.x, self.experiment.spec), target)
+        self.observer.message(f"samples of step {self.step}: {target}")
+
+    def _save(self) -> None:
+        """A checkpoint and the model files, by the first process."""
+        if self.step == self._checked_step:
+            return
+        sums = self.sums.state(self.rank, self.world)
+        if self.accelerator.is_main_process:
+            state = {"seconds": self.seconds, "world_size": self.world, "sums": sums}
+            checkpoints.save(self.run_folder, self.step, [self.player], state, self.settings.keep)
+            write_model(self.run_folder, self.experiment, self.player, self.step)
+        self._checked_step = self.step
+        self.accelerator.wait_for_everyone()
+
+
+def _ddp_settings() -> Any:
+    """Unused parameters must be looked for: otherwise buckets are rebuilt after the first step, and sums round differently on resume."""
+    from accelerate import DistributedDataParallelKwargs
+
+    return DistributedDataParallelKwargs(find_unused_parameters=True)
+
+
+def _step_seed(seed: int, step: int, rank: int, use: int) -> int:
+    """One 63-bit seed per (seed, step, process, use)."""
+    from scorefield.lab.data.order import hash64
+
+    return int(hash64(seed, step, rank, use)[0] >> 1)
+
+
+def _dropped(condition: dict[str, Tensor], probability: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Make all conditions of some examples unknown: labels -1, numbers NaN."""
+    if not condition or probability == 0.0:
+        return condition
+    size = len(next(iter(condition.values())))
+    lost = torch.rand(size, generator=generator) < probability
+    out = {}
+    for name, value in condition.items():
+        unknown: float = -1 if not value.is_floating_point() else math.nan
+        out[name] = torch.where(lost.reshape(-1, *(1,) * (value.ndim - 1)), torch.full_like(value, unknown), value)
+    return out
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM ask for a stop after the present step; a second SIGINT stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    try:
+        for number in before:
+            signal.signal(number, ask)
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
