@@ -44,10 +44,33 @@ FOKKER_PLANCK = 1e-8
 """Relative: time derivative of an exact log density against the process's rates; terms of size 1e3 cancel."""
 
 SMALL_SIGMA = 1e-10
-"""Absolute, data of order one: E[x_0 | x_t] - (x + sigma^2 score) is O(sigma^3) times the score's curvature."""
+"""Absolute, data of order one: rounding of E[x_0 | x_t] at sigma = 1e-12 in float64."""
 
 # Networks. Absolute (or relative for numbers above 1), for layer outputs printed to eight digits by the reference.
 PRINTED_LAYER = 1e-6
 
 # Networks. Relative, for the sample deviation of 65536 uniform weights (0.2 percent) and of a printed four-digit number.
 INITIAL_SCALE = 5e-3
+
+QUADRATURE = 1e-8
+"""Absolute: sums over a grid of smooth, decaying functions (spectrally accurate) with steps below a third of their width."""
+
+# Processes. A difference of two noise variances, relative to the larger: rounding 1e-16 times a cancellation of 1e4.
+KERNEL = 1e-10
+
+# Processes. A time found by bisection on [0, 1] (60 halvings) where the clock's slope is small, relative.
+BISECTION = 1e-8
+
+# Processes. Gauss-Legendre with 40 nodes against a difference of variances that loses up to 5 digits.
+QUADRATURE = 1e-9
+
+# Processes. log sigma^2 in float32, absolute: 2 times 6e-8 over sigma's own relative rounding at t = 1e-5, times 10.
+SMALL_TIME_FLOAT32 = 1e-4
+
+# ------------------------------------------------------------------------------------------------ losses
+
+LOSS_CLOSED_FORM = 1e-9
+"""Relative: a loss at an exact score, float64; sigma s + z cancels where the noise is small."""
+
+QUADRATURE = 1e-9
+"""Absolute, for integrals of order one of smooth functions against N(0, 1) with 100 Gauss-Hermite nodes."""

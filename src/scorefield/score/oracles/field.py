@@ -82,7 +82,7 @@ class GaussianField(ModalGaussian):
         return (c if self._channels is None else self._channels.to(x).T @ c).flatten(1)
 
     def _from_modes(self, c: Tensor) -> Tensor:
-        c = c.reshape(c.shape[0], self.shape[0], -1)
+        c = c.reshape(c.shape[0], self.shape[0], self.dimension // self.shape[0])
         c = c if self._channels is None else self._channels.to(c) @ c
         return hartley(c.reshape(c.shape[0], *self.shape))
 
@@ -115,6 +115,8 @@ class GaussianField(ModalGaussian):
 
 def hartley(x: Tensor) -> Tensor:
     """Orthonormal Hartley transform over the axes from the third on, (B, C, *spatial); its own inverse."""
+    if x.numel() == 0:  # an empty batch; the transform refuses it
+        return x
     f = torch.fft.fftn(x, dim=tuple(range(2, x.ndim)), norm="ortho")
     return f.real - f.imag
 
