@@ -1,0 +1,185 @@
+"""The package as a whole: it imports anywhere, its names resolve, its rooms are complete, its files agree."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+import scorefield
+from scorefield._codec import dumps, loads, record_types
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def run(code: str, **environment: str) -> str:
+    """Standard output of a fresh interpreter that finds the package where this one does."""
+    path = os.pathsep.join([str(Path(scorefield.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ------------------------------------------------------------------------------------------------ imports
+
+BARE = """
+import pkgutil, socket, sys
+
+def no_network(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        raise RuntimeError(f"{event} {arguments} during an import")
+
+sys.addaudithook(no_network)
+optional = "torchvision torch_fidelity scipy sklearn pyarrow datasets webdataset gradio tensorboard wandb diffusers msgpack"
+for name in optional.split():
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
+
+import scorefield
+names = ["scorefield", *(m.name for m in pkgutil.walk_packages(scorefield.__path__, "scorefield."))]
+for name in names:
+    __import__(name)
+import torch
+assert not torch.cuda.is_available()
+print(len(names))
+"""
+
+
+def test_imports_without_compiler_cuda_network_or_optional_packages(tmp_path: Path):
+    """Every module, in an interpreter that has the core dependencies alone and no program on its path."""
+    modules = run(BARE, PATH=str(tmp_path), CUDA_VISIBLE_DEVICES="", CC="", CXX="", HOME=str(tmp_path))
+    assert int(modules) > 10
+
+
+def test_importing_the_package_costs_nothing():
+    heavy = run("import scorefield, sys; dir(scorefield); print([m for m in ('torch', 'numpy') if m in sys.modules])")
+    assert heavy.strip() == "[]"
+
+
+def test_a_room_imports_all_its_modules():
+    """So that importing a room registers its records, and walking subclasses finds every class; app stays light."""
+    rooms = sorted(m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "app")
+    code = f"""
+import importlib, pkgutil, sys
+for room in {rooms}:
+    package = importlib.import_module("scorefield." + room)
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if module.name not in sys.modules:
+            print(module.name)
+"""
+    assert run(code).split() == []
+
+
+# ------------------------------------------------------------------------------------------------ public names
+
+
+@pytest.mark.parametrize("name", sorted(scorefield._HOME))
+def test_public_names_resolve(name: str):
+    value = getattr(scorefield, name)
+    assert value is getattr(scorefield, name)
+    assert name in dir(scorefield)
+
+
+def test_type_checkers_see_the_same_table():
+    tree = ast.parse(Path(scorefield.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = {
+        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imports == scorefield._HOME
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'scorefield' has no attribute 'no_such_name'"):
+        _ = scorefield.no_such_name
+
+
+# ------------------------------------------------------------------------------------------------ records
+
+
+def project_records() -> dict[str, type]:
+    for module in pkgutil.walk_packages(scorefield.__path__, "scorefield."):
+        if not module.name.startswith("scorefield.app"):
+            __import__(module.name)
+    return {tag: cls for tag, cls in record_types().items() if cls.__module__.startswith("scorefield.")}
+
+
+def test_every_record_can_be_read_and_its_defaults_survive_a_file():
+    for tag, cls in project_records().items():
+        get_type_hints(cls)  # a name imported for type checkers only would raise here, and in every file that holds one
+        fields = [f for f in dataclasses.fields(cls) if f.init]
+        if all(f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING for f in fields):
+            value: Any = cls()
+            assert loads(dumps(value), cls) == value, tag
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def files() -> Iterator[Path]:
+    """The project's files: what git tracks, or what a source archive holds."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode == 0 and listed.stdout:
+        yield from (path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file())
+    else:
+        for folder in ("src", "tests", "docs", "benchmarks"):
+            yield from (
+                path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts
+            )
+
+
+def test_no_file_names_somebodys_machine():
+    # Spelt in pieces, or this file would be found.
+    homes = re.compile(rb"(?<![\w.])(/(wor" + rb"k|hom" + rb"e|roo" + rb"t|User" + rb"s)/|C:\\\\Users)\w")
+    found = [str(p.relative_to(ROOT)) for p in files() if b"\0" not in (text := p.read_bytes()) and homes.search(text)]
+    assert found == []
+
+
+def test_one_version_everywhere():
+    assert PROJECT["dynamic"] == ["version"]  # read from scorefield.__version__ when built
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {scorefield.__version__}\n" in citation
+    assert f"## [{scorefield.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_is_installed_for_development_is_pinned():
+    pinned = {re.split(r"[=<>~]", line)[0].lower().replace("_", "-") for line in constraints()}
+    wanted = [
+        *PROJECT["dependencies"],
+        *(p for extra in ("dev", "docs") for p in PROJECT["optional-dependencies"][extra]),
+    ]
+    assert {re.split(r"[\[=<>~]", name)[0].lower() for name in wanted} <= pinned
+
+
+def test_torch_is_pinned_without_a_build():
+    (torch_pin,) = (line for line in constraints() if line.startswith("torch=="))
+    assert "+" not in torch_pin
+
+
+def constraints() -> list[str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_hooks_fetch_nothing():
+    repositories = re.findall(r"^\s*- repo: *(\S+)", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
+    assert repositories == ["local"]
+
+
+def test_types_travel_with_the_package():
+    assert (Path(scorefield.__file__).parent / "py.typed").exists()
