@@ -44,7 +44,7 @@ def loss_curves(
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     steps, _ = _column(rows, "step")
     _, seconds = _column(rows, "seconds")
-    words = [f"{int(steps[-1]):,} steps" if len(steps) else "", f"{_duration(seconds[-1])}" if len(seconds) else ""]
+    words = [f"To step {int(steps[-1]):,}" if len(steps) else "", f"{_duration(seconds[-1])}" if len(seconds) else ""]
     last = [
         f"last {what} {number(float(values[-1]))}"
         for key, what in (("loss", "training loss"), ("validation", "validation loss"))
@@ -98,7 +98,7 @@ def _bin_charts(rows: Sequence[Mapping[str, Any]], unit: str, bin_unit: str) -> 
     finite = [column[np.isfinite(column)] for column in tail.T]
     last = np.array([column.mean() if len(column) else np.nan for column in finite])
     return [
-        _chart(f"Loss by noise level, {bin_unit} from", "step", unit, lines),
+        _chart("Loss of each noise level", "step", unit, lines, f"{bin_unit} from"),
         _bars(f"Loss by noise level, last {len(tail)} rows", bin_unit, unit, np.asarray(edges, float), last),
     ]
 
@@ -107,7 +107,11 @@ def _bin_charts(rows: Sequence[Mapping[str, Any]], unit: str, bin_unit: str) -> 
 
 
 def _chart(
-    title: str, x_label: str, y_label: str, lines: Sequence[tuple[np.ndarray, np.ndarray, str, str, bool]]
+    title: str,
+    x_label: str,
+    y_label: str,
+    lines: Sequence[tuple[np.ndarray, np.ndarray, str, str, bool]],
+    keyed: str = "",
 ) -> str:
     """A titled line chart with its legend as text, which wraps on a narrow screen."""
     figure, ax = _one_axes(x_label, y_label)
@@ -123,7 +127,8 @@ def _chart(
         for _, _, colour, label, _ in lines
         if label
     )
-    legend = f'<div class="legend">{keys}</div>' if keys else ""
+    keyed = f"<span>{escape(keyed)}</span>" if keyed else ""
+    legend = f'<div class="legend">{keyed}{keys}</div>' if keys else ""
     return f'<div class="chart"><h3>{escape(title)}</h3>{to_svg(figure, title)}{legend}</div>'
 
 
@@ -138,7 +143,7 @@ def _bars(title: str, x_label: str, y_label: str, edges: np.ndarray, values: np.
 
 
 def _one_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.3, 2.5), dpi=72, layout="constrained")
+    figure = Figure(figsize=(4.0, 2.5), dpi=72, layout="constrained")
     ax = figure.add_subplot()
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
@@ -151,8 +156,11 @@ def _choose_scale(ax: Axes, values: np.ndarray) -> None:
     low, high = float(values.min()), float(values.max())
     if low > 0 and high / low > 20:
         ax.set_yscale("log")
-    elif 0 <= low < 0.4 * high:
+        return
+    if 0 <= low < 0.4 * high:
         ax.set_ylim(bottom=0)
+    ax.ticklabel_format(axis="y", scilimits=(-2, 4))
+    ax.yaxis.get_offset_text().set(color=PAGE.muted, fontsize=8)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -116,6 +116,7 @@ def caption_of(spec: DataSpec) -> str:
     what = kind(spec)
     if what == "vector":
         pairs = "" if spec.shape[0] <= 2 else " Neighbouring pairs of coordinates, at most four."
+        pairs += f" At most {_MOST_POINTS:,} points are drawn."
         return f"Axes in data units{f' ({spec.units})' if spec.units else ''}.{pairs}"
     if what == "signal":
         names = f" Channels: {', '.join(spec.channel_names)}." if spec.channel_names else ""
@@ -169,9 +170,10 @@ def image_grid(
         return _to_image(figure)
     tiles = _tiles(x, spec, tile)
     count, height, width = tiles.shape[:3]
-    columns = min(columns or max(1, round(math.sqrt(count * height / width))), count)
+    columns = min(columns or _fitting_columns(count, math.sqrt(count * height / width)), count)
     rows = math.ceil(count / columns)
-    gap = max(1, round(min(height, width) / 16))
+    # Panels of one example stand closer together than examples do.
+    gap = max(1, round(min(height, width) / (16 if _panels(spec) == 1 else 6)))
     canvas = np.empty((rows * (height + gap) + gap, columns * (width + gap) + gap, 4), np.uint8)
     canvas[:] = np.array(background, np.uint8)
     for i, picture in enumerate(tiles):
@@ -180,6 +182,23 @@ def image_grid(
         canvas[top : top + height, left : left + width][seen] = picture[seen]
     image = Image.fromarray(canvas)
     return image.convert("RGB") if background[3] == 255 else image
+
+
+def wide_columns(count: int, spec: DataSpec) -> int:
+    """How many examples to put in a row of a page, half as wide again as high."""
+    height, width = (spec.shape[-2], _panels(spec) * spec.shape[-1]) if len(spec.shape) > 2 else (1, 1)
+    return _fitting_columns(count, math.sqrt(1.5 * count * height / width))
+
+
+def _panels(spec: DataSpec) -> int:
+    return 1 if coloured(spec) else spec.shape[0]
+
+
+def _fitting_columns(count: int, wanted: float) -> int:
+    """Near the wanted number, preferring one that leaves no hole in the last row."""
+    wanted = min(max(wanted, 1.0), count)
+    near = range(math.ceil(0.7 * wanted), min(count, math.floor(1.4 * wanted)) + 1)
+    return min(near, key=lambda c: (-count % c / c, abs(math.log(c / wanted))))
 
 
 def _tiles(x: Tensor, spec: DataSpec, tile: int) -> np.ndarray:
@@ -236,14 +255,17 @@ def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str
         panels = [(frame, 0) for frame in x]
     else:
         panels = [(x, d) for d in range(0, max(1, size - 1), 2)][:4]
-    across = min(4, len(panels))
+    across = math.ceil(len(panels) / math.ceil(len(panels) / 4))
+    most = _MOST_POINTS // min(4, len(panels))
     down = math.ceil(len(panels) / across)
     one = 3.6 if len(panels) == 1 else 2.2
     figure, axes = _axes(theme, down, across, (one * across, one * down))
     low, high = display_range(spec)
     names = spec.channel_names or tuple(f"coordinate {d}" for d in range(size))
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
     for k, (ax, (points, d)) in enumerate(zip(axes, panels, strict=False)):
-        values = points[:_MOST_POINTS].detach().cpu().to(torch.float64).numpy()
+        values = points[:most].detach().cpu().to(torch.float64).numpy()
         margin = 0.05 * (high - low)
         ax.set_xlim(float((low - margin)[d]), float((high + margin)[d]))
         if size == 1:
@@ -253,7 +275,7 @@ def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str
             ax.set_ylim(float((low - margin)[d + 1]), float((high + margin)[d + 1]))
             ax.set_box_aspect(1)
         if titles:
-            ax.set_title(titles[k])
+            ax.set_title(titles[k], fontsize=9, color=theme.ink)
         else:
             ax.set_xlabel(names[d])
             ax.set_ylabel("count" if size == 1 else names[d + 1])
@@ -285,7 +307,7 @@ def signal_figure(
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         ax.tick_params(labelleft=k % columns == 0, labelbottom=k + columns >= len(x))
         if titles and k < len(titles):
-            ax.set_title(titles[k])
+            ax.set_title(titles[k], fontsize=9, color=theme.ink)
     return figure
 
 
@@ -305,11 +327,10 @@ def style_axes(ax: Axes, theme: Theme) -> None:
     for name, spine in ax.spines.items():
         spine.set_visible(name == "bottom")
         spine.set(color=theme.muted, linewidth=0.8)
-    ax.tick_params(which="both", colors=theme.muted, labelsize=8, length=0, pad=3)
+    ax.tick_params(which="both", colors=theme.muted, labelsize=8.5, length=0, pad=3)
     ax.tick_params(which="major", axis="x", length=3)
-    ax.xaxis.label.set(color=theme.muted, fontsize=8)
-    ax.yaxis.label.set(color=theme.muted, fontsize=8)
-    ax.title.set(color=theme.ink, fontsize=8.5)
+    ax.xaxis.label.set(color=theme.muted, fontsize=8.5)
+    ax.yaxis.label.set(color=theme.muted, fontsize=8.5)
 
 
 def to_svg(figure: Figure, label: str) -> str:

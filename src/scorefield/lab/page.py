@@ -115,39 +115,63 @@ def definitions(items: Sequence[tuple[str, str]]) -> str:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--ink:#1f2328;--muted:#59636e;--rule:#d8dee4;--paper:#fff;--tint:#f5f7f9;--mark:#9a6700;
---series-1:#2f6fd0;--series-2:#c2561a;--series-3:#1f8a5b;--series-4:#8250a8}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--muted:#9aa4ae;--rule:#343b43;--paper:#14171a;--tint:#1d2125;
---mark:#d9a62e;--series-1:#6ca4f5;--series-2:#ee8c52;--series-3:#4fc08d;--series-4:#bf95e6}} *{box-sizing:border-box}
-body{margin:0 auto;max-width:1040px;padding:24px 18px 64px;background:var(--paper);color:var(--ink); font:16px/1.5
-system-ui,sans-serif;-webkit-text-size-adjust:100%} h1{font-size:1.7rem;line-height:1.2;margin:.4em 0
-.2em;overflow-wrap:anywhere} h2{font-size:1.15rem;margin:2.4em 0 .8em;padding-bottom:.3em;border-bottom:1px solid
-var(--rule)} p{margin:.6em 0;max-width:70ch}.subtitle{color:var(--muted);margin-top:0}
-pre.command{background:var(--tint);border-radius:6px;padding:10px 14px;margin:1em
-0;white-space:pre-wrap;overflow-wrap:anywhere} code{font:.85rem/1.5 ui-monospace,monospace} figure{margin:1.2em
-0}figcaption{color:var(--muted);font-size:.82rem;line-height:1.45;margin-top:.7em;max-width:90ch}
-img{display:block;width:100%;height:auto;image-rendering:pixelated}
-svg{display:block;width:100%;height:auto;overflow:visible} .scroll{overflow-x:auto}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,290px),1fr));gap:26px 30px} .chart
-h3{font-size:.88rem;font-weight:600;margin:0 0 .5em}.chart.wide{max-width:760px}.chart.narrow{max-width:380px}
-.legend{display:flex;flex-wrap:wrap;gap:2px 12px;font-size:.74rem;color:var(--muted);margin-top:.4em} .legend
-i{display:inline-block;width:14px;height:3px;border-radius:2px;margin-right:5px;vertical-align:middle}
-.labels{display:grid;font-size:.72rem;color:var(--muted);text-align:center;line-height:1.25;padding-bottom:4px}
-.labels span{display:flex;flex-direction:column;justify-content:end}.labels i{font-style:normal;opacity:.75}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,225px),1fr));gap:16px 26px} .cards
-span{display:block;text-align:right;font-size:.74rem;color:var(--muted);font-variant-numeric:tabular-nums}
-.pair{display:grid;gap:12px;align-items:center}
-.facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:14px 24px;margin:1em 0 1.4em} .facts
-strong{display:block;font-size:1.45rem;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums} .facts
-span{font-size:.8rem;color:var(--muted);line-height:1.35;display:block}
-table{border-collapse:collapse;font-size:.9rem;min-width:50%} th,td{padding:8px 20px 8px 0;border-bottom:1px solid
-var(--rule);text-align:left;vertical-align:top} thead th{font-size:.78rem;font-weight:600;color:var(--muted)}tbody
-th{font-weight:600} .number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap} th small,td
-small{display:block;font-weight:400;color:var(--muted);font-size:.76rem}
-mark{background:none;color:var(--mark);font-size:.76rem;font-weight:600} details{margin:.5em
-0}summary{cursor:pointer;font-size:.85rem;color:var(--muted)} dl{display:grid;grid-template-columns:minmax(7em,auto)
-1fr;gap:3px 18px;font-size:.82rem;margin:.6em 0 1em; padding:10px 14px;background:var(--tint);border-radius:6px}
-dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere} .warning{color:var(--mark);font-size:.85rem}
-@media(max-width:520px){body{padding:14px 14px 48px}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:6px}} @media
-print{body{max-width:none}details{break-inside:avoid}figure{break-inside:avoid}}
+:root { color-scheme: light dark; --ink: #1f2328; --muted: #59636e; --rule: #d8dee4; --paper: #fff; --tint: #f5f7f9;
+  --mark: #9a6700; --series-1: #2f6fd0; --series-2: #c2561a; --series-3: #1f8a5b; --series-4: #8250a8 }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --muted: #9aa4ae; --rule: #343b43; --paper: #14171a;
+  --tint: #1d2125; --mark: #d9a62e; --series-1: #6ca4f5; --series-2: #ee8c52; --series-3: #4fc08d;
+  --series-4: #bf95e6 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 1040px; padding: 24px 18px 64px; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; -webkit-text-size-adjust: 100% }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .4em 0 .2em; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 2.4em 0 .8em; padding-bottom: .3em; border-bottom: 1px solid var(--rule) }
+p { margin: .6em 0; max-width: 70ch }
+.subtitle { color: var(--muted); margin-top: 0 }
+pre { background: var(--tint); border-radius: 6px; padding: 10px 14px; margin: 1em 0; white-space: pre-wrap;
+  overflow-wrap: anywhere }
+code { font: .85rem/1.5 ui-monospace, monospace }
+figure { margin: 1.2em 0 }
+figcaption { color: var(--muted); font-size: .82rem; line-height: 1.45; margin-top: .7em; max-width: 90ch }
+img { display: block; width: 100%; height: auto; image-rendering: pixelated }
+svg { display: block; width: 100%; height: auto; overflow: visible }
+.scroll { overflow-x: auto }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); gap: 26px 30px }
+.chart.wide { max-width: 760px }
+.chart.narrow { max-width: 380px }
+h3 { font-size: .88rem; font-weight: 600; margin: 0 0 .5em }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: .74rem; color: var(--muted); margin-top: .4em }
+.legend i { display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 5px;
+  vertical-align: middle }
+.labels { display: grid; font-size: .72rem; color: var(--muted); text-align: center; line-height: 1.25;
+  padding-bottom: 4px }
+.labels span { display: flex; flex-direction: column; justify-content: end }
+.labels i { font-style: normal; opacity: .75 }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, var(--card)), 1fr)); gap: 16px 26px }
+.pair { display: grid; gap: 0 12px }
+.distances { display: grid; text-align: center; font-size: .74rem; color: var(--muted);
+  font-variant-numeric: tabular-nums }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 14px 24px;
+  margin: 1em 0 1.4em }
+.facts strong { display: block; font-size: 1.45rem; line-height: 1.25; font-weight: 600;
+  font-variant-numeric: tabular-nums }
+.facts span { display: block; font-size: .8rem; line-height: 1.35; color: var(--muted) }
+table { border-collapse: collapse; font-size: .9rem; min-width: 50% }
+th, td { padding: 8px 20px 8px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top }
+thead th { font-size: .78rem; font-weight: 600; color: var(--muted) }
+th small, td small { display: block; font-weight: 400; color: var(--muted); font-size: .76rem }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+mark { background: none; color: var(--mark); font-size: .76rem; font-weight: 600 }
+details { margin: .5em 0 }
+summary { cursor: pointer; font-size: .85rem; color: var(--muted) }
+dl { display: grid; grid-template-columns: minmax(7em, auto) 1fr; gap: 3px 18px; font-size: .82rem; margin: .6em 0 1em;
+  padding: 10px 14px; background: var(--tint); border-radius: 6px }
+dt { color: var(--muted) }
+dd { margin: 0; overflow-wrap: anywhere }
+.warning { color: var(--mark); font-size: .85rem }
+@media (max-width: 520px) {
+  body { padding: 14px 14px 48px }
+  dl { grid-template-columns: 1fr; gap: 0 }
+  dd { margin-bottom: 6px }
+}
+@media print { body { max-width: none } details, figure { break-inside: avoid } }
 """

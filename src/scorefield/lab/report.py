@@ -23,9 +23,9 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -41,6 +41,7 @@ from scorefield.lab.figures import (
     shrink_to_range,
     signal_figure,
     to_svg,
+    wide_columns,
 )
 from scorefield.lab.files import write_text
 from scorefield.lab.page import Block, Section, caption_of_figure, definitions, facts, number, page, table, text
@@ -92,7 +93,7 @@ def write_report(
     if subtitle:
         head += f'<p class="subtitle">{escape(subtitle)}</p>'
     if command:
-        head += f'<pre class="command"><code>{escape(command)}</code></pre>'
+        head += f"<pre><code>{escape(command)}</code></pre>"
     if environment:
         head += f"<details><summary>Environment</summary>{definitions(list(environment.items()))}</details>"
     body = "".join(
@@ -122,9 +123,8 @@ def sample_grid(x: Tensor, spec: DataSpec, *, columns: int | None = None, captio
     if kind(spec) == "signal":
         svg = to_svg(signal_figure(x, spec, PAGE, columns), words)
         return Block(f'<figure><div class="chart wide">{svg}</div>{caption_of_figure(words)}</figure>')
-    return Block(
-        f"<figure>{_picture(image_grid(x, spec, columns, background=_CLEAR), words)}{caption_of_figure(words)}</figure>"
-    )
+    image = image_grid(x, spec, columns or wide_columns(len(x), spec), background=_CLEAR)
+    return Block(f"<figure>{_picture(image, words)}{caption_of_figure(words)}</figure>")
 
 
 def evolution(
@@ -151,9 +151,10 @@ def evolution(
     steps, examples = len(frames), frames.shape[1]
     unlike = any(f > 1 for f in factors)
     heads = [f"{label}{f' (÷ {f:.3g})' if f > 1 else ''}" for label, f in zip(labels, factors, strict=True)]
+    place = "" if kind(spec) == "vector" else " (one per row)"
     words = _join(
-        caption or f"{examples} examples (rows) at {steps} steps (columns); above each column: {what}.",
-        "A division such as ÷ 12 means that this column is drawn at 1/12 of its distance from the middle of the range."
+        caption or f"{steps} steps of {examples} examples{place}; above each: {what}.",
+        "A division such as ÷ 12 means that this step is drawn at 1/12 of its distance from the middle of the range."
         if unlike
         else None,
         caption_of(spec),
@@ -216,19 +217,30 @@ def nearest_neighbours(
     if kind(spec) == "vector":
         rows = [[i, *(float(d) for d in distances[i])] for i in range(n)]
         return table(["sample", *(f"distance to neighbour {j + 1}" for j in range(k))], rows, words)
-    cards = []
+    cards, wide = [], 110.0 * (k + 1)
     for i in range(n):
         if kind(spec) == "signal":
             strip = torch.cat([samples[i : i + 1], neighbours[i]])
-            picture = (
-                f'<div class="chart">{to_svg(signal_figure(strip, spec, PAGE, k + 1), "a sample and neighbours")}</div>'
-            )
+            svg = to_svg(signal_figure(strip, spec, PAGE, k + 1), "a sample and its nearest training examples")
+            below = _distances(distances[i], f"margin-left:{100 / (k + 1):.4g}%;")
+            picture = f'<div class="chart">{svg}</div>{below}'
         else:
-            own = _picture(image_grid(samples[i : i + 1], spec, 1, background=_CLEAR), f"sample {i}")
-            near = _picture(image_grid(neighbours[i], spec, k, background=_CLEAR), f"its {k} nearest training examples")
-            picture = f'<div class="pair" style="grid-template-columns:1fr {k}fr">{own}{near}</div>'
-        cards.append(f"<div>{picture}<span>{' · '.join(number(float(d)) for d in distances[i])}</span></div>")
-    return Block(f'<figure><div class="cards">{"".join(cards)}</div>{caption_of_figure(words)}</figure>')
+            own = image_grid(samples[i : i + 1], spec, 1, background=_CLEAR)
+            near = image_grid(neighbours[i], spec, k, background=_CLEAR)
+            wide = 0.9 * (own.width + near.width)
+            picture = (
+                f'<div class="pair" style="grid-template-columns:{own.width}fr {near.width}fr;'
+                f'max-width:{own.width + near.width + 12}px">{_picture(own, f"sample {i}")}'
+                f"<div>{_picture(near, f'its {k} nearest training examples')}{_distances(distances[i])}</div></div>"
+            )
+        cards.append(f"<div>{picture}</div>")
+    grid = f'<div class="cards" style="--card:{min(520, round(wide))}px">{"".join(cards)}</div>'
+    return Block(f"<figure>{grid}{caption_of_figure(words)}</figure>")
+
+
+def _distances(distances: Tensor, style: str = "") -> str:
+    cells = "".join(f"<span>{escape(number(float(d)))}</span>" for d in distances)
+    return f'<div class="distances" style="{style}grid-template-columns:repeat({len(distances)},1fr)">{cells}</div>'
 
 
 def _picture(image: Image.Image, words: str) -> str:
@@ -239,7 +251,7 @@ def _picture(image: Image.Image, words: str) -> str:
     )
 
 
-def _width(figure: Any) -> str:
+def _width(figure: Figure) -> str:
     return "wide" if figure.get_size_inches()[0] > 4.5 else "narrow"
 
 
@@ -297,7 +309,8 @@ def _better(value: Value) -> str:
 def _receipt(result: MetricResult) -> str:
     value = result.value
     low_high = "not computed" if value.interval is None else " to ".join(number(v) for v in value.interval)
-    items = [("value", number(value.number)), ("95 % interval", low_high)]
+    (metric, *others) = result.receipt.lines()
+    items = [metric, ("value", number(value.number)), ("95 % interval", low_high)]
     items += [(name, number(v)) for name, v in value.details.items()]
     warnings = "".join(f'<p class="warning">{escape(w)}</p>' for w in value.warnings)
-    return warnings + definitions([*items, *result.receipt.lines()])
+    return warnings + definitions([*items, *others])
