@@ -47,9 +47,10 @@ class NetworkScore(Score):
         return over_event(skip, x) * x + over_event(out, x) * raw
 
     def _evaluate(self, x: Tensor, t: Tensor, condition: Condition | None, what: str) -> tuple[Tensor, Tensor, Tensor]:
-        self.process.check_time(t)
-        t = t.to(torch.float64) if t.device.type == "cpu" else t
+        # Level 0 of a table lies at t = 0, where the process it belongs to may have no noise.
         clock = self.process if self.levels is None else self.levels
+        clock.check_time(t)
+        t = t.to(torch.float64) if t.device.type == "cpu" else t
         alpha, sigma = clock.alpha(t), clock.sigma(t)
         coefficients = self.form.score_coefficients if what == "score" else self.form.denoised_coefficients
         skip, out = coefficients(alpha, sigma)
