@@ -1,12 +1,13 @@
 """From noise to data by following a score.
 
-A sampler is a chain of steps along decreasing times t_0 = 1 > t_1 > ... > t_N. A step is handed the score function and moves the
-state from t to s, by discretising the reverse-time SDE
+A sampler is a chain of steps along decreasing times t_0 = 1 > t_1 > ... > t_N. A step is handed the score function and
+moves the state from t to s, by discretising the reverse-time SDE
 
     dx = (f x - g^2 score) dt + g dw,
 
-or the probability flow, dx/dt = f x - g^2 score / 2, which has the same marginals; a corrector stays at t and runs Langevin
-dynamics there, x + e score + sqrt(2 e) z. Predictor-corrector sampling and annealed Langevin dynamics are chains of those.
+or the probability flow, dx/dt = f x - g^2 score / 2, which has the same marginals; a corrector stays at t and runs
+Langevin dynamics there, x + e score + sqrt(2 e) z. Predictor-corrector sampling and annealed Langevin dynamics are
+chains of those. A step that moves declares its order of accuracy, one that stays the law that it leaves invariant.
 
     step         the type, Chain, Repeat, Hold
     predictors   Euler-Maruyama, reverse diffusion, ancestral, flow by Euler and Heun

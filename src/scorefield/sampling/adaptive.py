@@ -6,9 +6,10 @@ mates; finished examples leave the batch. A hard example ends with a status, not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -16,11 +17,10 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
-from scorefield.sampling.step import Moved, Step
+from scorefield.sampling.step import STATUS, Moved, Step
 from scorefield.score.score import BoundScore
 
-STATUS = ("ok", "too many steps", "step size underflow", "not finite")
-"""What the status codes 0, 1, 2, 3 mean."""
+OK, TOO_MANY_STEPS, UNDERFLOW, NOT_FINITE = range(len(STATUS))
 
 Field = Callable[[Tensor, Tensor, Tensor], Tensor]
 """dy/dt = field(t, y, rows): t (b,), y (b, n) float64 for the rows of the batch that are still under way."""
@@ -83,8 +83,8 @@ def integrate(
     """Integrate from `start` to `end`, each example on its own.
 
     An attempt is accepted where the error norm, the largest over blocks of the root mean square of
-    error / (atol + rtol max(|y|, |y_new|)), is at most 1; the next step is 0.9 norm^(-1/5) times as long, within [0.2, 10]
-    (Hairer, Norsett and Wanner 1993, II.4).
+    error / (atol + rtol max(|y|, |y_new|)), is at most 1; the next step is 0.9 norm^(-1/5) times as long, within
+    [0.2, 10] (Hairer, Norsett and Wanner 1993, II.4).
 
     Args:
         field: The right-hand side.
@@ -99,10 +99,10 @@ def integrate(
     """
     y, t = y.to(torch.float64).clone(), start.to(y.device, torch.float64).clone()
     end = end.to(y.device, torch.float64)
-    status = torch.zeros(len(y), dtype=torch.long, device=y.device)
+    status = torch.full((len(y),), OK, device=y.device)
     calls = torch.zeros_like(status)
     blocks = blocks or (y.shape[1],)
-    active = torch.arange(len(y), device=y.device)[(t != end) & bool(len(y))]
+    active = torch.arange(len(y), device=y.device)[t != end]
     if not len(active):
         return Solution(y, status, calls, t)
     slope = torch.zeros_like(y)
@@ -112,6 +112,8 @@ def integrate(
     calls[active] += 2
     grow = torch.full_like(t, 10.0)
     for _ in range(max_steps):
+        if not len(active):
+            break
         # Clip the last step to the end; reaching it must be exact, so it is assigned below, not added.
         rest = end[active] - t[active]
         last = h[active].abs() >= rest.abs()
@@ -129,12 +131,11 @@ def integrate(
         y[moved], slope[moved] = new[accepted], end_slope[accepted]
         h[active] = step * factor
         tiny = h[active].abs() < 1e-12 * t[active].abs().clamp_min(1e-6)
-        stuck = tiny & ~(accepted & last)
-        status[active[stuck]] = torch.where(finite[stuck], 2, 3)
-        active = active[~stuck & ~(accepted & last)]
-        if not len(active):
-            break
-    status[active] = 1
+        done = accepted & last
+        stuck = tiny & ~done
+        status[active[stuck]] = torch.where(finite[stuck], UNDERFLOW, NOT_FINITE)
+        active = active[~stuck & ~done]
+    status[active] = TOO_MANY_STEPS
     return Solution(y, status, calls, t)
 
 
@@ -172,11 +173,24 @@ def _first_step(
     return torch.minimum(h, rest.abs()) * rest.sign()
 
 
+def flow_field(score: BoundScore, process: Process, x: Tensor) -> Field:
+    """The probability flow dx/dt of states with the event shape of the batch x, flattened; the score sees x's dtype."""
+
+    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        state, clock = y.reshape(len(y), *x.shape[1:]), t.cpu()
+        part = score if len(rows) == x.shape[0] else score.rows(rows)
+        value = part(state.to(x), clock).to(state)
+        return process.flow_drift(state, clock, value).reshape(y.shape)
+
+    return field
+
+
 @record
 class AdaptiveFlow(Step):
     """The probability flow from t to s by adaptive Dormand-Prince 5(4), float64 state around the network's own dtype.
 
-    Song et al. 2021, section D.4, uses SciPy's RK45 on the whole batch as one state; here every example is solved by itself.
+    Song et al. 2021, section D.4, uses SciPy's RK45 on the whole batch as one state; here every example is solved by
+    itself.
 
     Args:
         rtol: Relative tolerance.
@@ -189,23 +203,18 @@ class AdaptiveFlow(Step):
     max_steps: int = 1000
 
     order: ClassVar[int | None] = 5
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "rates"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        shape, dtype = x.shape, x.dtype
-
-        def field(time: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-            state = y.reshape(len(y), *shape[1:])
-            clock = time.cpu()
-            part = score if len(rows) == shape[0] else score.rows(rows)
-            value = part(state.to(dtype), clock).to(torch.float64)
-            return process.flow_drift(state, clock, value).reshape(len(y), -1)
-
-        y = x.reshape(shape[0], -1)
+        y = x.reshape(x.shape[0], math.prod(x.shape[1:]))
+        if y.device.type == "mps":  # the one device without float64
+            y = y.cpu()
+        field = flow_field(score, process, x)
         end = integrate(field, y, t, s, rtol=self.rtol, atol=self.atol, max_steps=self.max_steps)
-        x = end.y.reshape(shape).to(dtype)
+        x = end.y.reshape(x.shape).to(x)
         return Moved(x, x, None, end.status, end.calls)
 
     def calls_per_step(self) -> int | None:

@@ -27,11 +27,11 @@ class StepSize(ABC):
 
     @abstractmethod
     def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
-        """The size at level t, of a chain whose next level is s; `gradient` is the score and z the noise of this step."""
+        """The size at level t of a chain whose next level is s; `gradient` is the score, z the noise of this step."""
 
 
 def _decay(process: Process, t: Tensor, s: Tensor) -> Tensor:
-    """(alpha_t / alpha_s)^2: 1 for VE and 1 - beta_k on DDPM's table, the prefactor alpha of the published correctors."""
+    """(alpha_t / alpha_s)^2: 1 for VE, 1 - beta_k on DDPM's table; the prefactor alpha of the published correctors."""
     return (process.alpha(t) / process.alpha(s)) ** 2
 
 
@@ -58,9 +58,9 @@ class NormRatio(StepSize):
 
     Args:
         snr: r.
-        norm: "batch" averages both norms over the batch, as published: the result of an example then depends on its batch mates.
-            "example" uses each example's own: invariant, but the size depends on the state and the noise, which biases the
-            stationary law in low dimension.
+        norm: "batch" averages both norms over the batch, as published: the result of an example then depends on its
+            batch mates. "example" uses each example's own: invariant, but the size depends on the state and the noise,
+            which biases the stationary law in low dimension.
     """
 
     snr: float = 0.16
@@ -100,17 +100,26 @@ class Langevin(Step):
         convention: "full" is x + e score + sqrt(2 e) z; "half" is x + (e / 2) score + sqrt(e) z.
     """
 
-    size: StepSize = NoiseScaled()  # noqa: RUF009 (frozen)
+    size: StepSize = NoiseScaled()
     convention: Literal["full", "half"] = "full"
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "p_t as e -> 0; on a Gaussian of variance v, v / (1 - e / (2 v))"
+    law: ClassVar[str | None] = "p_t as e -> 0; on a Gaussian of variance v, v / (1 - e / (2 v)) (half: e / (4 v))"
     moves: ClassVar[bool] = False
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
-        """See `Step`."""
+        """See `Step`.
+
+        Raises:
+            ValueError: There is no noise at t, so no score to follow.
+        """
+        if bool((t < 0.0).any()):
+            raise ValueError(
+                "a corrector has no score to follow below level 0, where there is no noise; put it before the predictor"
+                " in the Chain, or end at level 0 with EveryLevel(clean=False)"
+            )
         gradient, z = score(x, t), noise(x)
         e = self.size(process, t, s, gradient, z)
         if self.convention == "half":

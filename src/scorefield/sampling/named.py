@@ -17,13 +17,13 @@ from scorefield.sampling.step import Chain, Hold, Repeat
 
 
 def predictor_corrector(process: Process, steps: int | None = None, snr: float = 0.16) -> Sampler:
-    """Reverse diffusion with one Langevin corrector a step, corrector first as in the published code (algorithms 2 and 3)."""
+    """Reverse diffusion with one Langevin corrector a step, corrector first (Song et al. 2021, algorithms 2 and 3)."""
     return Sampler(Chain((Langevin(NoiseScaled(snr)), ReverseDiffusion())), _grid(process, steps, 1000))
 
 
 def euler_maruyama(process: Process, steps: int | None = None) -> Sampler:
     """Euler-Maruyama on the reverse SDE, the published choice for continuous VP and sub-VP models."""
-    return Sampler(EulerMaruyama(), _grid(process, steps, 1000))
+    return Sampler(EulerMaruyama(), _grid(process, steps, 1000, clean=False))
 
 
 def reverse_diffusion(process: Process, steps: int | None = None) -> Sampler:
@@ -37,9 +37,15 @@ def ancestral(process: Process, steps: int | None = None) -> Sampler:
 
 
 def annealed_langevin(process: Process, steps: int | None = None, repeats: int = 5, snr: float = 0.16) -> Sampler:
-    """Annealed Langevin dynamics: `repeats` Langevin steps at each level of a geometric ladder (NCSN, NCSNv2)."""
-    grid = EveryLevel() if isinstance(process, Tabulated) and steps is None else GeometricSigma(steps or 232)
-    return Sampler(Chain((Repeat(Langevin(NoiseScaled(snr)), repeats), Hold())), grid)
+    """Annealed Langevin dynamics: `repeats` Langevin steps at each level of a ladder (NCSN, NCSNv2).
+
+    On a ladder, at every level of it; else at `steps` geometric levels below that of the prior, down to the process's
+    sampling limit.
+    """
+    stay = Repeat(Langevin(NoiseScaled(snr)), repeats)
+    if isinstance(process, Tabulated) and steps is None:
+        return Sampler(Chain((stay, Hold())), EveryLevel())
+    return Sampler(Chain((Hold(), stay)), GeometricSigma(232 if steps is None else steps))
 
 
 def ode(process: Process, steps: int | None = None) -> Sampler:
@@ -53,12 +59,12 @@ def ode(process: Process, steps: int | None = None) -> Sampler:
 
 def flow_euler(process: Process, steps: int | None = None) -> Sampler:
     """The probability flow by Euler's method on a log-SNR grid."""
-    return Sampler(FlowEuler(), LogSNR(steps or 200))
+    return Sampler(FlowEuler(), LogSNR(200 if steps is None else steps))
 
 
 def flow_heun(process: Process, steps: int | None = None) -> Sampler:
     """The probability flow by Heun's method on a log-SNR grid."""
-    return Sampler(FlowHeun(), LogSNR(steps or 100))
+    return Sampler(FlowHeun(), LogSNR(100 if steps is None else steps))
 
 
 NAMED: dict[str, Callable[..., Sampler]] = {
@@ -93,13 +99,14 @@ def with_steps(sampler: Sampler, steps: int) -> Sampler:
     """
     if not hasattr(sampler.grid, "steps") or isinstance(sampler.step, AdaptiveFlow):
         raise ValueError(
-            f"{type(sampler.grid).__name__} with {type(sampler.step).__name__} has no number of steps to change; choose a sampler by name"
+            f"{type(sampler.grid).__name__} with {type(sampler.step).__name__} has no number of steps to change; choose"
+            f" a sampler by name, one of {', '.join(sorted(set(NAMED) - {'ode'}))}"
         )
     return replace(sampler, grid=replace(sampler.grid, steps=steps))  # type: ignore[type-var]
 
 
-def _grid(process: Process, steps: int | None, default: int) -> Grid:
-    """A ladder's own levels unless a number of steps is asked for."""
+def _grid(process: Process, steps: int | None, default: int, clean: bool = True) -> Grid:
+    """A ladder's own levels, `clean` for steps by the kernel, unless a number of steps is asked for."""
     if isinstance(process, Tabulated) and steps is None:
-        return EveryLevel()
-    return Uniform(steps or default)
+        return EveryLevel(clean)
+    return Uniform(default if steps is None else steps)

@@ -9,6 +9,7 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import over_event
 from scorefield._random import StepNoise
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.sampling.step import Moved, Step
 from scorefield.score.score import BoundScore
@@ -18,10 +19,12 @@ from scorefield.score.score import BoundScore
 class EulerMaruyama(Step):
     """Euler-Maruyama on the reverse-time SDE: x + (f x - g^2 score)(s - t) + g sqrt(t - s) z.
 
-    Song et al. 2021, section 3.3 and the `euler_maruyama` predictor of its code, whose step is 1/N where this one is t - s.
+    Song et al. 2021, section 3.3, and the `euler_maruyama` predictor of its code, whose step is 1/N where this one is
+    t - s.
     """
 
     order: ClassVar[int | None] = 1
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "rates"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -29,15 +32,26 @@ class EulerMaruyama(Step):
         """See `Step`."""
         h = t - s
         mean = x - over_event(h, x) * process.reverse_drift(x, t, score(x, t))
-        return Moved(mean + over_event(process.diffusion(t) * h.sqrt(), x) * noise(x), mean)
+        return Moved(mean + over_event(h.sqrt(), x) * _diffused(process, x, t, noise), mean)
+
+
+def _diffused(process: Process | GeneralSDE, x: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
+    """G z, shape of x, for the number of independent noises that the diffusion G acts on."""
+    if not isinstance(process, GeneralSDE):
+        return over_event(process.diffusion(t), x) * noise(x)
+    like = x
+    if process.noise == "matrix":
+        like = x.new_empty(x.shape[0], process.diffusion(x, t).shape[-1])
+    return process.apply_diffusion(x, t, noise(like))
 
 
 @record
 class ReverseDiffusion(Step):
     """The forward transition x_t = a x_s + b z run backwards: x_s = (2 - a) x + b^2 score + b z.
 
-    Song et al. 2021, appendix E (eq. 46). On a table it is the published predictor: x + (sigma_k^2 - sigma_{k-1}^2) score for VE,
-    (2 - sqrt(1 - beta_k)) x + beta_k score for VP. For sub-VP, which has no published table, it follows from the kernel.
+    Song et al. 2021, appendix E (eq. 46). On a table it is the published predictor: x + (sigma_k^2 - sigma_{k-1}^2)
+    score for VE, (2 - sqrt(1 - beta_k)) x + beta_k score for VP. For sub-VP it follows from the kernel in the same way,
+    where the published code, which has no table for it, falls back on Euler-Maruyama.
 
     Args:
         flow: The probability-flow variant of the published code: half the score term, no noise.
@@ -65,8 +79,8 @@ class Ancestral(Step):
     (Song et al. 2021, appendix F, has VE and VP).
 
     Args:
-        variance: "posterior" is sigma_s^2 b^2 / sigma_t^2, the variance given x_0; "forward" is b^2, the choice of the published
-            VP predictor (beta_k), exact for data of unit variance.
+        variance: "posterior" is sigma_s^2 b^2 / sigma_t^2, the variance given x_0, exact for data that are one point;
+            "forward" is b^2, the choice of the published VP predictor (beta_k), exact for VP and data of unit variance.
     """
 
     variance: Literal["posterior", "forward"] = "posterior"
@@ -88,6 +102,7 @@ class FlowEuler(Step):
     """Euler's method on the probability flow dx/dt = f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
 
     order: ClassVar[int | None] = 1
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "rates"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -102,6 +117,7 @@ class FlowHeun(Step):
     """Heun's method (the explicit trapezoid) on the probability flow, in t."""
 
     order: ClassVar[int | None] = 2
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "rates"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._random import PRIOR_STEP, IndexedNoise, Noise, StepNoise
 from scorefield._typing import Condition
+from scorefield.process.general import GeneralSDE
 from scorefield.process.grids import Grid, Uniform
 from scorefield.process.process import Process
+from scorefield.sampling.adaptive import NOT_FINITE
 from scorefield.sampling.predictors import EulerMaruyama
-from scorefield.sampling.step import Step, worst
+from scorefield.sampling.step import Hold, Step, Taken, taken
 from scorefield.score.score import BoundScore, Score
 
 
@@ -42,16 +45,6 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Driven:
-    """The end of a run of `drive`: state, noise-free mean, per-example status codes and score calls, all with leading axis B."""
-
-    x: Tensor
-    mean: Tensor
-    status: Tensor
-    calls: Tensor
-
-
 def drive(
     score: BoundScore,
     process: Process,
@@ -60,7 +53,7 @@ def drive(
     x: Tensor,
     noise: Noise,
     callbacks: Sequence[Callback] = (),
-) -> Driven:
+) -> Taken:
     """Take one step after the other along decreasing times.
 
     Args:
@@ -71,22 +64,40 @@ def drive(
         x: State at times[0], (B, *event).
         noise: Where the steps' noise comes from; step k of the loop draws from step number k.
         callbacks: Called after each step; what they raise (KeyboardInterrupt among them) ends the loop.
+
+    Returns:
+        The end state, its noise-free mean, and status and score calls of each example over all steps. An example whose
+        state is not finite has a status, not an exception for all.
+
+    Raises:
+        ValueError: The step needs what the process, or the end of the grid, has not.
     """
+    _check_needs(step, process, times)
     batch, memory, mean = x.shape[0], None, x
-    status: Tensor | None = None
-    calls = torch.zeros(batch, dtype=torch.long)
+    status = calls = torch.zeros(batch, dtype=torch.long)
     for k in range(len(times) - 1):
-        before = score.calls
         t, s = times[k].expand(batch), times[k + 1].expand(batch)
-        moved = step(score, process, x, t, s, StepNoise(noise, k), memory)
+        moved = taken(step, score, process, x, t, s, StepNoise(noise, k), memory)
         x, mean, memory = moved.x, moved.mean, moved.memory
-        status = worst(status, None if moved.status is None else moved.status.cpu())
-        calls = calls + (score.calls - before if moved.calls is None else moved.calls.cpu())
+        status, calls = torch.maximum(status, moved.status), calls + moved.calls
         for callback in callbacks:
             callback(Progress(k + 1, len(times) - 1, float(times[k + 1]), x, mean))
-    finite = torch.isfinite(x).reshape(batch, -1).all(dim=1).cpu()
-    status = torch.zeros(batch, dtype=torch.long) if status is None else status
-    return Driven(x, mean, torch.where(finite | (status > 0), status, 3), calls)
+    finite = torch.isfinite(x).reshape(batch, math.prod(x.shape[1:])).all(dim=1).cpu()
+    return Taken(x, mean, memory, torch.where(finite | (status > 0), status, NOT_FINITE), calls)
+
+
+def _check_needs(step: Step, process: Process | GeneralSDE, times: Tensor) -> None:
+    """Refuse alpha and sigma of a general SDE, and rates where the noise jumps to zero."""
+    if isinstance(process, GeneralSDE):
+        missing, why = "scales", "needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only"
+        instead = "EulerMaruyama(), FlowEuler(), FlowHeun() or AdaptiveFlow()"
+    elif float(process.sigma(times[-1:])) == 0.0:
+        missing, why = "rates", "follows drift and diffusion, and below level 0 the noise ends in a jump"
+        instead = "EveryLevel(clean=False), or ReverseDiffusion() or Ancestral()"
+    else:
+        return
+    if names := [type(part).__name__ for part in step.parts() if part.needs == missing]:
+        raise ValueError(f"{', '.join(names)} {why}; use {instead}")
 
 
 class Start(ABC):
@@ -140,7 +151,7 @@ class DataStart(Start):
             ValueError: No data were given.
         """
         if data is None:
-            raise ValueError("DataStart needs data: call sample(..., data=x) with one example per sample")
+            raise ValueError("DataStart begins at given data; pass data=x, model units, one example per sample")
         return process.perturb(data.to(like), t, noise(like)) if self.noised else data.to(like)
 
 
@@ -162,18 +173,28 @@ class Sampler:
         step: The move; see `Chain` for predictor-corrector compositions.
         grid: The times.
         start: The state at the first time.
-        final: "denoise" replaces the end state by its posterior mean (one more score call; Song et al. 2021, appendix G); "mean"
-            takes the last step's noise-free mean (what the published code does, without a call); "none" keeps the noise.
+        final: "denoise" replaces the end state by its posterior mean, with one more score call (Song et al. 2021,
+            appendix G), unless the last step went to where there is no noise: its noise-free mean is that already.
+            "mean" takes the last step's noise-free mean, what the published code does. "none" keeps the noise.
         process: Replaces the score's process in the steps: the ladder of a discrete model, say; None to keep it.
-        begin: Time at which to begin, for chains started from data; the grid is cut there.
+        begin: Time at which to begin, for chains started from data or from a latent; the grid is cut there.
     """
 
-    step: Step = EulerMaruyama()  # noqa: RUF009 (frozen)
-    grid: Grid = Uniform(1000)  # noqa: RUF009 (frozen)
-    start: Start = PriorStart()  # noqa: RUF009 (frozen)
+    step: Step = EulerMaruyama()
+    grid: Grid = Uniform(1000)
+    start: Start = PriorStart()
     final: Literal["denoise", "mean", "none"] = "denoise"
     process: Process | None = None
     begin: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.begin <= 1.0:
+            raise ValueError(f"begin={self.begin} is no time to begin at; 1 is the most noise, 0 the end")
+        if not self.step.moves:
+            raise ValueError(
+                f"{type(self.step).__name__} stays at its noise level; compose it with a step that moves, or with"
+                f" Hold(): Chain(({type(self.step).__name__}(...), Hold()))"
+            )
 
     def times(self, process: Process) -> Tensor:
         """The grid of a score's process, cut at `begin`."""
@@ -214,23 +235,56 @@ class Sampler:
             callbacks: See `drive`.
             dtype: Of the state.
             device: Of the state.
+
+        Raises:
+            ValueError: The sampler does not fit the process, or the data, the latent or the condition the batch.
         """
         process = self.process or score.process
         noise = noise or IndexedNoise(seed, indices)
         like = torch.empty((len(indices), *event), dtype=dtype, device=device)
+        self._check(process, like, condition, data, latent)
         bound = score.bind(condition)
         with torch.no_grad():
             times = self.times(score.process)
-            first = times[:1].expand(len(indices))
-            x = latent.to(like) if latent is not None else None
-            if x is None:
-                x = self.start(process, first, like, StepNoise(noise, PRIOR_STEP), data)
+            if latent is not None:
+                x = latent.to(like)
+            else:
+                x = self.start(process, times[:1].expand(len(indices)), like, StepNoise(noise, PRIOR_STEP), data)
             end = drive(bound, process, self.step, times, x, noise, callbacks)
-            clean, calls = end.x, end.calls
-            if self.final == "mean":
-                clean = end.mean
-            elif self.final == "denoise":
-                last = float(times[-1]) if float(process.sigma(times[-1:])) > 0 else float(times[-2])
-                clean = bound.denoised(end.x, times.new_full((len(indices),), last))
-                calls = calls + 1
-        return Run(clean, end.x, end.status, calls)
+            if self.final == "none":
+                return Run(end.x, end.x, end.status, end.calls)
+            noisy = self._noisy_time(process, times)
+            if self.final == "mean" or noisy is None:
+                return Run(end.mean, end.x, end.status, end.calls)
+            clean = bound.denoised(end.x, noisy.expand(len(indices)))
+        return Run(clean, end.x, end.status, end.calls + 1)
+
+    def _noisy_time(self, process: Process, times: Tensor) -> Tensor | None:
+        """The time whose noise the end state still has; None where the last step has removed all noise."""
+        if float(process.sigma(times[-1:])) > 0.0:
+            return times[-1]
+        # Below level 0: a step that moves x has taken the noise off, Hold has carried that of level 0 along.
+        return times[-2] if any(isinstance(part, Hold) for part in self.step.parts()) else None
+
+    def _check(
+        self, process: Process, like: Tensor, condition: Condition | None, data: Tensor | None, latent: Tensor | None
+    ) -> None:
+        """Refuse what does not fit before any work is done."""
+        for name, given in (("data", data), ("latent", latent)):
+            if given is not None and given.shape != like.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(given.shape)}; one example per sample is {tuple(like.shape)}"
+                )
+        for name, given in (condition or {}).items():
+            if len(given) != len(like):
+                raise ValueError(f"condition {name!r} has {len(given)} entries for {len(like)} samples; give one each")
+        if self.begin < 1.0 and latent is None and isinstance(self.start, PriorStart):
+            raise ValueError(
+                f"begin={self.begin:g} is inside the chain, where the prior is not the law of the state; start from"
+                " data, start=DataStart() and data=x, or from a latent"
+            )
+        if self.final == "denoise" and isinstance(process, GeneralSDE):
+            raise ValueError(
+                'final="denoise" needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only; use'
+                ' final="mean"'
+            )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from scorefield._codec import record
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
 from scorefield.score.score import BoundScore
+
+STATUS = ("ok", "too many steps", "step size underflow", "not finite")
+"""What the status codes 0, 1, 2, 3 mean."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Moved:
         x: The new state, shape (B, *event).
         mean: The state before the step's own noise was added; equal to x where it added none.
         memory: What the step wants to be handed at the next call (multistep methods), None at first.
-        status: 0 where the step succeeded, else a code of `adaptive.STATUS`, shape (B,); None means all succeeded.
+        status: 0 where the step succeeded, else a code of `STATUS`, shape (B,); None means all succeeded.
         calls: Score evaluations each example took, shape (B,); None where every example took as many as the batch.
     """
 
@@ -37,13 +40,17 @@ class Moved:
 class Step(ABC):
     """One move of the state from time t to time s < t, or at time t for a corrector.
 
-    `order` is the order of accuracy in the step length of the mean and variance of the state on Gaussian data (the weak order
-    of a stochastic step); None for steps that do not move in time, whose `law` then says what they leave invariant.
+    `order` is the order of accuracy in the step length of the mean and variance of the state on Gaussian data (the weak
+    order of a stochastic step); None for steps that do not follow the process in time, whose `law` then says what they
+    leave invariant. `moves` says whether the step goes from t to s or stays at t. `needs` says what it asks of a
+    process: "rates" are drift and diffusion, which a `GeneralSDE` has too and which jump below the last level of a
+    ladder; "scales" are alpha and sigma, from which the kernel follows.
     """
 
     order: ClassVar[int | None]
     law: ClassVar[str | None] = None
     moves: ClassVar[bool] = True
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "scales"
 
     @abstractmethod
     def __call__(
@@ -65,14 +72,18 @@ class Step(ABC):
         """Score evaluations per step; None where it depends on the state."""
         return 1
 
+    def parts(self) -> tuple[Step, ...]:
+        """The steps that this one is composed of; itself, if of none."""
+        return (self,)
+
 
 @record
 class Chain(Step):
     """Steps in sequence between the same two times: correctors act at the present time, at most one step moves it.
 
     Args:
-        steps: For predictor-corrector sampling (Song et al. 2021, algorithm 1), a corrector and a predictor. The published code
-            runs the corrector first; the paper's pseudo-code the predictor.
+        steps: For predictor-corrector sampling (Song et al. 2021, algorithm 1), a corrector and a predictor. The
+            published code runs the corrector first; the paper's pseudo-code the predictor.
     """
 
     steps: tuple[Step, ...]
@@ -83,8 +94,8 @@ class Chain(Step):
     def __post_init__(self) -> None:
         if sum(step.moves for step in self.steps) != 1:
             raise ValueError(
-                "a Chain needs exactly one step that moves in time (use Hold() to drop to the next level without changing x);"
-                f" got {[type(s).__name__ for s in self.steps]}"
+                "a Chain needs exactly one step that moves in time (use Hold() to drop to the next level without"
+                f" changing x); got {[type(s).__name__ for s in self.steps]}"
             )
 
     def __call__(
@@ -92,25 +103,23 @@ class Chain(Step):
     ) -> Moved:
         """Apply the steps in order; see `Step`."""
         memories = list(memory or [None] * len(self.steps))
-        status, now, before = None, t, score.calls
-        mean, extra = x, None
+        status = calls = torch.zeros(x.shape[0], dtype=torch.long)
+        mean, now = x, t
         for i, step in enumerate(self.steps):
-            counted = score.calls
-            moved = step(score, process, x, now, s, noise, memories[i])
+            moved = taken(step, score, process, x, now, s, noise, memories[i])
             x, mean, memories[i] = moved.x, moved.mean, moved.memory
-            status = worst(status, moved.status)
-            if moved.calls is not None:  # this part did not call once for all: correct the batch count
-                difference = moved.calls - (score.calls - counted)
-                extra = difference if extra is None else extra + difference
-            if step.moves:
-                now = s
-        calls = None if extra is None else extra + (score.calls - before)
+            status, calls = torch.maximum(status, moved.status), calls + moved.calls
+            now = s if step.moves else now
         return Moved(x, mean, memories, status, calls)
 
     def calls_per_step(self) -> int | None:
-        """Sum over the parts."""
-        parts = [step.calls_per_step() for step in self.steps]
-        return None if None in parts else sum(p for p in parts if p is not None)
+        """Sum over the steps."""
+        calls = [step.calls_per_step() for step in self.steps]
+        return None if None in calls else sum(c for c in calls if c is not None)
+
+    def parts(self) -> tuple[Step, ...]:
+        """Those of its steps."""
+        return tuple(part for step in self.steps for part in step.parts())
 
 
 @record
@@ -139,17 +148,22 @@ class Repeat(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """Apply the step `times` times; see `Step`."""
-        moved = Moved(x, x, memory)
-        status = None
+        status = calls = torch.zeros(x.shape[0], dtype=torch.long)
+        mean = x
         for _ in range(self.times):
-            moved = self.step(score, process, moved.x, t, s, noise, moved.memory)
-            status = worst(status, moved.status)
-        return replace(moved, status=status)
+            moved = taken(self.step, score, process, x, t, s, noise, memory)
+            x, mean, memory = moved.x, moved.mean, moved.memory
+            status, calls = torch.maximum(status, moved.status), calls + moved.calls
+        return Moved(x, mean, memory, status, calls)
 
     def calls_per_step(self) -> int | None:
         """`times` times the step's."""
-        part = self.step.calls_per_step()
-        return None if part is None else part * self.times
+        calls = self.step.calls_per_step()
+        return None if calls is None else calls * self.times
+
+    def parts(self) -> tuple[Step, ...]:
+        """Those of the repeated step."""
+        return self.step.parts()
 
 
 @record
@@ -157,7 +171,8 @@ class Hold(Step):
     """Go to the next noise level without touching x: what annealed Langevin dynamics does between levels."""
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "leaves x as it is"
+    law: ClassVar[str | None] = "every law: x stays as it is"
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = "nothing"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -170,8 +185,26 @@ class Hold(Step):
         return 0
 
 
-def worst(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The larger status code of each example; None stands for success."""
-    if a is None or b is None:
-        return b if a is None else a
-    return torch.maximum(a, b)
+@dataclass(frozen=True)
+class Taken:
+    """`Moved` with the status and the calls of every example filled in, both on the CPU."""
+
+    x: Tensor
+    mean: Tensor
+    memory: Any
+    status: Tensor
+    calls: Tensor
+
+
+def taken(
+    step: Step, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any
+) -> Taken:
+    """Take a step and fill in what it left out: success, and as many calls for each example as the batch took."""
+    before = score.calls
+    moved = step(score, process, x, t, s, noise, memory)
+    status, calls = moved.status, moved.calls
+    if status is None:
+        status = torch.zeros(x.shape[0], dtype=torch.long)
+    if calls is None:
+        calls = torch.full((x.shape[0],), score.calls - before, dtype=torch.long)
+    return Taken(moved.x, moved.mean, moved.memory, status.cpu(), calls.cpu())
