@@ -52,7 +52,7 @@ PRINTED_LAYER = 1e-6
 # Networks. Relative, for the sample deviation of 65536 uniform weights (0.2 percent) and of a printed four-digit number.
 INITIAL_SCALE = 5e-3
 
-QUADRATURE = 1e-8
+PLANE_QUADRATURE = 1e-8
 """Absolute: sums over a grid of smooth, decaying functions (spectrally accurate) with steps below a third of their width."""
 
 # Processes. A difference of two noise variances, relative to the larger: rounding 1e-16 times a cancellation of 1e4.
@@ -74,3 +74,33 @@ LOSS_CLOSED_FORM = 1e-9
 
 QUADRATURE = 1e-9
 """Absolute, for integrals of order one of smooth functions against N(0, 1) with 100 Gauss-Hermite nodes."""
+
+# Processes. Numbers printed to seven or eight digits by the float32 reference, relative; float32 rounding is 6e-8, and
+# 1 - exp(-B) at t = 1e-5 lost four of its digits there before it was squared.
+SEVEN_DIGITS = 1e-5
+
+# Processes. Numbers printed to six digits, or differences of neighbouring levels in float32 (6e-8 over gaps of 4e-3),
+# relative.
+SIX_DIGITS = 5e-5
+
+# Processes. The rounding of a float32 near one, absolute.
+ROUNDED_ONE = 6e-8
+
+# Processes. Coefficients of the release computed in float32, differences of neighbouring levels included, relative.
+GOLDEN_PROCESS = 2e-4
+
+# Networks. Relative to the largest entry; some hundred layers deep, rounding grows by a factor of a thousand at most.
+FLOAT64_NETWORK = 1e-12
+FLOAT32_NETWORK = 2e-5
+
+# Networks. bfloat16 keeps 8 bits, 4e-3 relative; a small random network sums a few dozen of such errors.
+AUTOCAST_BFLOAT16 = 6e-2
+
+GOLDEN_LOSS = 1e-4
+"""Relative, float32: GOLDEN_SCORE allows as much to the score, and the noise in the residual shares it."""
+
+MOMENT_EQUATIONS = 1e-6
+"""Relative: laws of a general SDE from Runge-Kutta steps that change them by 1e-9, divided by sigma^2."""
+
+# Networks. Relative, for a largest entry that the reference prints with one digit.
+INITIAL_EXTREME = 0.05

@@ -128,8 +128,12 @@ class GeneralSDE:
             )
         return g.to(x.dtype)
 
+    def noise_like(self, x: Tensor, t: Tensor) -> Tensor:
+        """A tensor shaped like the noise z that drives x: x itself, or (B, M) if noise is "matrix"."""
+        return x if self.noise != "matrix" else x.new_empty(x.shape[0], self._diffusion(x, t).shape[-1])
+
     def apply_diffusion(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """G(x, t) z, shape of x; z has the shape of x, or (B, M) if noise is "matrix"."""
+        """G(x, t) z, shape of x, for z of the shape of `noise_like`."""
         g = self._diffusion(x, t)
         if self.noise == "matrix":
             return (g @ z[..., None])[..., 0].reshape(x.shape)
@@ -211,10 +215,7 @@ class GeneralSDE:
         path = [x0]
         for k, dt in enumerate(times.diff().tolist()):
             x, t = path[-1], times[k].to(x0).expand(x0.shape[0])
-            like = x
-            if self.noise == "matrix":
-                like = x.new_empty(x.shape[0], self._diffusion(x, t).shape[-1])
-            z = noise.normal(like, k, 0)
+            z = noise.normal(self.noise_like(x, t), k, 0)
             path.append(x + dt * self.drift(x, t) + math.sqrt(dt) * self.apply_diffusion(x, t, z))
         return torch.stack(path)
 

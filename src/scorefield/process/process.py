@@ -73,6 +73,14 @@ class Process(ABC):
         """Forward diffusion g(t) >= 0, shape (B,)."""
         return self.diffusion_squared(t).clamp_min(0.0).sqrt()
 
+    def noise_like(self, x: Tensor, t: Tensor) -> Tensor:
+        """A tensor shaped like the noise z that drives x, here like x itself; only its shape matters."""
+        return x
+
+    def apply_diffusion(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """g(t) z, shape of x."""
+        return over_event(self.diffusion(t), x) * z
+
     def flow_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """Probability-flow drift f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
         return self.drift(x, t) - over_event(0.5 * self.diffusion_squared(t), x) * score

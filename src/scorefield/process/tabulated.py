@@ -226,10 +226,13 @@ class Tabulated(Process):
         if self.between == "linear" and self.levels > 1:
             lower = level.clamp(0, self.levels - 2)  # t = 1 belongs to the last interval, so that its rate is not zero
             start, end = table[lower], table[lower + 1]
-            fraction = self.position(t.detach()) - lower
-            # The value sits on the snapped position, the derivative is that with respect to t.
-            moving = fraction + (t.to(torch.float64) - t.detach().to(torch.float64)) * (self.levels - 1)
-            value = start * ((end / start).log() * moving).exp()
+            position = t.to(torch.float64) * (self.levels - 1)
+            # Only the rounding of t is mended here, so that the process is continuous and its clocks invert; the
+            # derivative stays that with respect to t.
+            off = position.detach().round() - position.detach()
+            rounding = 2.0 * torch.finfo(t.dtype).eps * (self.levels - 1)
+            position = position + torch.where(off.abs() <= min(rounding, SNAP), off, torch.zeros_like(off))
+            value = start * ((end / start).log() * (position - lower).clamp(max=1.0)).exp()
         else:
             value = table[level.clamp_min(0)]
         return torch.where(level < 0, torch.full_like(value, below), value).to(t.dtype)
