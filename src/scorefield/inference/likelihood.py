@@ -82,7 +82,8 @@ def flow_log_prob(
     """
     if dequantise not in (None, "uniform", "none"):
         raise ValueError(f"dequantise={dequantise!r} is no way to dequantise.{near(dequantise, ('uniform', 'none'))}")
-    data.check(x, name="x")
+    # A density exists outside the data's range too, where an unclipped sample may lie; whoever says "none" knows.
+    data.check(x, name="x", values=dequantise != "none")
     settings = settings or FlowSettings()
     uniform = dequantise == "uniform" or (dequantise is None and data.levels is not None)
     # float64 through the units, so that nats of the same example do not depend on the units it is given in.

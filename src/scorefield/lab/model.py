@@ -22,6 +22,7 @@ from scorefield.lab.checkpoints import latest
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.weights import choose, fill, load_tensors
+from scorefield.metrics import module_hash
 from scorefield.process.process import Process
 from scorefield.sampling.named import named
 from scorefield.sampling.sampler import Callback, Sampler
@@ -96,6 +97,11 @@ class Model:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+    @property
+    def hash(self) -> str:
+        """Hash of the weights in use, for receipts."""
+        return module_hash(self.network)
 
     def as_score(self) -> Score:
         """The Score itself, for samplers and likelihoods called by hand."""
@@ -211,7 +217,7 @@ class Model:
         log_prob = None
         if return_log_prob:
             log_prob = self.log_prob(
-                joined.x, seed=seed, start=start, batch_size=size, condition=condition, dequantise="none", check=False
+                joined.x, seed=seed, start=start, batch_size=size, condition=condition, dequantise="none"
             )
         return replace(joined, seconds=time.perf_counter() - began, log_prob=log_prob)
 
@@ -227,7 +233,6 @@ class Model:
         seed: int = 0,
         start: int = 0,
         batch_size: int | None = None,
-        check: bool = True,
     ) -> LogProb:
         """Log density of data by the probability flow; see `inference.likelihood.flow_log_prob`.
 
@@ -239,7 +244,6 @@ class Model:
             seed: Of probes and dequantisation.
             start: Index of the first example in that noise.
             batch_size: Examples at a time; default at most 128.
-            check: Refuse values outside the data's range.
         """
         known, parts = self.condition(condition, len(x)), []
         size = batch_size or max(1, min(len(x), 128))
@@ -256,7 +260,6 @@ class Model:
                     condition=local,
                     dequantise=dequantise,  # type: ignore[arg-type]
                     settings=settings,
-                    check=check,
                 )
             )
         return join(parts)

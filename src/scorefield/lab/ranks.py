@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+
+T = TypeVar("T")
+
+
+def start() -> tuple[int, int]:
+    """(rank, world) under torchrun, joining the other processes on the CPU; (0, 1) otherwise."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return dist.get_rank(), world
+
+
+def gather(value: T, join: Callable[[Sequence[T]], T]) -> T | None:
+    """The values of all processes joined, on the first; None on the others."""
+    if not active():
+        return value
+    rank, world = dist.get_rank(), dist.get_world_size()
+    parts: list[T | None] = [None] * world
+    dist.gather_object(value, parts if rank == 0 else None)
+    return join([p for p in parts if p is not None]) if rank == 0 else None
 
 
 def active() -> bool:

@@ -260,7 +260,8 @@ class _Trainer:
         try:
             with _stop_signals() as stopped, Loader(self.data.train, batches, self.step, self.settings.steps) as loader:
                 self.wrapped.train()
-                for x, condition in loader:
+                finished = self.step >= self.settings.steps or self._out_of_time()
+                for x, condition in () if finished else loader:
                     loss = self._train_step(x, condition)
                     self.seconds = self._resumed_seconds + time.perf_counter() - self._began
                     if main:
@@ -282,11 +283,13 @@ class _Trainer:
 
     interrupted = False
 
+    def _out_of_time(self) -> bool:
+        limit = self.settings.max_minutes
+        return limit is not None and self.seconds >= 60.0 * limit
+
     def _agreed_to_stop(self, stopped: threading.Event) -> bool:
         """Whether to stop after this step; every process must leave the loop at the same one."""
-        limit = self.settings.max_minutes
-        out_of_time = limit is not None and self.seconds >= 60.0 * limit
-        flags = ranks.all_sum(torch.tensor([float(stopped.is_set()), float(out_of_time)], dtype=torch.float64))
+        flags = ranks.all_sum(torch.tensor([float(stopped.is_set()), float(self._out_of_time())], dtype=torch.float64))
         self.interrupted = bool(flags[0] > 0) and self.step < self.settings.steps
         return bool(flags.sum() > 0)
 
@@ -427,7 +430,7 @@ class _Trainer:
                 network.train()
 
     def _sample_grid(self) -> None:
-        from scorefield.lab.report import image_grid, save_png
+        from scorefield.lab.figures import image_grid, save_png
         from scorefield.sampling.named import with_steps
 
         sampler, steps = self.experiment.sampler, self.settings.sample_steps

@@ -1,0 +1,175 @@
+"""The commands as data: what can be typed, with its help. Nothing here imports torch, so that --help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+SamplerName = Literal["pc", "em", "reverse-diffusion", "ancestral", "ald", "ode", "flow-euler", "flow-heun"]
+"""The names of `sampling.named.NAMED`; a test compares the two."""
+
+Set = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE")]
+UseAppend = tyro.conf.UseAppendAction
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train, sample, score and report on the bundled 8x8 digits: about three minutes on two cores."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; the report is OUT/report.html."""
+    minutes: float = 2.0
+    """Training time."""
+    seed: int = 0
+    """Of training and sampling."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe, on its own data or on yours.
+
+    Fields of the experiment change with --set, for example --set training.batch_size=64 --set network.channels=64; `scorefield describe
+    RECIPE` lists them all.
+    """
+
+    recipe: tyro.conf.Positional[str]
+    """A recipe's name, or the path of an experiment.json."""
+    data: str | None = None
+    """A folder of images, .npy/.npz/.pt arrays, IDX files, image parquet, or module:attribute. Default: the recipe's own."""
+    out: Path | None = None
+    """Run folder. Default: runs/RECIPE."""
+    resume: Literal["no", "auto"] = "no"
+    """auto goes on from the newest checkpoint in OUT, exactly where it was."""
+    minutes: float | None = None
+    """Stop, with a checkpoint, after so many minutes of training."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the network (torch.compile); worth it on accelerators."""
+    skip_bad: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out images that cannot be read, and name them, in place of stopping."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Open the data, resolve and print the experiment, write nothing."""
+    settings: Annotated[UseAppend[tuple[str, ...]], tyro.conf.arg(name="set", metavar="FIELD=VALUE")] = ()
+    """Change a field of the experiment; repeatable."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a model into a folder: samples.npz (data units), a grid, and a record of how they were made."""
+
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or the name of a bundled model (digits)."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
+    """How many."""
+    sampler: SamplerName | None = None
+    """Default: the one the model was made with."""
+    steps: int | None = None
+    """Steps of the sampler."""
+    seed: int = 0
+    """Of all noise; sample i depends on the seed and i alone."""
+    start: int = 0
+    """Index of the first sample."""
+    condition: Annotated[UseAppend[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    """A known condition, for example class=3; repeatable."""
+    weights: str | None = None
+    """raw, ema, ema:0.999, ... Default: the first average."""
+    batch_size: int | None = None
+    """Samples at a time. Default: at most 128."""
+    out: Path | None = None
+    """Folder. Default: samples/MODEL."""
+    images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write every sample as a PNG of its own."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Compare samples with real data: metrics with receipts, as JSON and as a page."""
+
+    target: tyro.conf.Positional[str]
+    """A model, or a folder or file of samples."""
+    reference: str | None = None
+    """Real data. Default: the held-out part of the model's own."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
+    """Samples to draw from a model, or to use of a set of samples."""
+    sampler: SamplerName | None = None
+    """As for `sample`."""
+    steps: int | None = None
+    """Steps of the sampler."""
+    seed: int = 0
+    """Of the samples."""
+    weights: str | None = None
+    """As for `sample`."""
+    features: Literal["auto", "classifier", "raw"] = "auto"
+    """Space of the Frechet distance: a classifier trained on the labelled real data, or the values themselves."""
+    out: Path | None = None
+    """Folder. Default: evaluation/TARGET."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log density of data under a model by the probability flow, in nats and, for grey levels, bits/dim."""
+
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or a bundled model."""
+    data: str | None = None
+    """Data. Default: the held-out part of the model's own."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128
+    """How many examples."""
+    rtol: float = 1e-4
+    """Relative tolerance of the solver; the absolute one is the same."""
+    divergence: Literal["auto", "exact", "hutchinson"] = "auto"
+    """Exact, or estimated with random probes."""
+    probes: int = 1
+    """Probes per example."""
+    seed: int = 0
+    """Of probes and dequantisation."""
+    weights: str | None = None
+    """As for `sample`."""
+    batch_size: int | None = None
+    """Examples at a time."""
+    out: Path | None = None
+    """Also write likelihood.npz into this folder."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Print a recipe or model in full: every field, parameters, and the source of its numbers."""
+
+    target: tyro.conf.Positional[str]
+    """A recipe's name, or a run or model folder."""
+    settings: Annotated[UseAppend[tuple[str, ...]], tyro.conf.arg(name="set", metavar="FIELD=VALUE")] = ()
+    """Change a field first; repeatable."""
+
+
+@dataclass(frozen=True)
+class DataCommand:
+    """Look at data before training: count, shape, range, grey levels, NaNs, duplicates, and the command to train on them."""
+
+    action: tyro.conf.Positional[Literal["inspect"]]
+    """What to do."""
+    path: tyro.conf.Positional[str]
+    """As for train --data."""
+    settings: Annotated[UseAppend[tuple[str, ...]], tyro.conf.arg(name="set", metavar="FIELD=VALUE")] = ()
+    """Change a field of the data source, for example --set size=64; repeatable."""
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """List the recipes."""
+
+    names_only: Annotated[bool, tyro.conf.FlagCreatePairsOff] = field(default=False)
+    """Without their descriptions."""
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
+    | Annotated[Describe, tyro.conf.subcommand("describe")]
+    | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[Recipes, tyro.conf.subcommand("recipes")]
+)

@@ -1,0 +1,54 @@
+"""scorefield describe, data inspect, recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scorefield._codec import CodecError, near, with_field
+from scorefield.app.commands import DataCommand, Describe, Recipes
+from scorefield.app.training import experiment_of
+from scorefield.lab.data import DataSource, inspect
+from scorefield.lab.describe import describe_experiment
+from scorefield.lab.model import bundled, find
+from scorefield.lab.recipes import RECIPES
+from scorefield.lab.run_folder import read_experiment
+from scorefield.lab.weights import load_tensors
+
+
+def describe(command: Describe) -> None:
+    """Carry out the command."""
+    path = Path(command.target)
+    is_model = (path / "experiment.json").is_file() or (command.target not in RECIPES and command.target in bundled())
+    if not is_model:
+        if command.target not in RECIPES and not path.is_file():
+            raise ValueError(
+                f"there is no recipe or model {command.target!r}.{near(command.target, [*RECIPES, *bundled()])}"
+            )
+        print("\n".join(describe_experiment(experiment_of(command.target, command.settings))))
+        return
+    folder = find(command.target)
+    experiment = read_experiment(folder)
+    print("\n".join(describe_experiment(experiment)))
+    if (folder / "model.safetensors").is_file():
+        sets, metadata = load_tensors(folder / "model.safetensors")
+        names = [name for name in sets if name != "fixed"]
+        print(f"weights: {', '.join(names)}, of step {metadata.get('step', 'unknown')}")
+
+
+def inspect_data(command: DataCommand) -> None:
+    """Carry out the command."""
+    source = DataSource(command.path)
+    for setting in command.settings:
+        field, equals, value = setting.removeprefix("data.").partition("=")
+        if not equals:
+            raise CodecError(f"--set {setting!r} is not FIELD=VALUE, for example --set size=64")
+        source = with_field(source, field, value)
+    print("\n".join(inspect(source).lines()))
+
+
+def list_recipes(command: Recipes) -> None:
+    """Carry out the command."""
+    width = max(map(len, RECIPES))
+    for name, function in RECIPES.items():
+        summary = (function.__doc__ or "").strip().splitlines()[0]
+        print(name if command.names_only else f"{name:<{width}}  {summary}")

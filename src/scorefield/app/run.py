@@ -1,0 +1,97 @@
+"""From arguments to an exit status: 0 done, 2 a mistake of the user's, 130 stopped by Ctrl-C, 1 a mistake of ours."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+from scorefield.app import commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Errors are one message on stderr and exit status 2; --debug, anywhere, shows the traceback as well.
+
+    Args:
+        arguments: In place of sys.argv[1:].
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    if words == ["--version"]:
+        from scorefield import __version__
+
+        print(f"scorefield {__version__}")
+        return 0
+    command: Any = tyro.cli(
+        commands.Command,  # type: ignore[arg-type]
+        prog="scorefield",
+        description="Score-based generative models: train, sample, score, report. --debug shows tracebacks.",
+        args=words or ["--help"],
+    )
+    try:
+        _action(command)(command)
+    except KeyboardInterrupt as stop:
+        # What was saved, and how to go on, is in the message of those who could save.
+        print(f"\n{stop or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        known = (
+            ValueError,
+            TypeError,
+            FileNotFoundError,
+            PermissionError,
+            FileExistsError,
+            NotADirectoryError,
+            ImportError,
+            RuntimeError,
+        )
+        mine = isinstance(error, known) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror and error.filename is None:
+            text = error.strerror
+        print(f"error: {text}", file=sys.stderr)
+        if not mine:
+            print(f"({type(error).__name__}: this may be a defect of scorefield; --debug shows where)", file=sys.stderr)
+        return 2 if mine else 1
+    return 0
+
+
+def _action(command: Any) -> Callable[[Any], None]:
+    """The function that carries out a command; torch is imported here and not before."""
+    if isinstance(command, commands.Demo):
+        from scorefield.app.demo import demo
+
+        return demo
+    if isinstance(command, commands.Train):
+        from scorefield.app.training import train
+
+        return train
+    if isinstance(command, commands.Sample):
+        from scorefield.app.sampling import sample
+
+        return sample
+    if isinstance(command, commands.Evaluate):
+        from scorefield.app.evaluation import evaluate
+
+        return evaluate
+    if isinstance(command, commands.Likelihood):
+        from scorefield.app.evaluation import likelihood
+
+        return likelihood
+    from scorefield.app import describing
+
+    if isinstance(command, commands.Describe):
+        return describing.describe
+    if isinstance(command, commands.DataCommand):
+        return describing.inspect_data
+    return describing.list_recipes

@@ -1,0 +1,86 @@
+"""scorefield sample."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from scorefield.app.commands import Sample
+from scorefield.app.progress import sampling_display
+from scorefield.lab import ranks
+from scorefield.lab.model import Model, Samples, join, load
+from scorefield.lab.sample_folder import write_samples
+
+
+def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
+    """NAME=VALUE pairs as conditions: a class by number or name, a vector as comma-separated numbers.
+
+    Raises:
+        ValueError: Not NAME=VALUE, or a class that does not exist.
+    """
+    out: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--condition {text!r} is not NAME=VALUE, for example class=3")
+        spec = next((c for c in model.data.conditions if c.name == name), None)
+        if spec is not None and spec.class_names and value in spec.class_names:
+            out[name] = spec.class_names.index(value)
+            continue
+        try:
+            numbers = [float(v) for v in value.split(",")]
+        except ValueError:
+            names = f"; its classes are {', '.join(spec.class_names)}" if spec is not None and spec.class_names else ""
+            raise ValueError(f"--condition {text!r}: {value!r} is neither a number nor a class{names}") from None
+        is_class = spec is None or spec.kind == "class"
+        out[name] = int(numbers[0]) if is_class else numbers
+    return out
+
+
+def sample(command: Sample) -> None:
+    """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
+    rank, world = ranks.start()
+    model = load(command.model, weights=command.weights)
+    out = command.out or Path("samples") / model.name
+    sampler = model.sampler(command.sampler, command.steps)
+    condition = conditions_of(command.condition, model)
+    mine = ranks.share(command.n, rank, world)
+    done: list[Samples] = []
+    with sampling_display(len(mine)) as display:
+
+        def finished(first: int, part: Samples) -> None:
+            done.append(part)
+            display.finished(first, part)
+
+        try:
+            model.sample(
+                len(mine),
+                sampler=sampler,
+                seed=command.seed,
+                start=command.start + mine.start,
+                batch_size=command.batch_size,
+                condition=condition,
+                callbacks=(display.within,),
+                on_batch=finished,
+            )
+        except KeyboardInterrupt:
+            if not done or world > 1:
+                raise KeyboardInterrupt("stopped before a batch was finished; nothing was written") from None
+            kept = join(done)
+            write_samples(out, model, kept, condition, images=command.images)
+            raise KeyboardInterrupt(
+                f"stopped: {len(kept.x)} of {command.n} samples are in {out}; draw the rest into another folder with --start"
+                f" {command.start + len(kept.x)} -n {command.n - len(kept.x)}"
+            ) from None
+    samples = ranks.gather(join(done), join)
+    if samples is None:
+        return
+    picture = write_samples(out, model, samples, condition, images=command.images)
+    failed = int((samples.status != 0).sum())
+    print(
+        f"{len(samples.x)} samples of {model.name} ({model.weights}, {type(sampler.step).__name__}, {samples.nfe.double().mean():.0f} network"
+        f" calls each, {samples.seconds:.1f} s) in {out}\n  {picture}"
+    )
+    if failed:
+        print(f"warning: {failed} samples did not succeed; see `status` in {out / 'samples.npz'}", file=sys.stderr)

@@ -1,0 +1,67 @@
+"""scorefield train."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from scorefield._codec import loads, with_field
+from scorefield.app.commands import Train
+from scorefield.app.progress import training_display
+from scorefield.lab.data import DataError, open_data
+from scorefield.lab.describe import describe_experiment
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.recipes import recipe
+from scorefield.lab.trainer import train as run_training
+
+
+def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
+    """A recipe, or an experiment.json, with fields changed.
+
+    Raises:
+        ValueError: No such recipe, or a setting that is not FIELD=VALUE; near matches are shown.
+    """
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        experiment = loads(path.read_text(encoding="utf-8"), Experiment)
+    else:
+        experiment = recipe(name)
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting!r} is not FIELD=VALUE, for example --set training.batch_size=64")
+        experiment = with_field(experiment, field, value)
+    return experiment
+
+
+def train(command: Train) -> None:
+    """Carry out the command."""
+    experiment = experiment_of(command.recipe, command.settings)
+    changes: dict[str, object] = {}
+    if command.data is not None:
+        changes["path"] = command.data
+    if command.skip_bad:
+        changes["skip_bad"] = True
+    if changes:
+        experiment = replace(experiment, data=replace(experiment.data, **changes))
+    if command.minutes is not None or command.compile:
+        training = replace(
+            experiment.training, max_minutes=command.minutes, compile=command.compile or experiment.training.compile
+        )
+        experiment = replace(experiment, training=training)
+    if experiment.data.path is None:
+        raise DataError(f"the recipe {experiment.name} needs data: scorefield train {command.recipe} --data PATH")
+    out = command.out or Path("runs") / experiment.name
+    data = open_data(experiment.data)
+    for name in data.skipped:
+        print(f"skipped {name}", file=sys.stderr)
+    if command.dry_run:
+        print("\n".join(describe_experiment(replace(experiment, spec=data.spec))))
+        held = len(data.held_out) if data.held_out is not None else 0
+        print(f"data: {len(data.train):,} examples to train on, {held:,} held out")
+        print(f"would train into {out}; nothing was written")
+        return
+    with training_display(experiment.training.steps) as display:
+        run_training(experiment, out, resume=command.resume, observer=display, data=data)
+    print(f"trained: {out}\n  scorefield sample {out}\n  scorefield evaluate {out}")

@@ -1,0 +1,59 @@
+"""An experiment in words: every field of its records as a tree, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from scorefield.data_spec import DataSpec
+from scorefield.lab.experiment import Experiment
+
+
+def describe_experiment(experiment: Experiment) -> list[str]:
+    """Lines: the resolved object tree, then parameters and memory of the network.
+
+    The network is built without memory (on the meta device), for the experiment's own data spec; where the data
+    decide the shape and have not been opened, that is said.
+    """
+    lines = list(_tree(experiment, experiment.name, 0))
+    spec = experiment.spec
+    if spec is None:
+        lines.append("network: its size follows from the data; give --data to `train --dry-run`")
+        return lines
+    network = meta_network(experiment, spec)
+    count = sum(p.numel() for p in network.parameters())
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    averages = len(experiment.averaging.decays)
+    # Weights, gradient and Adam's two moments, and one copy per average, float32.
+    state = 4 * trained * (4 + averages) / 2**20
+    lines.append(f"network: {count:,} parameters ({trained:,} trained) for examples of shape {spec.shape}")
+    lines.append(
+        f"state in training: {state:,.1f} MiB (weights, gradients, Adam, {averages} average{'s' * (averages != 1)}), before activations"
+    )
+    return lines
+
+
+def meta_network(experiment: Experiment, spec: DataSpec) -> nn.Module:
+    """The network without memory, for counting."""
+    with torch.device("meta"):
+        return experiment.network.build(spec)
+
+
+def _tree(value: Any, name: str, depth: int) -> list[str]:
+    indent = "  " * depth
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        lines = [f"{indent}{name}: {type(value).__name__}"]
+        for field in dataclasses.fields(value):
+            lines += _tree(getattr(value, field.name), field.name, depth + 1)
+        return lines
+    if isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        lines = [f"{indent}{name}:"]
+        for i, item in enumerate(value):
+            lines += _tree(item, str(i), depth + 1)
+        return lines
+    if callable(value) and hasattr(value, "__qualname__"):
+        value = f"{value.__module__}:{value.__qualname__}"
+    return [f"{indent}{name} = {value}"]
