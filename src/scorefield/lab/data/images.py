@@ -17,6 +17,9 @@ DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeErr
 NATIVE = {"L": 1, "RGB": 3}
 """Colour modes that need no conversion, and their channel counts."""
 
+_ORIENTATION = 0x0112
+"""The EXIF tag."""
+
 _ADVICE = {
     "RGBA": "has transparency: data.channels=4 keeps it as a channel, data.channels=3 composites over white",
     "LA": "has transparency: data.channels=1 composites over white, data.channels=4 keeps it",
@@ -49,10 +52,13 @@ def read_header(image: Image.Image) -> Header:
     if getattr(image, "is_animated", False):
         frames = getattr(image, "n_frames", "several")
         raise DataError(f"holds {frames} frames; save each frame as its own file, or the stack as .npy")
+    mode = _true_mode(image)
     width, height = image.size
-    if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # EXIF orientations that lie on their side
+    # PIL decodes a whole PNG to look for orientation behind its pixels, where nobody puts it.
+    hidden = image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys()
+    if not hidden and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):  # those that lie on their side
         width, height = height, width
-    return Header(_true_mode(image), (height, width))
+    return Header(mode, (height, width))
 
 
 def _true_mode(image: Image.Image) -> str:
@@ -205,7 +211,7 @@ def pixels(image: Image.Image, channels: int, source: DataSource) -> np.ndarray:
     if source.channels is None and NATIVE.get(mode := _true_mode(image)) != channels:
         found = f"has the colour mode {mode}"
         raise UnlikeError(f"{found} where the others have {channels} channel(s); set data.channels to convert")
-    if image.getexif().get(0x0112, 1) != 1:
+    if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     values = np.asarray(frame(convert(image, channels), source))
     return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))

@@ -41,7 +41,7 @@ class Inspection:
         deviation: Per channel.
         low: Smallest value seen, per channel.
         high: Largest value seen, per channel.
-        grey_levels: Number of distinct values if they are equally spaced, with their distance; None for continuous data.
+        grey_levels: Number of values and their distance if values are equally spaced, None for continuous data.
         bad: Names of the examples with NaN or infinity.
         corrupt: (name, reason) of the images that cannot be decoded.
         duplicates: Pairs of names of an example and an earlier one that is exactly equal; the first few.

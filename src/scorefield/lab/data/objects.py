@@ -108,7 +108,7 @@ class _Items:
                     f"{self._name}: items are mappings of {sorted(item)}; say which entry to use with {field}"
                 )
             return item[key]
-        if isinstance(item, (tuple, list)):
+        if isinstance(item, tuple):
             return item[place] if place < len(item) else None
         return item if place == 0 else None
 

@@ -194,9 +194,8 @@ def _kind_of_file(path: Path) -> str:
     if suffix in folder.SUFFIXES:
         raise DataError(f"{path} is one image; give the folder that holds the images")
     known = {*arrays.SUFFIXES, ".parquet", ".idx3-ubyte"}
-    raise DataError(
-        f"{path}: files ending in {suffix or 'nothing'!r} are not known.{near(suffix, known)} (Or set data.kind.)"
-    )
+    ending = f"files ending in {suffix}" if suffix else "files without an ending"
+    raise DataError(f"{path}: {ending} are not known.{near(suffix, known)} Or set data.kind")
 
 
 def _kind_of_folder(path: Path) -> str:

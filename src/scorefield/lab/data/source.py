@@ -89,7 +89,5 @@ class DataSource:
             sides = value if isinstance(value, tuple) else (value,)
             if any(isinstance(side, int) and side < 1 for side in sides):
                 raise ValueError(f"{name}={value}: sizes must be positive")
-        if (self.low is None) != (self.high is None):
-            raise ValueError(f"give both low and high or neither; got low={self.low}, high={self.high}")
         if self.memory_gib < 0:
             raise ValueError(f"memory_gib={self.memory_gib} must not be negative; 0 keeps nothing in memory")

@@ -123,6 +123,8 @@ def needs_survey(rows: Rows, content: Content, source: DataSource) -> bool:
 
 def _range(rows: Rows, content: Content, source: DataSource, seen: Survey | None) -> tuple:
     """(low, high, levels); low None for unbounded values."""
+    if (source.low is None) != (source.high is None):  # not checked by the record, whose fields are set one at a time
+        raise DataError(f"give both data.low and data.high or neither; got {source.low} and {source.high}")
     given = source.low is not None
     if isinstance(rows, ImageRows):
         if given or source.levels is not None:

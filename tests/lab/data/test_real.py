@@ -1,0 +1,37 @@
+"""Real data, where the machine has them: CIFAR-10 as Hugging Face parquet, Fashion-MNIST as IDX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.lab.data import Batches, DataSource, Loader, open_data
+
+
+def test_cifar10(test_data):
+    pytest.importorskip("pyarrow")
+    folder = test_data / "cifar10-jpeg"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    data = open_data(DataSource(str(folder), conditional=True, flip=True))
+    assert (len(data.train), len(data.held_out)) == (50_000, 10_000) and data.spec.shape == (3, 32, 32)
+    assert data.spec.conditions[0].class_names[:2] == ("airplane", "automobile")
+    assert np.bincount(data.train.labels).tolist() == [5000] * 10
+    with Loader(data.train, Batches(50_000, 512), stop=3) as loader:
+        x = torch.cat([x for x, _ in loader])
+    assert x.shape == (1536, 3, 32, 32) and x.dtype == torch.uint8
+    # Published means of CIFAR-10 (0.4914, 0.4822, 0.4465) within the error of a sample of this size.
+    np.testing.assert_allclose(x.float().mean(dim=(0, 2, 3)) / 255, [0.4914, 0.4822, 0.4465], atol=0.03)
+
+
+def test_fashion_mnist():
+    folder = Path("/usr/share/datasets/fashion-mnist")
+    if not folder.is_dir():
+        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    data = open_data(DataSource(str(folder), conditional=True))
+    assert (len(data.train), len(data.held_out)) == (60_000, 10_000) and data.spec.shape == (1, 28, 28)
+    assert np.bincount(data.train.labels).tolist() == [6000] * 10
+    assert abs(float(data.train.batch(range(0, 60_000, 60))[0].float().mean()) / 255 - 0.2860) < 0.02
