@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from scorefield._math import over_event
 from scorefield.nets.layers import (
     Attention,
     ChannelMix,
@@ -101,7 +100,8 @@ class ResidualBlock(nn.Module):
         h = self.conv_0(h)
         if self.dense is not None:
             assert embedding is not None
-            h += over_event(self.dense(embedding), h)  # in place: a convolution does not keep its output
+            shift = self.dense(embedding)
+            h += shift.reshape(shift.shape + (1,) * (h.ndim - 2))  # in place: a convolution does not keep its output
         h = self.act(self.norm_1(h))
         if self.training and self.drop:
             h = dropout(h, self.drop)

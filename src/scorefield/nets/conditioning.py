@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._codec import near
-from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.data_spec import ConditionSpec
 from scorefield.nets.layers import Dense
@@ -85,10 +84,9 @@ class ImageInput:
                 f" got {tuple(image.shape)}"
             )
         image = image.to(x.dtype)
-        known = ~image.reshape(x.shape[0], -1).isnan().any(dim=1)
-        mask = over_event(known, x)
-        indicator = mask.to(x.dtype).expand(-1, 1, *x.shape[2:])
-        return torch.cat([torch.where(mask, image, 0), indicator], dim=1)
+        known = ~image.isnan().flatten(1).any(dim=1).reshape((-1,) + (1,) * (x.ndim - 1))
+        indicator = known.to(x.dtype).expand(-1, 1, *x.shape[2:])
+        return torch.cat([torch.where(known, image, 0), indicator], dim=1)
 
 
 class Conditioning(nn.Module):

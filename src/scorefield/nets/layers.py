@@ -222,7 +222,7 @@ class FourierFeatures(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """(B,) -> (B, 2 size)."""
         # Phases reach 1e3 radians: this order of products is the releases', and float32 rounding of another one shows.
-        p = u.to(self.W.dtype)[:, None] * self.W * 2 * math.pi
+        p = u[:, None] * self.W * 2 * math.pi
         return torch.cat([p.sin(), p.cos()], dim=1)
 
 
@@ -267,6 +267,6 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, c: Tensor) -> Tensor:
         """(B,) -> (B, outputs); no activation after the second layer."""
-        c = c.to(self.first.weight.dtype)
+        c = c.to(self.first.weight)  # from float64 on the CPU, where coefficients of time are computed
         features = sinusoid(c, self.size) if self.fourier is None else self.fourier(c)
         return self.second(self.act(self.first(features)))

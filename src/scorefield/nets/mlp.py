@@ -42,10 +42,10 @@ class MLP(NetworkConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.width, self.embedding_size) < 1 or self.depth < 0:
+        if min(self.width, self.embedding_size, self.depth) < 1:
             raise ValueError(
-                f"width and embedding_size must be positive and depth not negative; got {self.width},"
-                f" {self.embedding_size}, {self.depth}"
+                f"width, embedding_size and depth must be positive; got {self.width}, {self.embedding_size} and"
+                f" {self.depth}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is a probability below 1; got {self.dropout}")

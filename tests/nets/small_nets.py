@@ -1,0 +1,74 @@
+"""Small networks that between them use every choice of the configurations."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from scorefield.data_spec import DataSpec
+from scorefield.nets import DDPM, MLP, NCSNpp, Network, NetworkConfig
+
+TINY = {"channels": 8, "channel_multipliers": (1, 2), "blocks": 1, "attention_sizes": (4,), "init_scale": 1.0}
+
+NCSNPP = {
+    "ncsnpp": NCSNpp(**TINY),
+    "output residual": NCSNpp(**TINY, progressive="residual"),
+    "skips, cat": NCSNpp(**TINY, progressive="output_skip", progressive_input="input_skip", progressive_combine="cat"),
+    "ddpm blocks": NCSNpp(**TINY, block="ddpm"),
+    "ddpm blocks, filters alone": NCSNpp(**TINY, block="ddpm", resample_with_conv=False),
+    "ddpm blocks, no filter": NCSNpp(**TINY, block="ddpm", fir=False, progressive="residual", activation="relu"),
+    "ddpm blocks, means": NCSNpp(
+        **TINY, block="ddpm", fir=False, resample_with_conv=False, progressive="output_skip", progressive_input="none"
+    ),
+    "ddpmpp": NCSNpp(**TINY, fir=False, progressive_input="none", embedding="positional", centered=True),
+    "no time": NCSNpp(**TINY, time_conditional=False, activation="lrelu"),
+    "sums not rescaled": NCSNpp(**TINY, skip_rescale=False, activation="elu"),
+    "three taps": NCSNpp(**TINY, fir_kernel=(1, 2, 1), progressive="residual", block="ddpm"),
+    "skewed taps": NCSNpp(**TINY, fir_kernel=(1, 2, 4, 3, 1), progressive="output_skip"),
+}
+IMAGE = DataSpec((3, 8, 8))
+CASES: dict[str, tuple[NetworkConfig, DataSpec]] = {
+    **{name: (config, IMAGE) for name, config in NCSNPP.items()},
+    "ddpm": (DDPM(channels=8, channel_multipliers=(1, 2), blocks=1, attention_sizes=(4,)), IMAGE),
+    "signal": (NCSNpp(**TINY, progressive="output_skip", progressive_input="input_skip"), DataSpec((2, 16))),
+    "signal, residual": (NCSNpp(**TINY, progressive="residual", block="ddpm"), DataSpec((1, 12))),
+    "signal, ddpm": (DDPM(channels=8, channel_multipliers=(1, 1, 2), blocks=1), DataSpec((5, 8))),
+    "not square, one channel": (NCSNpp(**TINY), DataSpec((1, 4, 10))),
+    "five channels": (NCSNpp(**TINY, embedding="positional"), DataSpec((5, 6, 4))),
+    "points": (MLP(width=16, depth=2), DataSpec((2,))),
+    "points, positional": (MLP(width=16, depth=1, embedding="positional", activation="elu"), DataSpec((7,))),
+    "flattened image": (MLP(width=16, depth=1, dropout=0.2), DataSpec((2, 3, 5))),
+}
+
+
+def build(config: NetworkConfig, data: DataSpec, seed: int = 0) -> Network:
+    """The network in eval mode, every parameter large enough to matter."""
+    torch.manual_seed(seed)
+    net = config.build(data).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                spread = 0.3 if parameter.ndim == 1 else 1.0 / float(parameter[0].numel()) ** 0.5
+                parameter.add_(spread * torch.randn(parameter.shape))
+    return net
+
+
+def batch(data: DataSpec, size: int = 3, dtype: torch.dtype = torch.float32, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Random x and c."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, *data.shape, generator=generator, dtype=torch.float64)
+    return x.to(dtype), torch.linspace(-1.0, 1.5, size, dtype=torch.float64).to(dtype)
+
+
+def naive_module() -> ModuleType:
+    """benchmarks/naive.py, which is no package."""
+    path = Path(__file__).parents[2] / "benchmarks" / "naive.py"
+    spec = importlib.util.spec_from_file_location("naive", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
