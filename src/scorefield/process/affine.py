@@ -17,7 +17,7 @@ Coefficients: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 KNOTS = 64
 """Equal intervals of [0, 1] whose laws are stored."""
 
-MOST_STEPS = 128
+MOST_STEPS = 32
 """Steps allowed in one interval."""
 
 MOMENT_TOLERANCE = 1e-8

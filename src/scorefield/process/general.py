@@ -149,27 +149,21 @@ class GeneralSDE:
     def diffusion_divergence(self, x: Tensor, t: Tensor) -> Tensor:
         """div(G G')_i = sum_j d (G G')_ij / dx_j, shape of x; zero where G does not depend on x.
 
-        One reverse pass for scalar G; D forward passes otherwise.
+        One reverse pass for scalar G. Otherwise it is the gradient with respect to w of div(G G' w), a field linear in
+        w: D reverse passes, and one more through them.
         """
         if not self.state_dependent:
             return torch.zeros_like(x)
-        x = x.detach()
-        if self.noise == "scalar":
-            with torch.enable_grad():
-                u = x.requires_grad_(True)
-                squared = self._diffusion(u, t) ** 2
-                if not squared.requires_grad:
-                    return torch.zeros_like(x)
-                return torch.autograd.grad(squared.sum(), u)[0]
-        total = torch.zeros_like(x).reshape(x.shape[0], -1)
-        for j in range(total.shape[1]):
-            unit = torch.zeros_like(total)
-            unit[:, j] = 1.0
-            unit = unit.reshape(x.shape)
-            # Column j of G G' is G G' e_j; its derivative along x_j is one Jacobian-vector product.
-            rate: Tensor = torch.func.jvp(lambda u, e=unit: self._squared(u, t, e), (x,), (unit,))[1]
-            total = total + rate.reshape(total.shape)
-        return total.reshape(x.shape)
+        with torch.enable_grad():
+            u = x.detach().requires_grad_(True)
+            if self.noise == "scalar":
+                total, towards = (self._diffusion(u, t) ** 2).sum(), u
+            else:
+                towards = torch.ones_like(x).requires_grad_(True)
+                total = _linear_divergence(self._squared(u, t, towards), u)
+            if not total.requires_grad:  # G is constant after all
+                return torch.zeros_like(x)
+            return torch.autograd.grad(total, towards, allow_unused=True, materialize_grads=True)[0]
 
     def reverse_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """f - div(G G') - G G' score, shape of x."""
@@ -302,3 +296,14 @@ class GeneralSDE:
             )
         if not torch.allclose(g, g_zero, rtol=1e-5, atol=1e-9):
             raise ValueError("state_dependent=False, but diffusion(x, t) changes with x; pass state_dependent=True")
+
+
+def _linear_divergence(field: Tensor, x: Tensor) -> Tensor:
+    """Sum over the batch of the divergence of field(x), with its graph, so that it can be differentiated once more."""
+    flat = field.reshape(field.shape[0], -1)
+    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    for j in range(flat.shape[1]):
+        column = flat[:, j].sum()
+        (row,) = torch.autograd.grad(column, x, create_graph=True, allow_unused=True, materialize_grads=True)
+        total = total + row.reshape(flat.shape)[:, j].sum()
+    return total
