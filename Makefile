@@ -47,7 +47,7 @@ check: test ## test, and formatting, types and the slow tests
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 -m slow
 
 docs: $(DEV) ## build the pages into site/, strictly
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(DEV) ## measure the training step and inference against a naive network
 	$(BIN)/python benchmarks/step.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
 import pkgutil
 import re
@@ -39,50 +40,53 @@ def run(code: str, **environment: str) -> str:
 # ------------------------------------------------------------------------------------------------ imports
 
 BARE = """
-import pkgutil, socket, sys
+import json, pkgutil, sys
 
 def no_network(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
         raise RuntimeError(f"{event} {arguments} during an import")
 
 sys.addaudithook(no_network)
-optional = "torchvision torch_fidelity scipy sklearn pyarrow datasets webdataset gradio tensorboard wandb diffusers msgpack"
-for name in optional.split():
+references = "torchvision torch_fidelity scipy sklearn"
+extras = "pyarrow datasets webdataset gradio tensorboard wandb diffusers msgpack"
+for name in f"{references} {extras}".split():
     sys.modules[name] = None  # importing it raises ModuleNotFoundError
 
 import scorefield
-names = ["scorefield", *(m.name for m in pkgutil.walk_packages(scorefield.__path__, "scorefield."))]
-for name in names:
+rooms = [m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "app"]
+for room in rooms:
+    __import__(f"scorefield.{room}")
+by_rooms = sorted(m for m in sys.modules if m.startswith("scorefield"))
+modules = [m.name for m in pkgutil.walk_packages(scorefield.__path__, "scorefield.")]
+for name in modules:
     __import__(name)
 import torch
-assert not torch.cuda.is_available()
-print(len(names))
+print(json.dumps({"rooms": rooms, "modules": modules, "by_rooms": by_rooms, "cuda": torch.cuda.is_available()}))
 """
 
 
-def test_imports_without_compiler_cuda_network_or_optional_packages(tmp_path: Path):
-    """Every module, in an interpreter that has the core dependencies alone and no program on its path."""
-    modules = run(BARE, PATH=str(tmp_path), CUDA_VISIBLE_DEVICES="", CC="", CXX="", HOME=str(tmp_path))
-    assert int(modules) > 10
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What an interpreter imports that has the core dependencies alone: no network, no CUDA, no program to run."""
+    empty = str(tmp_path_factory.mktemp("empty"))
+    return json.loads(run(BARE, PATH=empty, HOME=empty, CUDA_VISIBLE_DEVICES="", CC="", CXX=""))
+
+
+def test_imports_without_compiler_cuda_network_or_optional_packages(bare: dict[str, Any]):
+    sources = Path(scorefield.__file__).parent.rglob("*.py")
+    assert len(bare["modules"]) == sum(1 for _ in sources) - 1  # every file but the package's own __init__
+    assert not bare["cuda"]
+
+
+def test_a_room_imports_all_its_modules(bare: dict[str, Any]):
+    """So that importing a room registers its records, and walking subclasses finds every class; app stays light."""
+    inside = tuple(f"scorefield.{room}." for room in bare["rooms"])
+    assert [m for m in bare["modules"] if m.startswith(inside) and m not in bare["by_rooms"]] == []
 
 
 def test_importing_the_package_costs_nothing():
     heavy = run("import scorefield, sys; dir(scorefield); print([m for m in ('torch', 'numpy') if m in sys.modules])")
     assert heavy.strip() == "[]"
-
-
-def test_a_room_imports_all_its_modules():
-    """So that importing a room registers its records, and walking subclasses finds every class; app stays light."""
-    rooms = sorted(m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "app")
-    code = f"""
-import importlib, pkgutil, sys
-for room in {rooms}:
-    package = importlib.import_module("scorefield." + room)
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if module.name not in sys.modules:
-            print(module.name)
-"""
-    assert run(code).split() == []
 
 
 # ------------------------------------------------------------------------------------------------ public names
@@ -174,6 +178,17 @@ def test_torch_is_pinned_without_a_build():
 def constraints() -> list[str]:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def examples() -> Iterator[tuple[str, str]]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
+            yield f"{page.name}-{i}", code
+
+
+@pytest.mark.parametrize(("name", "code"), [pytest.param(n, c, id=n) for n, c in examples()])
+def test_examples_of_the_pages_run(name: str, code: str, tmp_path: Path):
+    run(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
 
 
 def test_hooks_fetch_nothing():
