@@ -158,3 +158,20 @@ FLOW_FLOAT32 = 2e-4
 
 FLOW_STEPS = 6
 """Evaluations: an error estimate at the edge of the tolerance may be rounded to either side, one attempt more or less."""
+
+# Sampling. Measured against declared orders of steps, in the exponent, at the grids of `sampling.orders`.
+ORDER = 0.15
+
+# Sampling. How far, relative, a chain of affine steps may be from affine: rounding over a hundred float64 steps.
+AFFINE = 1e-9
+
+# ------------------------------------------------------------------------------------------------ data
+
+MERGED_MOMENTS = 1e-9
+"""Relative, for float64 means and deviations merged chunk by chunk, of numbers up to a million deviations from zero."""
+
+HALF_TONE = 1.0
+"""In grey levels of 255: black and white stripes averaged by an antialiasing filter and rounded to 8 bits."""
+
+SAMPLED_MEAN = 0.03
+"""In units of the range: mean of 1000 images or more against the published mean; its standard error is 0.006."""

@@ -13,7 +13,7 @@ from score.laws import ORACLES, PROCESSES, BulkNoise, components, square
 from scorefield.process import VE, Levels, Tabulated
 from scorefield.score import oracles
 from scorefield.score.oracles import Oracle
-from tolerance import FLOAT64, ORACLE_SCORE, QUADRATURE, SIGNIFICANCE
+from tolerance import FLOAT64, ORACLE_SCORE, PLANE_QUADRATURE, SIGNIFICANCE
 
 PROCESS = Tabulated(Levels((0.3, 0.6, 1.5), (1.0, 0.8, 0.4)))
 TIMES = (0.0, 0.5, 1.0)
@@ -38,10 +38,10 @@ def test_density_integrates_to_one_with_the_stated_moments(make, t) -> None:
     x, cell = square(14.0, 281)
     p = oracle.log_prob(x.reshape(-1, *oracle.shape), t).exp() * cell
     mean, covariance = oracle.moments(t)
-    assert abs(float(p.sum()) - 1.0) <= QUADRATURE
-    assert torch.allclose(p @ x, mean.reshape(-1), atol=QUADRATURE)
+    assert abs(float(p.sum()) - 1.0) <= PLANE_QUADRATURE
+    assert torch.allclose(p @ x, mean.reshape(-1), atol=PLANE_QUADRATURE)
     centred = x - p @ x
-    assert torch.allclose(centred.T @ (p[:, None] * centred), covariance, atol=QUADRATURE)
+    assert torch.allclose(centred.T @ (p[:, None] * centred), covariance, atol=PLANE_QUADRATURE)
 
 
 @IN_THE_PLANE
@@ -66,9 +66,11 @@ def test_marginal_score_and_posterior_mean_by_quadrature_over_x0(make, t, observ
     log_p = log_joint.logsumexp(1)
     mean = (log_joint - log_p[:, None]).exp() @ x0
     shaped, at = x.reshape(-1, *oracle.shape), torch.full((3,), t, dtype=torch.float64)
-    assert torch.allclose(oracle.log_prob(shaped, at), log_p, atol=QUADRATURE)
-    assert torch.allclose(oracle.denoised(shaped, at).flatten(1), mean, atol=QUADRATURE)
-    assert torch.allclose(oracle(shaped, at).flatten(1), (alpha * mean - x) / sigma**2, atol=QUADRATURE / sigma**2)
+    assert torch.allclose(oracle.log_prob(shaped, at), log_p, atol=PLANE_QUADRATURE)
+    assert torch.allclose(oracle.denoised(shaped, at).flatten(1), mean, atol=PLANE_QUADRATURE)
+    assert torch.allclose(
+        oracle(shaped, at).flatten(1), (alpha * mean - x) / sigma**2, atol=PLANE_QUADRATURE / sigma**2
+    )
 
 
 # ------------------------------------------------------------------------------------------------ posteriors
@@ -100,7 +102,8 @@ def test_bayes_identity(make, noise) -> None:
         assert isinstance(posterior, oracles.Points)
         log_joint = oracle.log_weights + likelihood.log_prob(y - oracle.points.flatten(1) @ operator.flatten(1).T)
         assert torch.allclose(posterior.log_weights + evidence, log_joint, rtol=ORACLE_SCORE)
-        assert torch.equal(posterior.points, oracle.points) and torch.equal(posterior.labels, oracle.labels)
+        assert torch.equal(posterior.points, oracle.points)
+        assert torch.equal(posterior.class_log_prob(oracle.points, 0.0).argmax(1), torch.arange(7) % 2)
         return
     x = oracle.sample(6, seed=8)
     log_joint = oracle.log_prob(x) + likelihood.log_prob(y - x.flatten(1) @ operator.flatten(1).T)
@@ -212,7 +215,7 @@ SMALL = PLANE | {"GaussianField": lambda p: oracles.skewed_field(p, (2, 2, 3))}
 
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
-@pytest.mark.parametrize("t", [None, 0.5, 1.0])
+@pytest.mark.parametrize("t", [None, 0.5])
 def test_samples_have_the_exact_distribution(make, t) -> None:
     oracle = make(PROCESS)
     at = torch.tensor([0.0 if t is None else t], dtype=torch.float64)

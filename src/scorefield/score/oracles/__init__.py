@@ -13,6 +13,7 @@ Each gives the score, `denoised` = E[x_0 | x_t], `log_prob` and `sample` at ever
 posterior samplers are tested with no network. `skewed_gaussian(process)` and its kin are small, lopsided cases.
 """
 
+from scorefield.score.oracles import examples, field, gaussian, mixture, oracle
 from scorefield.score.oracles.examples import EXAMPLES, skewed_field, skewed_gaussian, skewed_mixture, skewed_points
 from scorefield.score.oracles.field import GaussianField
 from scorefield.score.oracles.gaussian import Gaussian, ModalGaussian
@@ -28,6 +29,11 @@ __all__ = [
     "Oracle",
     "Points",
     "WeightedOracle",
+    "examples",
+    "field",
+    "gaussian",
+    "mixture",
+    "oracle",
     "skewed_field",
     "skewed_gaussian",
     "skewed_mixture",
