@@ -142,6 +142,7 @@ class LearnedUp(nn.Module):
         x = fir_filter(
             F.conv_transpose2d(x, weight, stride=2), self.config.fir_kernel, 4.0, 1, 1, (p + 1) // 2 + 1, p // 2 + 1
         )
+        assert self.conv.bias is not None
         return x + self.conv.bias[:, None, None]
 
 

@@ -16,6 +16,9 @@ from scorefield.nets import DDPM, MLP, NCSNpp, NetworkConfig, UNet, load_publish
 from tolerance import AUTOCAST_BFLOAT16, FINITE_DIFFERENCE, FLOAT32_NETWORK, FLOAT64_NETWORK
 
 ALL_CASES = pytest.mark.parametrize("name", CASES)
+# A kink of relu within the step spoils a central difference.
+SMOOTH = [name for name, (config, _) in CASES.items() if not getattr(config, "activation", "").endswith("relu")]
+SMOOTH_CASES = pytest.mark.parametrize("name", SMOOTH)
 
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -50,9 +53,7 @@ def test_precision_follows_the_network(name: str) -> None:
     assert relative(half, y) <= AUTOCAST_BFLOAT16
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, (config, _) in CASES.items() if not getattr(config, "activation", "").endswith("relu")]
-)
+@SMOOTH_CASES
 def test_gradient_of_the_input_is_the_slope(name: str) -> None:
     config, data = CASES[name]
     net, (x, c) = build(config, data).double(), batch(data, 2, torch.float64)
@@ -103,7 +104,7 @@ def test_naive_form_is_the_same_function(name: str) -> None:
         assert float((a - (b.T if p.transposed else b)).abs().max()) <= FLOAT64_NETWORK * largest, p.name
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 3, 4]))
 def test_any_size_that_is_a_multiple(levels: int, rows: int, columns: int, channels: int) -> None:
     multiple = 2 ** (levels - 1)
