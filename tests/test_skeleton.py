@@ -155,7 +155,7 @@ def test_no_file_names_somebodys_machine():
 
 
 def test_one_version_everywhere():
-    assert PROJECT["dynamic"] == ["version"]  # read from scorefield.__version__ when built
+    assert PROJECT["dynamic"] == ["version"]  # read from scorefield._version when built
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"\nversion: {scorefield.__version__}\n" in citation
     assert f"## [{scorefield.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

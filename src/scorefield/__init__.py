@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scorefield._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from scorefield.data_spec import ConditionSpec as ConditionSpec
     from scorefield.data_spec import DataSpec as DataSpec
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from scorefield.process import Tabulated as Tabulated
     from scorefield.sampling import Sampler as Sampler
     from scorefield.score import oracles as oracles
-
-__version__ = "0.1.0"
 
 # Public name -> its module. A new name is one line here and one above, for type checkers; a test compares the two.
 _HOME = {

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     if words == ["--version"]:
-        from scorefield import __version__
+        from scorefield._version import __version__
 
         print(f"scorefield {__version__}")
         return 0

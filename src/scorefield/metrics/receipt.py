@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._codec import record
+from scorefield._version import __version__
 
 _MODULUS = 2**256
 
@@ -195,12 +195,8 @@ def _pairs(mapping: Mapping[str, Any]) -> str:
 @functools.cache
 def software_versions() -> Mapping[str, str]:
     """Versions of the packages that a metric's value can depend on."""
-    try:
-        own = importlib.metadata.version("scorefield")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree
-        own = "source tree"
     return {
-        "scorefield": own,
+        "scorefield": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
