@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from scorefield.lab.data import Data, Split
+
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 
 
@@ -70,3 +72,15 @@ def write_parquet(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=group)
     return path
+
+
+def held(data: Data) -> Split:
+    """The held-out split, which must exist."""
+    assert data.held_out is not None
+    return data.held_out
+
+
+def labels(split: Split) -> np.ndarray:
+    """The labels of a split, which must exist."""
+    assert split.labels is not None
+    return split.labels

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.files import idx_bytes, pictures, png, write_idx, write_images, write_parquet
+from lab.data.files import held, idx_bytes, pictures, png, write_idx, write_images, write_parquet
 from scorefield.lab.data import DataError, DataSource, open_data
 
 
@@ -89,8 +89,8 @@ def test_corrupt_images_are_named(tmp_path):
 def test_corrupt_images_are_skipped_only_when_asked(tmp_path, memory):
     data = open_data(DataSource(str(broken(tmp_path)), skip_bad=True, held_out=2, memory_gib=memory))
     assert sorted(name[-6:] for name in data.skipped) == ["03.png", "05.png", "07.png"]
-    assert len(data.train) + len(data.held_out) == 9
-    for split in (data.train, data.held_out):
+    assert len(data.train) + len(held(data)) == 9
+    for split in (data.train, held(data)):
         assert split.batch(range(len(split)))[0].shape[1:] == (3, 16, 16)
 
 

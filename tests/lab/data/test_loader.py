@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from lab.data.files import held
 from scorefield.lab.data import Batches, DataError, DataSource, Loader, open_data
 
 
@@ -63,8 +64,8 @@ def test_only_a_split_that_asks_is_flipped():
     pictures = np.arange(2 * 3 * 2 * 4, dtype=np.uint8).reshape(2, 3, 2, 4)
     data = open_data(DataSource(held_out=0, flip=True), {"train": pictures, "test": pictures})
     batches = Batches(2, 2)
-    assert data.held_out is not None and data.train.flip and not data.held_out.flip
-    with Loader(data.train, batches, stop=20) as loader, Loader(data.held_out, batches, stop=20) as straight:
+    assert data.train.flip and not held(data).flip
+    with Loader(data.train, batches, stop=20) as loader, Loader(held(data), batches, stop=20) as straight:
         for step, ((x, _), (y, _)) in enumerate(zip(loader, straight, strict=True)):
             chosen = batches.at(step)
             expected = torch.from_numpy(pictures[chosen.indices])
@@ -78,7 +79,8 @@ def test_an_error_is_raised_at_its_step_and_again():
     split = opened(dataset)
     dataset.armed = True
     with Loader(split, Batches(40, 8)) as loader:
-        next(loader), next(loader)
+        next(loader)
+        next(loader)
         for _ in range(2):
             with pytest.raises(DataError, match="is broken"):
                 next(loader)

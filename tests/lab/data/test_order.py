@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -31,6 +31,7 @@ def test_epoch_is_a_permutation(n, seed, epoch):
     assert sorted(epoch_order(n, seed, epoch)) == list(range(n))
 
 
+@settings(max_examples=40)
 @given(n=st.integers(1, 40), size=st.integers(3, 50), step=st.integers(0, 60), seed=st.integers(0, 9))
 def test_ranks_share_one_stream(n, size, step, seed):
     whole = Batches(n, size, seed).at(step)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.files import idx_bytes, pictures, png, write_idx, write_images, write_parquet
+from lab.data.files import held, idx_bytes, labels, pictures, png, write_idx, write_images, write_parquet
 from scorefield._codec import dumps, loads
-from scorefield.lab.data import DataSource, Split, open_data, read_contents
+from scorefield.lab.data import Arrays, DataSource, Split, open_data, read_contents
+from scorefield.lab.data.source import Layout
 
 
-def everything(split: Split | None) -> torch.Tensor:
-    assert split is not None
+def everything(split: Split) -> torch.Tensor:
     return split.batch(range(len(split)))[0]
 
 
@@ -28,12 +28,12 @@ def whole(path, **fields) -> Split:
 
 def test_digits():
     data = open_data(DataSource("digits", conditional=True))
-    assert data.held_out is not None and (len(data.train), len(data.held_out)) == (1437, 360)
+    assert (len(data.train), len(held(data))) == (1437, 360)
     assert data.spec.shape == (1, 8, 8) and (data.spec.low, data.spec.high, data.spec.levels) == (0.0, 16.0, 17)
     x, condition = data.train.batch([0, 1])
     assert x.dtype == torch.uint8 and condition["class"].dtype == torch.int64
-    for split in (data.train, data.held_out):
-        counts = np.bincount(split.labels)
+    for split in (data.train, held(data)):
+        counts = np.bincount(labels(split))
         assert counts.min() > 0.9 * len(split) / 10 and counts.max() < 1.1 * len(split) / 10
 
 
@@ -41,12 +41,12 @@ def test_digits_are_those_of_scikit_learn():
     datasets = pytest.importorskip("sklearn.datasets")
     original = datasets.load_digits()
     data = open_data(DataSource("digits"))
-    stored = torch.cat([everything(data.train), everything(data.held_out)])[:, 0].numpy()
-    labels = np.concatenate([data.train.labels, data.held_out.labels])
+    stored = torch.cat([everything(data.train), everything(held(data))])[:, 0].numpy()
+    targets = np.concatenate([labels(data.train), labels(held(data))])
     rows = {
         image.astype(np.uint8).tobytes() + bytes([t]) for image, t in zip(original.images, original.target, strict=True)
     }
-    assert rows == {image.tobytes() + bytes([t]) for image, t in zip(stored, labels, strict=True)}
+    assert rows == {image.tobytes() + bytes([t]) for image, t in zip(stored, targets, strict=True)}
     assert len(stored) == len(original.images)
 
 
@@ -70,7 +70,7 @@ def test_folder_with_classes_and_splits(tmp_path):
     data = open_data(DataSource(str(tmp_path), conditional=True))
     assert data.spec.conditions[0].class_names == ("cat", "dog")
     assert everything(data.train).numpy().tolist() == p[[2, 1, 0]].transpose(0, 3, 1, 2).tolist()
-    assert data.train.labels.tolist() == [0, 1, 1] and data.held_out.labels.tolist() == [0, 1]
+    assert labels(data.train).tolist() == [0, 1, 1] and labels(held(data)).tolist() == [0, 1]
     assert data.train.describe(1).endswith("a.png")
 
 
@@ -120,7 +120,7 @@ def test_uncompressed_arrays_are_mapped_not_loaded(tmp_path):
     torch.save({"x": torch.from_numpy(x)}, tmp_path / "x.pt")
     for name in ("x.npy", "x.npz"):
         (content,) = read_contents(DataSource(str(tmp_path / name), key=None if name == "x.npy" else "x")).values()
-        assert isinstance(content.array, np.memmap)
+        assert isinstance(content, Arrays) and isinstance(content.array, np.memmap)
         np.testing.assert_array_equal(content.array, x)
     assert everything(whole(tmp_path / "x.pt")).tolist() == x.tolist()
 
@@ -131,9 +131,9 @@ def test_labels_beside_the_data(tmp_path):
     np.save(tmp_path / "y.npy", y)
     np.savez(tmp_path / "both.npz", points=x, kind=np.array(["b", "a", "b", "c"]))
     torch.save({"points": torch.from_numpy(x), "kind": torch.from_numpy(y)[:, None]}, tmp_path / "both.pt")
-    assert whole(tmp_path / "x.npy", label_key="y.npy", conditional=True).labels.tolist() == y.tolist()
+    assert labels(whole(tmp_path / "x.npy", label_key="y.npy", conditional=True)).tolist() == y.tolist()
     named = whole(tmp_path / "both.npz", label_key="kind", conditional=True)
-    assert named.labels.tolist() == [1, 0, 1, 2] and named.spec.conditions[0].class_names == ("a", "b", "c")
+    assert labels(named).tolist() == [1, 0, 1, 2] and named.spec.conditions[0].class_names == ("a", "b", "c")
     split = whole(tmp_path / "both.pt", key="points", label_key="kind", conditional=True)
     assert split.spec.conditions[0].size == 3
     assert split.batch([3, 0])[1]["class"].tolist() == [-1, 0]
@@ -142,7 +142,7 @@ def test_labels_beside_the_data(tmp_path):
 def test_channel_layouts():
     rng = np.random.default_rng(0)
     images, grey, signals = rng.normal(size=(5, 6, 7, 3)), rng.normal(size=(5, 6, 7)), rng.normal(size=(5, 9, 2))
-    cases = [
+    cases: list[tuple[np.ndarray, Layout, np.ndarray]] = [
         (images, "channels_last", images.transpose(0, 3, 1, 2)),
         (images, "channels_first", images),
         (grey, "grey", grey[:, None]),
@@ -173,8 +173,8 @@ def test_idx_folder(tmp_path, ending):
     data = open_data(DataSource(str(tmp_path), conditional=True))
     assert data.spec.shape == (1, 5, 4) and data.spec.levels == 256 and data.spec.conditions[0].size == 3
     assert everything(data.train)[:, 0].numpy().tolist() == x["train"].tolist()
-    assert everything(data.held_out)[:, 0].numpy().tolist() == x["t10k"].tolist()
-    assert data.held_out.labels.tolist() == [0, 1, 2]
+    assert everything(held(data))[:, 0].numpy().tolist() == x["t10k"].tolist()
+    assert labels(held(data)).tolist() == [0, 1, 2]
     single = whole(tmp_path / f"train-images-idx3-ubyte{ending}")
     assert len(single) == 9 and single.labels is not None
 
@@ -201,8 +201,8 @@ def test_parquet_folder(tmp_path):
     data = open_data(DataSource(str(tmp_path), conditional=True))
     assert data.spec.conditions[0].class_names == ("a", "b", "c")
     expected = torch.from_numpy(p.transpose(0, 3, 1, 2))
-    assert torch.equal(everything(data.train), expected[:9]) and torch.equal(everything(data.held_out), expected[9:])
-    assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2, 2, 1, 0] and data.held_out.labels.tolist() == [1, -1]
+    assert torch.equal(everything(data.train), expected[:9]) and torch.equal(everything(held(data)), expected[9:])
+    assert labels(data.train).tolist() == [0, 1, 2, 0, 1, 2, 2, 1, 0] and labels(held(data)).tolist() == [1, -1]
     assert data.train.describe(7).endswith("train-00001-of-00002.parquet row 1")
     # Row groups are dropped and read again where memory is short.
     short = open_data(DataSource(str(tmp_path), memory_gib=0.0)).train
@@ -215,7 +215,7 @@ def test_parquet_folder_per_split_other_column_and_paths(tmp_path):
     write_images(tmp_path / "train", {"aside.png": p[2]})
     write_parquet(tmp_path / "train" / "0000.parquet", [png(p[0]), png(p[1]), "aside.png"], None, column="img")
     data = open_data(DataSource(str(tmp_path), kind="parquet", held_out=0))
-    assert data.train.name.endswith("train") is True and data.train.labels is None
+    assert data.train.name.endswith("train") and data.train.labels is None
     assert torch.equal(everything(data.train), torch.from_numpy(p.transpose(0, 3, 1, 2)))
 
 
@@ -245,7 +245,7 @@ class Pairs:
 @pytest.mark.parametrize("kind", ["array", "image", "mapping"])
 def test_map_style_datasets(kind):
     data = open_data(DataSource(conditional=True, held_out=2), Pairs(kind))
-    assert (len(data.train), len(data.held_out)) == (10, 2) and data.spec.levels == 256
+    assert (len(data.train), len(held(data))) == (10, 2) and data.spec.levels == 256
     x, condition = data.train.batch([1, 4])
     assert x.shape == (2, 3, 4, 4) and (x[:, 0, 0, 0] % 2).tolist() == condition["class"].tolist()
 
@@ -259,7 +259,7 @@ def test_dataset_by_import_path(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         data = open_data(DataSource("my_pairs_module:make", conditional=True, held_out=0))
-        assert data.train.batch([2])[0].tolist() == [[2.0, -2.0]] and data.train.labels.tolist() == [0, 1, 2] * 3
+        assert data.train.batch([2])[0].tolist() == [[2.0, -2.0]] and labels(data.train).tolist() == [0, 1, 2] * 3
         assert len(whole("my_pairs_module:points")) == 4
     finally:
         sys.modules.pop("my_pairs_module", None)
@@ -268,10 +268,10 @@ def test_dataset_by_import_path(tmp_path, monkeypatch):
 def test_tensors_and_named_splits():
     x = torch.arange(20.0).reshape(10, 2)
     data = open_data(DataSource(), {"train": x[:7], "test": x[7:]})
-    assert torch.equal(everything(data.train), x[:7]) and torch.equal(everything(data.held_out), x[7:])
+    assert torch.equal(everything(data.train), x[:7]) and torch.equal(everything(held(data)), x[7:])
     only = open_data(DataSource(split="test", held_out=1), {"train": x[:7], "test": x[7:]})
-    assert (len(only.train), len(only.held_out)) == (2, 1)
-    assert torch.equal(torch.cat([everything(only.train), everything(only.held_out)]).sort(dim=0).values, x[7:])
+    assert (len(only.train), len(held(only))) == (2, 1)
+    assert torch.equal(torch.cat([everything(only.train), everything(held(only))]).sort(dim=0).values, x[7:])
 
 
 # --------------------------------------------------------------------------------------------- what all share
@@ -279,14 +279,14 @@ def test_tensors_and_named_splits():
 
 def test_held_out_and_limit_are_disjoint_and_repeatable():
     x = np.arange(200.0)[:, None]
-    for fields in ({"held_out": 0.2}, {"held_out": 30, "limit": 25}):
-        first, again = (open_data(DataSource(**fields), x) for _ in range(2))
-        a, b = everything(first.train)[:, 0], everything(first.held_out)[:, 0]
+    for source in (DataSource(held_out=0.2), DataSource(held_out=30, limit=25)):
+        first, again = (open_data(source, x) for _ in range(2))
+        a, b = everything(first.train)[:, 0], everything(held(first))[:, 0]
         assert not set(a.tolist()) & set(b.tolist())
         assert torch.equal(a, everything(again.train)[:, 0])
-    assert (len(first.train), len(first.held_out)) == (25, 25)
+    assert (len(first.train), len(held(first))) == (25, 25)
     other = open_data(DataSource(held_out=0.2, held_out_seed=1), x)
-    assert not torch.equal(everything(other.held_out)[:3], b[:3, None])
+    assert not torch.equal(everything(held(other))[:3], b[:3, None])
 
 
 def test_same_content_has_one_fingerprint_in_every_format(tmp_path):

@@ -104,7 +104,9 @@ def inspect(source: DataSource, dataset: Any = None) -> Inspection:
     main, other = choose_splits(contents, source)
     content = contents[main]
     found = Inspection(
-        path=source.path or type(dataset).__name__, splits={s: c.count for s, c in contents.items()}, split=main
+        path=source.path or type(dataset).__name__,
+        splits={s: contents[s].count for s in sorted(contents, key=lambda s: s != main)},
+        split=main,
     )
     if content.labels is not None:
         counts = Counter(content.labels.tolist())

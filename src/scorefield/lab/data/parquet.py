@@ -148,8 +148,12 @@ class _RowGroups:
     def whole(self, column: str) -> np.ndarray:
         """One small column of all rows."""
         pa = _pyarrow()
-        parts = [pa.parquet.read_table(file, columns=[column])[column] for file in self._files]
-        values = [v for part in parts for v in part.to_pylist()]
+        values = []
+        for file in self._files:
+            try:
+                values += pa.parquet.read_table(file, columns=[column])[column].to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{file} cannot be read ({str(error).splitlines()[0][:150]})") from None
         return np.array([-1 if v is None else v for v in values]) if values else np.zeros(0, np.int64)
 
     def name(self, index: int) -> str:
