@@ -144,8 +144,8 @@ THREE_DIGITS = 5e-3
 
 # ------------------------------------------------------------------------------------------------ inference
 
-FLOW_DENSITY = 3e-6
-"""Nats or model units: the flow at a solver tolerance of 1e-7 a step, over up to fifty steps; 1e-6 has ten times it."""
+FLOW_DENSITY = 3e-5
+"""Nats or model units: the flow at a solver tolerance of 1e-6 a step, over up to fifty steps."""
 
 PRIOR_MISMATCH = 0.15
 """Nats: what the prior differs from p_1 for data of order one, VE with sigma_max = 20 the most."""

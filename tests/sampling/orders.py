@@ -1,0 +1,226 @@
+"""The order of every step, measured without Monte Carlo.
+
+On Gaussian data the exact score is affine in x, so a chain of non-adaptive steps is an affine map of its start and of
+its noise, x_N = c + A x_0 + sum_k B_k z_k. Driving it once on a batch of unit inputs reads off c, A and every B_k; the
+mean and covariance of x_N follow in float64 and are compared with the exact marginal. The whole chain is probed, not
+one step, so that steps with memory count with their history and their way of starting up.
+
+`python -m sampling.orders`, run in the folder `tests`, prints the table.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from scorefield._random import StepNoise
+from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
+from scorefield.process.grids import EveryLevel, Grid, LogSNR, Quadratic, Uniform
+from scorefield.sampling import AdaptiveFlow, Moved, Step, drive
+from scorefield.sampling.adaptive import attempt, flow_field
+from scorefield.score import BoundScore
+from scorefield.score.oracles import Oracle, skewed_gaussian
+from tolerance import AFFINE
+
+# ------------------------------------------------------------------------------------------------ the problems
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A process and a grid that are refined together: a ladder is rebuilt with N levels.
+
+    The families keep a moderate range of noise. Over its full published range VE is a trap: the first-order terms of
+    Euler-Maruyama's variance, integrated from sigma = 0 to infinity, cancel, and it would be measured at order 2.
+    """
+
+    name: str
+    process: Callable[[int], Process]
+    grid: Callable[[int], Grid]
+    ladder: bool = False
+
+
+PROBLEMS = (
+    Problem("VE", lambda n: VE(0.5, 5.0), Uniform),
+    Problem("VP", lambda n: VP(0.1, 8.0), LogSNR),
+    Problem("sub-VP", lambda n: SubVP(0.1, 8.0), Quadratic),
+    Problem("VE ladder", lambda n: Tabulated(GeometricSigmas(0.5, 5.0, n + 1)), lambda n: EveryLevel(False), ladder=True),
+    Problem("VP ladder", lambda n: Tabulated(LinearBetas(0.1, 8.0, n + 1)), lambda n: EveryLevel(False), ladder=True),
+)
+
+STEPS: dict[int, tuple[int, int]] = {1: (40, 80), 2: (32, 64), 3: (32, 64), 4: (32, 64), 5: (48, 96)}
+"""Order -> the two numbers of steps between which it is measured: fine enough to be asymptotic, far above rounding."""
+
+
+# ------------------------------------------------------------------------------------------------ the steps
+
+
+class FixedDormandPrince(Step):
+    """`AdaptiveFlow` with every step accepted at the grid's length."""
+
+    order: ClassVar[int | None] = AdaptiveFlow.order
+    needs: ClassVar[Literal["rates", "scales", "nothing"]] = AdaptiveFlow.needs
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        field, rows = flow_field(score, process, x), torch.arange(len(x))
+        x = attempt(field, t, x, s - t, field(t, x, rows), rows)[0]
+        return Moved(x, x)
+
+
+FIXED: dict[type[Step], Step] = {AdaptiveFlow: FixedDormandPrince()}
+"""Adaptive steps -> what takes their step at a given length."""
+
+
+def step_types() -> list[type[Step]]:
+    """Every concrete subclass of Step in the package, by name."""
+    found: set[type[Step]] = set()
+    fresh: list[type[Step]] = [Step]
+    while fresh:
+        fresh = [sub for cls in fresh for sub in cls.__subclasses__() if sub not in found]
+        found.update(fresh)
+    inside = [cls for cls in found if cls.__module__.startswith("scorefield.") and not cls.__abstractmethods__]
+    return sorted(inside, key=lambda cls: cls.__name__)
+
+
+def variants(cls: type[Step]) -> Iterator[Step]:
+    """The step with every combination of its boolean and Literal fields, others at their defaults."""
+    if cls in FIXED:
+        yield FIXED[cls]
+        return
+    choices: dict[str, tuple[Any, ...]] = {}
+    hints = get_type_hints(cls)
+    for name in getattr(cls, "__dataclass_fields__", {}):
+        if hints[name] is bool:
+            choices[name] = (False, True)
+        elif get_origin(hints[name]) is Literal:
+            choices[name] = get_args(hints[name])
+    for values in product(*choices.values()):
+        yield cls(**dict(zip(choices, values, strict=True)))
+
+
+def ordered_steps() -> list[Step]:
+    """Every variant of every step that declares an order."""
+    return [step for cls in step_types() if cls.order is not None for step in variants(cls)]
+
+
+# ------------------------------------------------------------------------------------------------ the probe
+
+
+class Impulses:
+    """Noise that is zero, but for one unit impulse or one random row per row of the batch; records what is drawn.
+
+    Args:
+        rows: (step, draw) -> number of the first of the D rows that get a unit vector at that draw.
+        busy: A row that gets a random vector at every draw.
+    """
+
+    def __init__(self, rows: dict[tuple[int, int], int] | None = None, busy: int | None = None):
+        self.rows, self.busy, self.drawn = rows or {}, busy, {}
+
+    def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
+        assert (step, draw) not in self.drawn, "a draw was used twice"
+        generator = torch.Generator().manual_seed(1 + 1000 * step + draw)
+        self.drawn[step, draw] = torch.randn(like.shape[1:], generator=generator, dtype=like.dtype)
+        z = torch.zeros_like(like)
+        if (step, draw) in self.rows:
+            first, D = self.rows[step, draw], like.shape[1]
+            z[first : first + D] = torch.eye(D, dtype=like.dtype)
+        if self.busy is not None:
+            z[self.busy] = self.drawn[step, draw]
+        return z
+
+    def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
+        raise AssertionError("a step that declares an order draws normal noise only")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x_N = c + A x_0 + sum_k B_k z_k: A (D, D), c (D,), B (K, D, D); `defect` is how far from affine the chain was."""
+
+    A: Tensor
+    c: Tensor
+    B: Tensor
+    defect: float
+
+    def push(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of x_N for x_0 ~ N(mean, covariance)."""
+        noise = (self.B @ self.B.mT).sum(0)
+        return self.A @ mean + self.c, self.A @ covariance @ self.A.T + noise
+
+
+def affine_chain(step: Step, oracle: Oracle, process: Process, times: Tensor) -> Affine:
+    """Probe a chain on vectors with unit inputs."""
+    D, score = oracle.dimension, oracle.bind(None)
+    # The origin, D unit vectors, and a busy row with everything at once.
+    x = torch.zeros(2 + D, D, dtype=torch.float64)
+    x[1 : 1 + D] = torch.eye(D, dtype=torch.float64)
+    x[-1] = torch.linspace(-2.0, 3.0, D, dtype=torch.float64)
+    noise = Impulses(busy=1 + D)
+    end = drive(score, process, step, times, x, noise).x
+    c = end[0]
+    A = (end[1 : 1 + D] - c).T
+    busy = c + A @ x[-1]
+    B = torch.zeros(0, D, D, dtype=torch.float64)
+    apart = 0.0
+    if draws := list(noise.drawn):
+        # The origin again, and D unit vectors at each draw. In this other batch the origin must end as it did before.
+        impulses = Impulses({key: 1 + D * k for k, key in enumerate(draws)})
+        ends = drive(score, process, step, times, x.new_zeros(1 + D * len(draws), D), impulses).x
+        B = (ends[1:] - c).reshape(len(draws), D, D).mT
+        busy = busy + (B @ torch.stack([noise.drawn[key] for key in draws])[..., None]).sum(0)[:, 0]
+        apart = float((ends[0] - c).abs().max())
+    return Affine(A, c, B, (float((end[-1] - busy).abs().max()) + apart) / float(end.abs().max()))
+
+
+def chain_error(step: Step, problem: Problem, n: int) -> float:
+    """Relative error of mean plus covariance after n steps from the exact marginal at t = 1."""
+    process = problem.process(n)
+    oracle = skewed_gaussian(process)
+    times = problem.grid(n).times(process)
+    chain = affine_chain(step, oracle, process, times)
+    assert chain.defect < AFFINE, f"{step} is not affine on Gaussian data (defect {chain.defect:g}); it has no such order"
+    mean, covariance = chain.push(*oracle.moments(float(times[0])))
+    exact_mean, exact_covariance = oracle.moments(float(times[-1]))
+    return float(
+        (mean - exact_mean).norm() / exact_mean.norm() + (covariance - exact_covariance).norm() / exact_covariance.norm()
+    )
+
+
+def measured_order(step: Step, problem: Problem) -> tuple[float, float]:
+    """The slope of log error over log step length, and the error at the finer grid."""
+    assert step.order is not None
+    coarse, fine = STEPS[step.order]
+    e_coarse, e_fine = chain_error(step, problem, coarse), chain_error(step, problem, fine)
+    return math.log(e_coarse / e_fine) / math.log(fine / coarse), e_fine
+
+
+def applies(step: Step, problem: Problem) -> bool:
+    """Whether the step is meant for the problem.
+
+    The rates of a ladder jump at its levels, which limits steps by rates to first order there.
+    """
+    return not (problem.ladder and step.needs == "rates" and step.order != 1)
+
+
+def table() -> str:
+    """Declared and measured order of every step on every problem, as text."""
+    width = max(len(str(step)) for step in ordered_steps())
+    lines = [f"{'step':{width}}  order  " + "  ".join(f"{p.name:>11}" for p in PROBLEMS)]
+    for step in ordered_steps():
+        cells = [f"{measured_order(step, p)[0]:11.3f}" if applies(step, p) else f"{'-':>11}" for p in PROBLEMS]
+        name = str(step) if not isinstance(step, FixedDormandPrince) else "AdaptiveFlow at fixed length"
+        lines.append(f"{name:{width}}  {step.order:5d}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.stdout.write(table() + "\n")

@@ -1,0 +1,149 @@
+"""Every step has the order it declares; see `sampling.orders` for how that is measured."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from sampling.orders import (
+    PROBLEMS,
+    Problem,
+    affine_chain,
+    applies,
+    chain_error,
+    measured_order,
+    ordered_steps,
+    step_types,
+)
+from scorefield._math import over_event
+from scorefield._random import StepNoise
+from scorefield.process import VP, Process
+from scorefield.process.grids import Uniform
+from scorefield.sampling import Ancestral, Chain, Hold, Langevin, Moved, NoiseScaled, NormRatio, Step
+from scorefield.sampling.adaptive import attempt
+from scorefield.score import BoundScore
+from scorefield.score.oracles import Gaussian, skewed_gaussian
+from tolerance import AFFINE, FLOAT64, ORDER
+
+CASES = [(step, problem) for step in ordered_steps() for problem in PROBLEMS if applies(step, problem)]
+TIME = dict(dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("step", "problem"), CASES, ids=[f"{type(s).__name__}-{p.name}" for s, p in CASES])
+def test_measured_order_is_declared_order(step: Step, problem: Problem) -> None:
+    assert step.order is not None
+    order, _ = measured_order(step, problem)
+    assert abs(order - step.order) <= ORDER, f"{step} on {problem.name}: declared {step.order}, measured {order:.3f}"
+
+
+def test_every_step_declares_an_order_or_a_law() -> None:
+    names = [cls.__name__ for cls in step_types()]
+    assert {"EulerMaruyama", "ReverseDiffusion", "Ancestral", "FlowEuler", "FlowHeun", "AdaptiveFlow"} <= set(names)
+    for cls in step_types():
+        assert (cls.order is None) == bool(cls.law), f"{cls.__name__} needs an order, or None and a law"
+
+
+# ------------------------------------------------------------------------------------- the probe itself
+
+
+class Adams(Step):
+    """Adams-Bashforth of second order on the flow, started by Euler's method on the midpoint; for uniform grids."""
+
+    order: ClassVar[int | None] = 2
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        h = over_event(s - t, x)
+        slope = process.flow_drift(x, t, score(x, t))
+        if memory is None:
+            middle = 0.5 * (t + s)
+            half = x + 0.5 * h * slope
+            new = x + h * process.flow_drift(half, middle, score(half, middle))
+        else:
+            new = x + h * (1.5 * slope - 0.5 * memory)
+        return Moved(new, new, slope)
+
+
+class Forgetful(Adams):
+    """Its previous slope is lost, and the present one stands in."""
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        slope = process.flow_drift(x, t, score(x, t))
+        return super().__call__(score, process, x, t, s, noise, slope)
+
+
+class Loud(Ancestral):
+    """Ancestral sampling with 1.05 times the noise."""
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        moved = super().__call__(score, process, x, t, s, noise)
+        return Moved(moved.mean + 1.05 * (moved.x - moved.mean), moved.mean)
+
+
+UNIFORM = Problem("VP", lambda n: VP(0.1, 8.0), Uniform)
+
+
+def test_a_step_with_memory_is_measured_with_its_history() -> None:
+    assert abs(measured_order(Adams(), UNIFORM)[0] - 2) <= ORDER
+    assert chain_error(Chain((Adams(),)), UNIFORM, 16) == chain_error(Adams(), UNIFORM, 16)
+
+
+def test_mutants_lose_their_order() -> None:
+    assert abs(measured_order(Forgetful(), UNIFORM)[0] - 2) > ORDER
+    assert abs(measured_order(Loud(), UNIFORM)[0] - 1) > ORDER
+
+
+def test_norm_rules_are_not_affine() -> None:
+    """So they have no order of this kind, and the probe says so instead of measuring nonsense."""
+    process = VP(0.1, 8.0)
+    times = Uniform(4).times(process)
+    for size, affine in ((NoiseScaled(), True), (NormRatio(norm="example"), False), (NormRatio(norm="batch"), False)):
+        chain = affine_chain(Chain((Langevin(size), Hold())), skewed_gaussian(process), process, times)
+        assert (chain.defect < AFFINE) == affine
+
+
+# ------------------------------------------------------------------------------------- cases that are exact
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_ancestral_sampling_with_forward_variance_is_exact_on_unit_gaussians(steps: int) -> None:
+    process = VP(0.1, 8.0)
+    oracle = Gaussian(process, torch.zeros(2), 1.0)
+    chain = affine_chain(Ancestral("forward"), oracle, process, Uniform(steps).times(process))
+    mean, covariance = chain.push(torch.zeros(2, **TIME), torch.eye(2, **TIME))
+    assert float((covariance - torch.eye(2)).abs().max()) <= FLOAT64 and not bool(mean.any())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_ancestral_sampling_with_posterior_variance_is_exact_on_a_point(steps: int) -> None:
+    process = VP(0.1, 8.0)
+    oracle = Gaussian(process, torch.tensor([0.3, -1.1]), 0.0)
+    times = Uniform(steps).times(process)
+    chain = affine_chain(Ancestral("posterior"), oracle, process, times)
+    mean, covariance = chain.push(*oracle.moments(float(times[0])))
+    exact_mean, exact_covariance = oracle.moments(float(times[-1]))
+    assert torch.allclose(mean, exact_mean, rtol=FLOAT64, atol=FLOAT64)
+    assert torch.allclose(covariance, exact_covariance, rtol=1e3 * FLOAT64, atol=FLOAT64)
+
+
+def test_the_embedded_error_is_of_fifth_order() -> None:
+    """It is what the fourth-order companion of the step is off by: h^5, so 2^5 times less for half the length."""
+    field = lambda t, y, rows: -y + t[:, None].sin()  # noqa: E731
+    y, t, rows = torch.ones(1, 1, **TIME), torch.zeros(1, **TIME), torch.arange(1)
+    sizes = [
+        float(attempt(field, t, y, torch.full((1,), h, **TIME), field(t, y, rows), rows)[1].abs()) for h in (0.1, 0.05)
+    ]
+    assert abs(torch.tensor(sizes[0] / sizes[1]).log2().item() - 5) <= ORDER
+
+
+def test_errors_shrink_with_the_grid() -> None:
+    errors = [chain_error(Ancestral(), UNIFORM, n) for n in (16, 32, 64)]
+    assert errors[0] > errors[1] > errors[2]
