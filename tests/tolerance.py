@@ -175,3 +175,14 @@ HALF_TONE = 1.0
 
 SAMPLED_MEAN = 0.03
 """In units of the range: mean of 1000 images or more against the published mean; its standard error is 0.006."""
+
+# Sampling. One step, relative, against numbers that a float32 implementation printed to seven digits: the squares of its
+# neighbouring sigmas, 2500 and 2458, are subtracted.
+STEP_VECTOR = 1e-5
+
+# Sampling. One step of a reference network with its score given, float32 against our float64 coefficients, of the
+# largest entry; the reference's float32 table of levels is off by 1e-6.
+GOLDEN_STEP = 1e-5
+
+# Sampling. Scalar chains in float64 against numbers printed to eleven digits.
+CHAIN_VECTOR = 1e-10

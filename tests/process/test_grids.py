@@ -31,7 +31,7 @@ def test_every_grid_is_here() -> None:
     assert concrete(Grid) == {*FREE, EveryLevel}
 
 
-@limit(max_examples=60)
+@limit(max_examples=25)
 @given(
     process=st.one_of(*PROCESSES.values()),
     grid=st.one_of(
@@ -93,10 +93,13 @@ def test_one_level() -> None:
             cls(5).times(process)
 
 
-def test_a_general_process_has_uniform_and_quadratic_grids() -> None:
+def test_a_general_process_has_grids_in_time_alone() -> None:
     for cls in (Uniform, Quadratic):
         t = cls(7).times(BROWNIAN)
         assert (len(t), float(t[-1])) == (8, BROWNIAN.t_min.sampling)
+    for cls in (LogSNR, GeometricSigma, PowerSigma):
+        with pytest.raises(ValueError, match=f"{cls.__name__} places steps by the noise level.*use Uniform"):
+            cls(7).times(BROWNIAN)
 
 
 def test_codec_round_trip() -> None:

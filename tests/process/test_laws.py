@@ -20,7 +20,7 @@ from tolerance import BISECTION, FINITE_DIFFERENCE, FLOAT32, FLOAT64, KERNEL, QU
 
 ANY = st.one_of(*PROCESSES.values())
 INSIDE = st.floats(0.0, 1.0)
-CLASSES = pytest.mark.parametrize("cls", sorted(PROCESSES, key=lambda c: c.__name__))
+CLASSES = pytest.mark.parametrize("cls", [VE, VP, SubVP, Tabulated])
 
 
 def close(have: Any, want: Any, tolerance: float) -> None:
@@ -68,7 +68,7 @@ def test_the_walk_finds_the_overrides() -> None:
     assert all(getattr(SubVP, name) is not getattr(Process, name) for name in ("time_at_sigma", "time_at_log_snr"))
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(process=ANY, u=st.floats(0.05, 0.95))
 def test_rates_are_derivatives(process: Process, u: float) -> None:
     t, h = times(process, u), 1e-5
@@ -87,7 +87,7 @@ def test_rates_are_derivatives(process: Process, u: float) -> None:
 # ---------------------------------------------------------------------------------------------------- kernels
 
 
-@limit(max_examples=40)
+@limit(max_examples=25)
 @given(process=ANY, u=st.lists(INSIDE, min_size=3, max_size=3).map(sorted))
 def test_kernels_compose(process: Process, u: list[float]) -> None:
     r, s, t = times(process, *u).split(1)
@@ -99,7 +99,7 @@ def test_kernels_compose(process: Process, u: list[float]) -> None:
     close(process.sigma(t) ** 2 / scale, (a**2 * process.sigma(r) ** 2 + b**2) / scale, KERNEL)
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=INSIDE)
 def test_kernel_of_no_time_stands_still(process: Process, u: float) -> None:
     t = times(process, u)
@@ -108,7 +108,7 @@ def test_kernel_of_no_time_stands_still(process: Process, u: float) -> None:
     assert float(b) == 0.0
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=st.floats(0.0, 0.9), width=st.floats(0.02, 0.1))
 def test_kernel_variance_is_the_integral_of_the_diffusion(process: Process, u: float, width: float) -> None:
     """b^2 = int_s^t (alpha_t / alpha_r)^2 g(r)^2 dr, by Gauss-Legendre quadrature."""
@@ -123,7 +123,7 @@ def test_kernel_variance_is_the_integral_of_the_diffusion(process: Process, u: f
     close((0.5 * (t - s) * (weights * rate).sum()).reshape(1), b**2, QUADRATURE)
 
 
-@limit(max_examples=40)
+@limit(max_examples=25)
 @given(process=ANY, u=st.lists(st.floats(0.01, 1.0), min_size=2, max_size=2, unique=True).map(sorted))
 def test_posterior_is_bayes(process: Process, u: list[float]) -> None:
     """Precision 1 / sigma_s^2 + a^2 / b^2, mean by precisions; and averaging it over x_t gives back x_s."""
@@ -143,7 +143,7 @@ def test_posterior_is_bayes(process: Process, u: list[float]) -> None:
 # ---------------------------------------------------------------------------------------------------- drifts
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=st.floats(0.02, 0.98), mean=st.floats(-2, 2), deviation=st.floats(0.0, 2.0))
 def test_flow_carries_quantiles_of_gaussian_data(process: Process, u: float, mean: float, deviation: float) -> None:
     """x_t = alpha m + k sqrt(alpha^2 v + sigma^2) solves the flow for every k: drift and half of g^2 both enter."""
@@ -157,7 +157,7 @@ def test_flow_carries_quantiles_of_gaussian_data(process: Process, u: float, mea
     close(process.flow_drift(x, t, score).detach()[:, 0], rate, KERNEL)
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=INSIDE)
 def test_reverse_and_flow_drift_differ_by_half_of_the_score_term(process: Process, u: float) -> None:
     t = times(process, u, 0.5 * u)
@@ -169,7 +169,7 @@ def test_reverse_and_flow_drift_differ_by_half_of_the_score_term(process: Proces
     assert process.noise_like(x, t).shape == x.shape
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=st.lists(INSIDE, min_size=2, max_size=8, unique=True).map(sorted))
 def test_noise_grows(process: Process, u: list[float]) -> None:
     t = times(process, *u)
@@ -182,7 +182,7 @@ def test_noise_grows(process: Process, u: list[float]) -> None:
 # ---------------------------------------------------------------------------------------------------- clocks
 
 
-@limit(max_examples=40)
+@limit(max_examples=25)
 @given(process=ANY, u=INSIDE)
 def test_clocks_invert(process: Process, u: float) -> None:
     t = times(process, u)
@@ -214,7 +214,7 @@ def test_a_vp_process_never_reaches_a_noise_above_one() -> None:
 # ---------------------------------------------------------------------------------------------------- the rest
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(process=ANY, x=st.lists(st.floats(-5, 5), min_size=4, max_size=4))
 def test_prior(process: Process, x: list[float]) -> None:
     """A sample is the noise scaled, the density that of independent normals; sigma(1) is missed by alpha(1)^2."""
@@ -231,7 +231,7 @@ def test_prior(process: Process, x: list[float]) -> None:
     assert mismatch <= (2.0 * float(process.alpha(one)) ** 2 if published else FLOAT64 * std**2)
 
 
-@limit(max_examples=20)
+@limit(max_examples=15)
 @given(process=ANY, u=INSIDE)
 def test_perturb_is_the_marginal(process: Process, u: float) -> None:
     t = times(process, u, 0.3)
@@ -245,13 +245,13 @@ def test_perturb_is_the_marginal(process: Process, u: float) -> None:
     assert bool((b <= std * (1 + FLOAT64)).all())
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(process=ANY)
 def test_codec_round_trip(process: Process) -> None:
     assert loads(dumps(process), Process) == process
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(process=ANY, u=INSIDE)
 def test_float32_agrees_with_float64(process: Process, u: float) -> None:
     t32 = times(process, u, 1.0, 0.0).float()
@@ -264,7 +264,7 @@ def test_float32_agrees_with_float64(process: Process, u: float) -> None:
         torch.testing.assert_close(have.double(), want, rtol=tolerance, atol=tolerance)
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(b=st.tuples(st.floats(0.01, 5.0), st.floats(0.0, 20.0)), t=st.floats(1e-5, 1.0))
 def test_sub_vp_never_has_more_noise_than_vp(b: tuple[float, float], t: float) -> None:
     vp, sub = VP(b[0], sum(b)), SubVP(b[0], sum(b))

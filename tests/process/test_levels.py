@@ -130,7 +130,7 @@ def test_the_rule_with_the_ratio_below_one(
     assert -math.log(span) / math.log(ratio) == pytest.approx(steps, rel=FOUR_DECIMALS * 10)
 
 
-@limit(max_examples=60)
+@limit(max_examples=40)
 @given(
     dimension=st.integers(1, 50_000),
     overlap=st.floats(0.05, 0.99),

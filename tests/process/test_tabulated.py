@@ -65,7 +65,7 @@ def test_the_published_grid_that_is_off_by_one() -> None:
     assert torch.equal(off[i > 1001], torch.ones(998, dtype=torch.int64))
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(levels=st.integers(2, 3000), level=st.integers(0, 2999), inside=st.floats(0.0, 1.0))
 def test_floor_and_snap(levels: int, level: int, inside: float) -> None:
     process = ladder_of(levels)
@@ -87,7 +87,7 @@ def test_beyond_the_ladder() -> None:
 # ---------------------------------------------------------------------------------------------------- the ends
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(ladder=LADDERS, between=st.sampled_from(["linear", "floor"]))
 def test_below_level_zero_there_is_no_noise(ladder: Ladder, between: Any) -> None:
     process = Tabulated(ladder, between)
@@ -119,7 +119,7 @@ def test_one_level(ladder: Ladder, between: Any) -> None:
 # ---------------------------------------------------------------------------------------------------- between levels
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(ladder=LADDERS)
 def test_levels_are_the_table(ladder: Ladder) -> None:
     alphas, sigmas = ladder.table()
@@ -130,7 +130,7 @@ def test_levels_are_the_table(ladder: Ladder) -> None:
         torch.testing.assert_close(process.sigma(t), sigmas, rtol=FLOAT64, atol=0)
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(ladder=LADDERS, u=st.floats(0.01, 0.99), level=st.integers(0, 10_000))
 def test_between_rules(ladder: Ladder, u: float, level: int) -> None:
     """linear: the geometric mean weighted by the position; floor: the level below."""
@@ -177,7 +177,7 @@ def test_the_ladder_of_ve_is_ve() -> None:
 # ---------------------------------------------------------------------------------------------------- refusals, codec
 
 
-@limit(max_examples=30)
+@limit(max_examples=15)
 @given(ladder=LADDERS)
 def test_ladders_are_saved(ladder: Ladder) -> None:
     assert loads(dumps(ladder), Ladder) == ladder

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 
@@ -16,7 +17,7 @@ class Grid(ABC):
     """A rule that places times."""
 
     @abstractmethod
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """Strictly decreasing float64 times, shape (N + 1,), from 1 to the process's `t_min.sampling`."""
 
 
@@ -30,7 +31,16 @@ class _Steps(Grid):
     def _fractions(self) -> Tensor:
         return torch.linspace(0.0, 1.0, self.steps + 1, dtype=torch.float64)
 
-    def _pinned(self, times: Tensor, process: Process) -> Tensor:
+    def _clocked(self, process: Process | GeneralSDE) -> Process:
+        """Refuse a process without one noise level per time."""
+        if isinstance(process, GeneralSDE):
+            raise ValueError(
+                f"{type(self).__name__} places steps by the noise level, and a GeneralSDE has a covariance instead; use"
+                " Uniform or Quadratic, which place them by t"
+            )
+        return process
+
+    def _pinned(self, times: Tensor, process: Process | GeneralSDE) -> Tensor:
         """The end points exactly, whatever rounding the inversion made."""
         times = times.clone()
         times[0], times[-1] = 1.0, process.t_min.sampling
@@ -57,7 +67,7 @@ class Uniform(_Steps):
 
     steps: int = 1000
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """linspace(1, t_min, N + 1)."""
         return self._pinned(1.0 + self._fractions() * (process.t_min.sampling - 1.0), process)
 
@@ -72,7 +82,7 @@ class Quadratic(_Steps):
 
     steps: int = 100
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """Squares of equally spaced square roots."""
         return self._pinned((1.0 + self._fractions() * (process.t_min.sampling**0.5 - 1.0)) ** 2, process)
 
@@ -87,8 +97,9 @@ class LogSNR(_Steps):
 
     steps: int = 100
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """Times of equally spaced log-SNR."""
+        process = self._clocked(process)
         ends = process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))
         return self._pinned(process.time_at_log_snr(ends[0] + self._fractions() * (ends[1] - ends[0])), process)
 
@@ -103,8 +114,9 @@ class GeometricSigma(_Steps):
 
     steps: int = 100
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """Times of geometric sigma."""
+        process = self._clocked(process)
         ends = process.sigma(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64)).log()
         return self._pinned(process.time_at_sigma((ends[0] + self._fractions() * (ends[1] - ends[0])).exp()), process)
 
@@ -126,8 +138,9 @@ class PowerSigma(_Steps):
         if not 0.0 < self.rho < float("inf"):
             raise ValueError(f"the power grid needs a finite rho > 0; got {self.rho}")
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """Times of the power grid, in the ratio sigma / alpha so that it means the same for every process."""
+        process = self._clocked(process)
         ends = (-0.5 * process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))).exp()
         roots = ends ** (1.0 / self.rho)
         ratio = (roots[0] + self._fractions() * (roots[1] - roots[0])) ** self.rho
@@ -145,7 +158,7 @@ class EveryLevel(Grid):
 
     clean: bool = True
 
-    def times(self, process: Process) -> Tensor:
+    def times(self, process: Process | GeneralSDE) -> Tensor:
         """t_{N-1}, ..., t_0, and below level 0 if `clean`."""
         if not isinstance(process, Tabulated):
             raise ValueError(
