@@ -8,10 +8,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from scorefield._math import LOG_2PI
+from scorefield._math import LOG_2PI, over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
-from scorefield.score.oracles.oracle import Number, Observation, Oracle, _over, refuse_condition
+from scorefield.score.oracles.oracle import Number, Observation, Oracle, refuse_condition
 
 
 class ModalGaussian(Oracle):
@@ -44,7 +44,7 @@ class ModalGaussian(Oracle):
     def _centred(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Modes c of x - alpha m, shape (B, D), l on the device of x, and v, shape (B, D)."""
         variances = self.variances.to(x)
-        c = self._to_modes(x - _over(alpha, x) * self.mean.to(x))
+        c = self._to_modes(x - over_event(alpha, x) * self.mean.to(x))
         return c, variances, alpha[:, None] ** 2 * variances + sigma[:, None] ** 2
 
     def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:

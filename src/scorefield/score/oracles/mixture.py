@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
 from scorefield.score.oracles.gaussian import Gaussian, ModalGaussian
-from scorefield.score.oracles.oracle import Number, Observation, Oracle, _over
+from scorefield.score.oracles.oracle import Number, Observation, Oracle
 
 
 class WeightedOracle(Oracle):
@@ -231,7 +232,7 @@ class Points(WeightedOracle):
 
     def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         D = self._denoised(x, alpha, sigma, condition)
-        return -(x - _over(alpha, x) * D) / _over(sigma, x) ** 2
+        return -(x - over_event(alpha, x) * D) / over_event(sigma, x) ** 2
 
     def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         r = self._joint(x, alpha, sigma, condition).softmax(1)
@@ -267,5 +268,5 @@ def _blend(r: Tensor, parts: list[Tensor]) -> Tensor:
     """sum_k r_k part_k with r of shape (B, K)."""
     total = torch.zeros_like(parts[0])
     for k, part in enumerate(parts):
-        total = total + _over(r[:, k], part) * part
+        total = total + over_event(r[:, k], part) * part
     return total

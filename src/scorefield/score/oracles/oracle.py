@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from scorefield._math import LOG_2PI
+from scorefield._math import LOG_2PI, over_event
 from scorefield._random import PRIOR_STEP, IndexedNoise, Noise
 from scorefield._typing import Condition
 from scorefield.process.process import Process
@@ -134,7 +134,7 @@ class Oracle(Score):
         if t is None:
             return x0.to(dtype)
         _, alpha, sigma = self._enter(x0, t)
-        return (_over(alpha, x0) * x0 + _over(sigma, x0) * second).to(dtype)
+        return (over_event(alpha, x0) * x0 + over_event(sigma, x0) * second).to(dtype)
 
     def posterior(
         self,
@@ -203,10 +203,6 @@ class Oracle(Score):
             if low < lowest - 1e-9 or high > 1 + 1e-6:
                 raise ValueError(f"t from {low:g} to {high:g} is outside [{lowest:g}, 1]; t=None is the data")
         return x, self.process.alpha(t).to(x), self.process.sigma(t).to(x)
-
-
-def _over(per_example: Tensor, x: Tensor) -> Tensor:
-    return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
 
 
 def refuse_condition(condition: Condition | None, what: str) -> None:
