@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 
 import numpy as np
@@ -20,11 +21,11 @@ def obeyed(found) -> DataSource:
     """The source that the printed command describes."""
     words = shlex.split(found.command)
     assert words[:2] == ["scorefield", "train"] and words[3] == "--data"
-    source = DataSource(words[4])
-    assert words[5:6] in ([], ["--set"])
-    for setting in words[6:]:
-        field, _, text = setting.partition("=")
-        source = with_field(source, field.removeprefix("data."), text)
+    source = DataSource(words[4], skip_bad="--skip-bad" in words)
+    for flag, setting in itertools.pairwise(words):
+        if flag == "--set":
+            field, _, text = setting.partition("=")
+            source = with_field(source, field.removeprefix("data."), text)
     return source
 
 

@@ -319,8 +319,10 @@ def _command(source: DataSource, found: Inspection) -> str:
     }
     texts = {name: _setting_text(value) for name, value in given.items()} | found.settings
     words = ["scorefield", "train", recipe, "--data", found.path]
-    if texts:
-        words += ["--set", *(f"data.{name}={text}" for name, text in texts.items())]
+    if texts.pop("skip_bad", None) == "true":
+        words.append("--skip-bad")
+    for name, text in texts.items():
+        words += ["--set", f"data.{name}={text}"]
     return shlex.join(words)
 
 
@@ -359,6 +361,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if found.corrupt:
         listed = "; ".join(f"{name} ({reason})" for name, reason in found.corrupt[:5])
         facts.append(("corrupt", f"{len(found.corrupt)}: {listed}"))
+    if found.settings:
+        listed = ", ".join(f"data.{name}={text}" for name, text in found.settings.items())
+        guess = " (the layout is a guess: check the shape above)" if "layout" in found.settings else ""
+        facts.append(("needs", listed + guess))
     if found.problem is not None:
         facts.append(("problem", found.problem))
     return [*facts, ("train", found.command)]
