@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Workers of the test run: as many as processors, and never so many that their memory hurts.
-WORKERS ?= auto
+WORKERS ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check docs bench clean
@@ -39,12 +39,12 @@ demo: $(CORE) ## train, sample, score and report on the bundled digits
 test: $(DEV) ## style, layers and the fast tests (under 5 minutes on 2 cores)
 	$(BIN)/ruff check
 	$(BIN)/lint-imports --no-logo --no-cache
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 check: test ## test, and formatting, types and the slow tests
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 -m slow
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile -m slow
 
 docs: $(DEV) ## build the pages into site/, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
