@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-class NoSpace(OSError):
+class NoSpaceError(OSError):
     """The disk is full; the message says what could not be written and what is intact."""
 
 
@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; when the block ends it is synced to disk and takes the place of `path`.
 
     Raises:
-        NoSpace: There was no room; `path` is as it was.
+        NoSpaceError: There was no room; `path` is as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def _translated(error: OSError, path: Path) -> OSError:
-    if isinstance(error, NoSpace) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, NoSpaceError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
     free = shutil.disk_usage(path.parent).free
-    return NoSpace(
+    return NoSpaceError(
         errno.ENOSPC,
         f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact. Free some space or"
         " choose another --out",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def save_tensors(path: str | Path, sets: Sets, metadata: Mapping[str, str] | Non
         for name, value in tensors.items()
     }
     with replacing(path) as temporary:
-        save_file(flat, temporary, metadata=dict(metadata or {}))
+        try:
+            save_file(flat, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:
+            # safetensors wraps the system's error; a full disk is to be told like any other.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number.group(1)), str(error)) if number else error from error
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:

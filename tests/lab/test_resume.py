@@ -1,0 +1,124 @@
+"""A run killed at any instant goes on bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lab.tiny import finish, fingerprint, kill_at, start, tiny
+
+from scorefield.lab import checkpoints, train
+from scorefield.lab.trainer import Silent, TrainingError
+
+
+class Crash(Exception):
+    """Stands for a power cut: nothing after it runs."""
+
+
+class CrashAt(Silent):
+    """An observer that pulls the plug after a step."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        if step == self.at:
+            raise Crash
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The uninterrupted run."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny(), run)
+    return fingerprint(run)
+
+
+@pytest.mark.parametrize("at", [1, 7, 10, 11, 14, 20, 23, 29])
+def test_a_crash_after_any_step_changes_nothing(whole: dict, tmp_path: Path, at: int) -> None:
+    with pytest.raises(Crash):
+        train(tiny(), tmp_path / "run", observer=CrashAt(at))
+    train(tiny(), tmp_path / "run", resume="auto")
+    assert fingerprint(tmp_path / "run") == whole
+
+
+def test_two_crashes_and_another_total(whole: dict, tmp_path: Path) -> None:
+    """More steps may be asked for on resuming; the numbers are those of a run that had them from the start."""
+    with pytest.raises(Crash):
+        train(tiny(steps=25), tmp_path / "run", observer=CrashAt(12))
+    with pytest.raises(Crash):
+        train(tiny(steps=30), tmp_path / "run", resume="auto", observer=CrashAt(22))
+    train(tiny(steps=30), tmp_path / "run", resume="auto")
+    assert fingerprint(tmp_path / "run") == whole
+
+
+def test_the_comparison_can_fail(whole: dict, tmp_path: Path) -> None:
+    """Mutants of resuming: forgotten optimiser moments, forgotten averages, another seed."""
+    with pytest.raises(Crash):
+        train(tiny(), tmp_path / "run", observer=CrashAt(15))
+    newest = checkpoints.latest(tmp_path / "run")
+    assert newest is not None
+    from scorefield.lab.weights import load_tensors, save_tensors
+
+    path = newest / "score.optimiser.safetensors"
+    sets, metadata = load_tensors(path)
+    sets["exp_avg"] = {name: torch.zeros_like(value) for name, value in sets["exp_avg"].items()}
+    save_tensors(path, sets, metadata)
+    train(tiny(), tmp_path / "run", resume="auto")
+    assert fingerprint(tmp_path / "run") != whole
+    train(tiny(seed=1), tmp_path / "other")
+    assert fingerprint(tmp_path / "other") != whole
+
+
+def test_a_half_written_checkpoint_is_ignored(whole: dict, tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        train(tiny(), tmp_path / "run", observer=CrashAt(25))
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / ".step_25.1234.tmp").mkdir()
+    (folder / ".step_25.1234.tmp" / "score.safetensors").write_bytes(b"half")
+    (folder / "step_99").mkdir()  # whole folders hold state.json; this one does not
+    train(tiny(), tmp_path / "run", resume="auto")
+    assert fingerprint(tmp_path / "run") == whole
+
+
+def test_a_changed_experiment_is_refused_by_field(tmp_path: Path) -> None:
+    train(tiny(steps=10), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"training\.batch_size: 24 in the run, 12 now"):
+        train(tiny(steps=20, batch_size=12), tmp_path / "run", resume="auto")
+    with pytest.raises(TrainingError, match="--resume auto"):
+        train(tiny(steps=20), tmp_path / "run")
+
+
+@pytest.mark.parametrize("world", [1, 3, pytest.param(2, marks=pytest.mark.slow)])
+def test_sigkill_at_a_random_step(tmp_path: Path, world: int) -> None:
+    """The command line, killed without warning, on one process and on several."""
+    steps, at = 120, random.SystemRandom().randrange(8, 100)
+    finish(start(tmp_path / "whole", steps, world))
+    run = tmp_path / "killed"
+    kill_at(start(run, steps, world), run, at)
+    finish(start(run, steps, world))
+    assert fingerprint(run) == fingerprint(tmp_path / "whole"), f"killed near step {at}"
+
+
+@pytest.mark.slow
+def test_sigkill_under_torchrun(tmp_path: Path) -> None:
+    steps = 120
+    finish(start(tmp_path / "whole", steps, 2, torchrun=True))
+    run = tmp_path / "killed"
+    launched = start(run, steps, 2, torchrun=True)
+    kill_at(launched, run, 35)
+    finish(start(run, steps, 2, torchrun=True))
+    assert fingerprint(run) == fingerprint(tmp_path / "whole")
+
+
+def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    processes = start(run, 2000)
+    kill_at(processes, run, 21, signal.SIGINT)
+    assert finish(processes) == 130
+    state = checkpoints.latest(run)
+    assert state is not None and (run / "model.safetensors").is_file()
+    assert int(state.name.split("_")[1]) >= 21
