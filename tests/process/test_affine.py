@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -187,6 +189,13 @@ def test_float32() -> None:
         assert have.dtype == torch.float32
         want = getattr(LANGEVIN, name)(*(a.double() for a in arguments))
         torch.testing.assert_close(have.double(), want, rtol=FLOAT32, atol=FLOAT32)
+
+
+def test_a_law_travels_to_other_processes() -> None:
+    """Data loaders and spawned ranks copy what they are given, laws already made included."""
+    law = copy.deepcopy(SWINGING).law((2,)).moments(T)
+    there = pickle.loads(pickle.dumps(SWINGING)).law((2,)).moments(T)
+    assert all(torch.equal(have, want) for have, want in zip(there, law, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- reversal

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from process import examples
-from process.examples import BROWNIAN, CURVED, GROWTH, LANGEVIN, OU, VOLATILITY, VP_AS_GENERAL
+from process.examples import BROWNIAN, CURVED, GROWTH, LANGEVIN, OU, SWINGING, VOLATILITY, VP_AS_GENERAL
 from scorefield._codec import CodecError, dumps, loads
 from scorefield.process import VP, GeneralSDE, TimeLimits
 from scorefield.process.general import NormalPrior
@@ -108,6 +107,16 @@ def test_flow_of_geometric_brownian_motion_carries_quantiles() -> None:
     x, t = x.detach()[:, None], t.detach()
     score = -(1.0 + k[:, None] / (VOLATILITY * t.sqrt())[:, None]) / x
     torch.testing.assert_close(BROWNIAN.flow_drift(x, t, score)[:, 0], rate, rtol=FLOAT64, atol=FLOAT64)
+
+
+def test_times_of_a_sampler_join_the_state() -> None:
+    """float64 times on the CPU do not make a float32 state float64, whatever the functions do with them."""
+    x, t, score = states(2)
+    for name in ("reverse_drift", "flow_drift"):
+        have = getattr(SWINGING, name)(x.float(), t, score.float())
+        assert have.dtype == torch.float32
+        torch.testing.assert_close(have.double(), getattr(SWINGING, name)(x, t, score), rtol=FLOAT32, atol=FLOAT32)
+    assert SWINGING.apply_diffusion(x.float(), t, x.float()).dtype == torch.float32
 
 
 def test_noise_shapes() -> None:
@@ -269,6 +278,17 @@ def test_a_diffusion_of_another_shape(noise: Any, diffusion: Any, words: str) ->
             call()
 
 
+def first_column(x: Tensor, t: Tensor) -> Tensor:
+    return x[:, :1]
+
+
+def test_a_drift_of_another_shape() -> None:
+    x, t, score = states(3)
+    sde = GeneralSDE(first_column, examples.vp_diffusion)
+    with pytest.raises(ValueError, match=r"drift\(x, t\) has shape \(4, 1\).*of x, \(4, 3\)"):
+        sde.flow_drift(x, t, score)
+
+
 def test_bad_declarations() -> None:
     f, g = examples.brownian_drift, examples.brownian_diffusion
     with pytest.raises(ValueError, match="affine=True needs.*state_dependent=False"):
@@ -281,4 +301,3 @@ def test_bad_declarations() -> None:
         GeneralSDE(examples.mixed_diagonal, examples.vp_diffusion, affine=True, state_dependent=False).law((3,))
     with pytest.raises(ValueError, match="simulate and sliced score matching"):
         BROWNIAN.perturb(torch.zeros(1, 3), torch.ones(1), torch.zeros(1, 3))
-    assert np.isfinite(GeneralSDE.simulation_weak_order)

@@ -116,9 +116,16 @@ class GeneralSDE:
 
     # ---------------------------------------------------------------------------------------- coefficients
 
+    def _drift(self, x: Tensor, t: Tensor) -> Tensor:
+        """f(x, t), its shape checked; times are float64 on the CPU elsewhere, here they join x."""
+        f = self.drift(x, t.to(x))
+        if f.shape != x.shape:
+            raise ValueError(f"drift(x, t) has shape {tuple(f.shape)}; it must be that of x, {tuple(x.shape)}")
+        return f.to(x.dtype)
+
     def _diffusion(self, x: Tensor, t: Tensor) -> Tensor:
         """G(x, t), its shape checked."""
-        g = self.diffusion(x, t)
+        g = self.diffusion(x, t.to(x))
         D = math.prod(x.shape[1:])
         wanted = {"scalar": (len(t),), "diagonal": tuple(x.shape), "matrix": (len(t), D, -1)}[self.noise]
         if g.ndim != len(wanted) or any(have != want for have, want in zip(g.shape, wanted, strict=True) if want >= 0):
@@ -150,7 +157,7 @@ class GeneralSDE:
         """div(G G')_i = sum_j d (G G')_ij / dx_j, shape of x; zero where G does not depend on x.
 
         One reverse pass for scalar G. Otherwise it is the gradient with respect to w of div(G G' w), a field linear in
-        w: D reverse passes, and one more through them.
+        w: D reverse passes, and one more through them. The result is detached from x.
         """
         if not self.state_dependent:
             return torch.zeros_like(x)
@@ -167,11 +174,11 @@ class GeneralSDE:
 
     def reverse_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """f - div(G G') - G G' score, shape of x."""
-        return self.drift(x, t) - self.diffusion_divergence(x, t) - self._squared(x, t, score)
+        return self._drift(x, t) - self.diffusion_divergence(x, t) - self._squared(x, t, score)
 
     def flow_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
         """f - div(G G') / 2 - G G' score / 2, shape of x: same marginals, no noise (Song et al. 2021, eq. 37)."""
-        return self.drift(x, t) - 0.5 * (self.diffusion_divergence(x, t) + self._squared(x, t, score))
+        return self._drift(x, t) - 0.5 * (self.diffusion_divergence(x, t) + self._squared(x, t, score))
 
     def check_time(self, t: Tensor) -> None:
         """Refuse times outside [t_min, 1] (see `Process.check_time`)."""
@@ -208,9 +215,9 @@ class GeneralSDE:
             raise ValueError("simulate runs forward: times must be two or more increasing numbers, shape (N + 1,)")
         path = [x0]
         for k, dt in enumerate(times.diff().tolist()):
-            x, t = path[-1], times[k].to(x0).expand(x0.shape[0])
+            x, t = path[-1], times[k].expand(x0.shape[0])
             z = noise.normal(self.noise_like(x, t), k, 0)
-            path.append(x + dt * self.drift(x, t) + math.sqrt(dt) * self.apply_diffusion(x, t, z))
+            path.append(x + dt * self._drift(x, t) + math.sqrt(dt) * self.apply_diffusion(x, t, z))
         return torch.stack(path)
 
     # ---------------------------------------------------------------------------------------- affine laws
@@ -229,7 +236,7 @@ class GeneralSDE:
         event = tuple(event)
         if event not in self._laws:
             self._check_affine(event)
-            self._laws[event] = AffineLaw(lambda t: self._coefficients(t, event))
+            self._laws[event] = AffineLaw(functools.partial(self._coefficients, event=event))
         return self._laws[event]
 
     @functools.cached_property
@@ -271,7 +278,7 @@ class GeneralSDE:
         corners = torch.cat([torch.zeros(1, D, dtype=torch.float64), torch.eye(D, dtype=torch.float64)])
         x = corners.repeat(len(t), 1).reshape(-1, *event)
         with torch.no_grad():
-            f = self.drift(x, t.repeat_interleave(D + 1)).reshape(len(t), D + 1, D).double()
+            f = self._drift(x, t.repeat_interleave(D + 1)).reshape(len(t), D + 1, D)
             g = self._diffusion(x[:: D + 1], t)
         if self.noise == "scalar":
             squared = torch.diag_embed((g * g)[:, None].expand(-1, D))
@@ -287,7 +294,7 @@ class GeneralSDE:
         x = torch.linspace(-1.7, 2.3, 3 * math.prod(event), dtype=torch.float64).reshape(3, *event)
         A, b, _ = self._coefficients(t, event)
         with torch.no_grad():
-            f = self.drift(x, t).reshape(3, -1).double()
+            f = self._drift(x, t).reshape(3, -1)
             g, g_zero = self._diffusion(x, t), self._diffusion(torch.zeros_like(x), t)
         if not torch.allclose((A @ x.reshape(3, -1, 1))[..., 0] + b, f, rtol=1e-5, atol=1e-7):
             raise ValueError(
