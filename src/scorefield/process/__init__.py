@@ -10,8 +10,8 @@ It is the law of the linear SDE dx = f(t) x dt + g(t) dw with
 
 so everything else follows (`process.Process`): the transition x_t = a x_s + b z with a = alpha_t / alpha_s and
 b^2 = sigma_t^2 - a^2 sigma_s^2; the posterior of x_s given x_t and x_0 that ancestral sampling uses; backwards in time
-the drift f x - g^2 score with the same noise, or the probability flow f x - g^2 score / 2 with none; the prior at t = 1;
-and two clocks, log(alpha^2 / sigma^2) and sigma, with their inverses.
+the drift f x - g^2 score with the same noise, or the probability flow f x - g^2 score / 2 with none; the prior at
+t = 1; and two clocks, log(alpha^2 / sigma^2) and sigma, with their inverses.
 
 A general SDE dx = f(x, t) dt + G(x, t) dw has f - div(G G') - G G' score, and half of the last two for its flow. If
 f = A(t) x + b(t) and G = G(t), x_t given x_0 is N(Phi x_0 + m, P) with dPhi/dt = A Phi, dm/dt = A m + b and
