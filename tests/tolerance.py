@@ -177,8 +177,9 @@ SAMPLED_MEAN = 0.03
 """In units of the range: mean of 1000 images or more against the published mean; its standard error is 0.006."""
 
 # Sampling. One step, relative, against numbers that a float32 implementation printed to seven digits: the squares of its
-# neighbouring sigmas, 2500 and 2458, are subtracted.
+# neighbouring sigmas, 2500 and 2458, are subtracted. And absolute: 1 - exp(-B) at t = 1e-3 has four digits left in it.
 STEP_VECTOR = 1e-5
+STEP_VECTOR_SMALL = 1e-6
 
 # Sampling. One step of a reference network with its score given, float32 against our float64 coefficients, of the
 # largest entry; the reference's float32 table of levels is off by 1e-6.
@@ -186,3 +187,26 @@ GOLDEN_STEP = 1e-5
 
 # Sampling. Scalar chains in float64 against numbers printed to eleven digits.
 CHAIN_VECTOR = 1e-10
+
+BITS = 5e-5
+"""Bits per dimension: an analytic score at the default solver tolerance, as the reference's own check."""
+
+GOLDEN_FLOW = 1e-3
+"""Relative to the largest entry: samples of published networks by the flow, the reference at a tolerance of 1e-6."""
+
+GOLDEN_BITS = 5e-3
+"""Bits per dimension of published networks: the reference's own solver shares one error among the batch."""
+
+# Sampling. Relative, for variances at the fixed point of a float64 iteration of some thousand steps.
+STATIONARY = 1e-8
+
+# Sampling. Absolute error of the adaptive flow at tolerances 1e-5 to 1e-7, whose local errors add up over some tens of
+# steps; and at 1e-8 and 1e-9.
+SOLVER = 1e-4
+TIGHT_SOLVER = 1e-6
+
+# Sampling. An oracle's sums of a few terms may round in another order in another batch: absolute, float64.
+BATCH_MATES = 1e-10
+
+LEADING_ORDER = 0.1
+"""Relative: the gap of dequantisation against the first term of its expansion in the width of a bin, sixteen bins."""

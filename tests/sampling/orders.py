@@ -50,7 +50,9 @@ PROBLEMS = (
     Problem("VE", lambda n: VE(0.5, 5.0), Uniform),
     Problem("VP", lambda n: VP(0.1, 8.0), LogSNR),
     Problem("sub-VP", lambda n: SubVP(0.1, 8.0), Quadratic),
-    Problem("VE ladder", lambda n: Tabulated(GeometricSigmas(0.5, 5.0, n + 1)), lambda n: EveryLevel(False), ladder=True),
+    Problem(
+        "VE ladder", lambda n: Tabulated(GeometricSigmas(0.5, 5.0, n + 1)), lambda n: EveryLevel(False), ladder=True
+    ),
     Problem("VP ladder", lambda n: Tabulated(LinearBetas(0.1, 8.0, n + 1)), lambda n: EveryLevel(False), ladder=True),
 )
 
@@ -186,11 +188,14 @@ def chain_error(step: Step, problem: Problem, n: int) -> float:
     oracle = skewed_gaussian(process)
     times = problem.grid(n).times(process)
     chain = affine_chain(step, oracle, process, times)
-    assert chain.defect < AFFINE, f"{step} is not affine on Gaussian data (defect {chain.defect:g}); it has no such order"
+    assert chain.defect < AFFINE, (
+        f"{step} is not affine on Gaussian data (defect {chain.defect:g}); it has no such order"
+    )
     mean, covariance = chain.push(*oracle.moments(float(times[0])))
     exact_mean, exact_covariance = oracle.moments(float(times[-1]))
     return float(
-        (mean - exact_mean).norm() / exact_mean.norm() + (covariance - exact_covariance).norm() / exact_covariance.norm()
+        (mean - exact_mean).norm() / exact_mean.norm()
+        + (covariance - exact_covariance).norm() / exact_covariance.norm()
     )
 
 

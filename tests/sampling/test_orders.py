@@ -29,7 +29,7 @@ from scorefield.score.oracles import Gaussian, skewed_gaussian
 from tolerance import AFFINE, FLOAT64, ORDER
 
 CASES = [(step, problem) for step in ordered_steps() for problem in PROBLEMS if applies(step, problem)]
-TIME = dict(dtype=torch.float64)
+F64 = torch.float64
 
 
 @pytest.mark.parametrize(("step", "problem"), CASES, ids=[f"{type(s).__name__}-{p.name}" for s, p in CASES])
@@ -118,7 +118,7 @@ def test_ancestral_sampling_with_forward_variance_is_exact_on_unit_gaussians(ste
     process = VP(0.1, 8.0)
     oracle = Gaussian(process, torch.zeros(2), 1.0)
     chain = affine_chain(Ancestral("forward"), oracle, process, Uniform(steps).times(process))
-    mean, covariance = chain.push(torch.zeros(2, **TIME), torch.eye(2, **TIME))
+    mean, covariance = chain.push(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
     assert float((covariance - torch.eye(2)).abs().max()) <= FLOAT64 and not bool(mean.any())
 
 
@@ -137,10 +137,11 @@ def test_ancestral_sampling_with_posterior_variance_is_exact_on_a_point(steps: i
 def test_the_embedded_error_is_of_fifth_order() -> None:
     """It is what the fourth-order companion of the step is off by: h^5, so 2^5 times less for half the length."""
     field = lambda t, y, rows: -y + t[:, None].sin()  # noqa: E731
-    y, t, rows = torch.ones(1, 1, **TIME), torch.zeros(1, **TIME), torch.arange(1)
-    sizes = [
-        float(attempt(field, t, y, torch.full((1,), h, **TIME), field(t, y, rows), rows)[1].abs()) for h in (0.1, 0.05)
-    ]
+    y, t, rows = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64), torch.arange(1)
+    sizes = []
+    for h in (0.1, 0.05):
+        length = torch.full((1,), h, dtype=F64)
+        sizes.append(float(attempt(field, t, y, length, field(t, y, rows), rows)[1].abs()))
     assert abs(torch.tensor(sizes[0] / sizes[1]).log2().item() - 5) <= ORDER
 
 
