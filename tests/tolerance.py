@@ -210,3 +210,7 @@ BATCH_MATES = 1e-10
 
 LEADING_ORDER = 0.1
 """Relative: the gap of dequantisation against the first term of its expansion in the width of a bin, sixteen bins."""
+
+# Sampling. Samples of the same (seed, index) in batches of other sizes, relative to the largest: the noise is bit-equal,
+# float32 matrix products round differently, and a chain of some steps carries that along.
+SAMPLES_EQUAL = 2e-4

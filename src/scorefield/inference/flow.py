@@ -14,7 +14,6 @@ from scorefield._codec import record
 from scorefield._math import value_and_divergence
 from scorefield._random import Noise
 from scorefield.process.general import GeneralSDE
-from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.adaptive import integrate
 from scorefield.score.score import BoundScore, Score
 
@@ -185,16 +184,11 @@ def _probes(x: Tensor, noise: Noise, settings: FlowSettings) -> Tensor:
 
 
 def require_flow(score: Score) -> None:
-    """Refuse a score or a process that exists only on the levels of a ladder.
+    """Refuse a score that exists only on the levels of a ladder (a process without rates refuses by itself).
 
     Raises:
-        ValueError: No flow goes between the levels; says what works instead.
+        ValueError: The network refuses times between its levels; says what works instead.
     """
-    if isinstance(score.process, Tabulated) and score.process.between == "floor":
-        raise ValueError(
-            "Tabulated(between='floor') stands still between its levels, so its probability flow goes nowhere; use"
-            " Tabulated(between='linear'), or sample with steps on the levels (pc, ancestral, ald)"
-        )
     while isinstance(inner := getattr(score, "score", None), Score):
         score = inner
     if getattr(getattr(score, "time_input", None), "between", None) == "refuse":
