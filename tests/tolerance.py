@@ -214,3 +214,7 @@ LEADING_ORDER = 0.1
 # Sampling. Samples of the same (seed, index) in batches of other sizes, relative to the largest: the noise is bit-equal,
 # float32 matrix products round differently, and a chain of some steps carries that along.
 SAMPLES_EQUAL = 2e-4
+
+SAMPLES_OF_ANOTHER_BATCH = 1e-4
+"""Relative to the data's range: the same sample drawn in a batch of another size. The network's kernels sum in another
+order (1e-6 of its output), and a few hundred steps add that up."""

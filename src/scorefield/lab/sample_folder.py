@@ -38,7 +38,7 @@ def source_of(model: Model, samples: Samples) -> SampleSource:
     """How samples were made, for receipts."""
     return SampleSource(
         sampler=type(samples.sampler.step).__name__,
-        settings=_codec.encode(samples.sampler),
+        settings={"sampler": samples.sampler},
         nfe=float(samples.nfe.double().mean()),
         weights=model.weights,
         seed=samples.seed,
