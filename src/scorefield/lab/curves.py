@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from scorefield.lab.figures import PAGE, style_axes, to_svg
+from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
 from scorefield.lab.page import Block, caption_of_figure, number
 
 _RAMP = ((0.0, (79, 134, 224)), (0.5, (176, 104, 200)), (1.0, (224, 122, 63)))
@@ -114,7 +113,8 @@ def _chart(
     keyed: str = "",
 ) -> str:
     """A titled line chart with its legend as text, which wraps on a narrow screen."""
-    figure, ax = _one_axes(x_label, y_label)
+    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.5, 2.0), above=0.2)
+    ax.set_xlabel(x_label, labelpad=2)
     for x, y, colour, _, faint in lines:
         x, y = _thinned(x, y)
         alone = "o" if len(x) == 1 else None
@@ -129,26 +129,18 @@ def _chart(
     )
     keyed = f"<span>{escape(keyed)}</span>" if keyed else ""
     legend = f'<div class="legend">{keyed}{keys}</div>' if keys else ""
-    return f'<div class="chart"><h3>{escape(title)}</h3>{to_svg(figure, title)}{legend}</div>'
+    return f'<div class="chart"><h3>{escape(title)}{_unit(y_label)}</h3>{to_svg(figure, title)}{legend}</div>'
 
 
 def _bars(title: str, x_label: str, y_label: str, edges: np.ndarray, values: np.ndarray) -> str:
-    figure, ax = _one_axes(x_label, y_label)
+    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.5, 2.0), above=0.2)
+    ax.set_xlabel(x_label, labelpad=2)
     for k, value in enumerate(values):
         if math.isfinite(value):
             colour = _ramp(k / max(1, len(values) - 1))
             ax.plot(edges[k : k + 2], [value, value], color=colour, linewidth=3, solid_capstyle="butt")
     _choose_scale(ax, values[np.isfinite(values)])
-    return f'<div class="chart"><h3>{escape(title)}</h3>{to_svg(figure, title)}</div>'
-
-
-def _one_axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.0, 2.5), dpi=72, layout="constrained")
-    ax = figure.add_subplot()
-    ax.set_xlabel(x_label)
-    ax.set_ylabel(y_label)
-    style_axes(ax, PAGE)
-    return figure, ax
+    return f'<div class="chart"><h3>{escape(title)}{_unit(y_label)}</h3>{to_svg(figure, title)}</div>'
 
 
 def _choose_scale(ax: Axes, values: np.ndarray) -> None:
@@ -195,6 +187,10 @@ def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     keep = np.unique(np.linspace(0, len(x) - 1, _MOST_VERTICES).round().astype(int))
     return x[keep], y[keep]
+
+
+def _unit(unit: str) -> str:
+    return f"<small>{escape(unit)}</small>" if unit else ""
 
 
 def _ramp(position: float) -> str:

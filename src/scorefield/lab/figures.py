@@ -120,12 +120,12 @@ def caption_of(spec: DataSpec) -> str:
         return f"Axes in data units{f' ({spec.units})' if spec.units else ''}.{pairs}"
     if what == "signal":
         names = f" Channels: {', '.join(spec.channel_names)}." if spec.channel_names else ""
-        return (
-            f"Vertical axis in data units{f' ({spec.units})' if spec.units else ''}, horizontal axis in samples.{names}"
-        )
+        unit = f" ({spec.units})" if spec.units else ""
+        return f"Vertical axis in data units{unit}, horizontal axis by position.{names}"
     span = f"{float(low[0]):g} to {float(high[0]):g}{unit}"
     if len(set(low.tolist())) > 1 or len(set(high.tolist())) > 1:
-        span = f"each channel's own range ({'low to high' if spec.bounded else 'offset -3 to +3 scales'})"
+        span = f"each channel's own range{f' in{unit}' if unit else ''}"
+        span += " (low to high)" if spec.bounded else " (offset -3 to +3 scales)"
     slice_of = " Middle slice of each volume." if what == "volume" else ""
     clipped = "values outside are clipped in the drawing only."
     if spec.shape[0] == 1:
@@ -258,8 +258,8 @@ def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str
     across = math.ceil(len(panels) / math.ceil(len(panels) / 4))
     most = _MOST_POINTS // min(4, len(panels))
     down = math.ceil(len(panels) / across)
-    one = 3.6 if len(panels) == 1 else 2.2
-    figure, axes = _axes(theme, down, across, (one * across, one * down))
+    one = 3.2 if len(panels) == 1 else 1.7
+    figure, axes = grid_of_axes(theme, down, across, (one, one), above=0.46 if down > 1 else 0.28 if titles else 0.1)
     low, high = display_range(spec)
     names = spec.channel_names or tuple(f"coordinate {d}" for d in range(size))
     for ax in axes[len(panels) :]:
@@ -273,12 +273,11 @@ def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str
         else:
             ax.scatter(values[:, d], values[:, d + 1], s=4, color=theme.series[0], alpha=0.55, linewidths=0)
             ax.set_ylim(float((low - margin)[d + 1]), float((high + margin)[d + 1]))
-            ax.set_box_aspect(1)
         if titles:
             ax.set_title(titles[k], fontsize=9, color=theme.ink)
         else:
-            ax.set_xlabel(names[d])
-            ax.set_ylabel("count" if size == 1 else names[d + 1])
+            shown = f"{names[d]}, count" if size == 1 else f"{names[d]}, {names[d + 1]}"
+            ax.set_xlabel(shown, labelpad=2)
     return figure
 
 
@@ -296,7 +295,8 @@ def signal_figure(
     """
     columns = min(columns or 4, len(x))
     rows = math.ceil(len(x) / columns)
-    figure, axes = _axes(theme, rows, columns, (1.8 * columns, 1.1 * rows + 0.3))
+    # Titles stand over the first row; all rows get their room, so that the panels stay equal.
+    figure, axes = grid_of_axes(theme, rows, columns, (1.5, 0.85), above=0.24 if titles else 0.12, beside=0.34)
     low, high = (float(v) for v in (display_range(spec)[0].min(), display_range(spec)[1].max()))
     for k, ax in enumerate(axes):
         if k >= len(x):
@@ -311,11 +311,36 @@ def signal_figure(
     return figure
 
 
-def _axes(theme: Theme, rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=size, dpi=72, layout="constrained")
-    axes = list(np.asarray(figure.subplots(rows, columns, squeeze=False)).reshape(-1))
+def grid_of_axes(
+    theme: Theme, rows: int, columns: int, panel: tuple[float, float], *, above: float = 0.1, beside: float = 0.45
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels with fixed margins, in inches; solving for the best margins would double its cost.
+
+    Args:
+        theme: Colours.
+        rows: Panels from top to bottom.
+        columns: Panels from left to right.
+        panel: Width and height of one panel without its margins.
+        above: Room over each row, for titles.
+        beside: Room left of each column, for tick labels.
+    """
+    below, right = 0.32, 0.08
+    width = columns * (panel[0] + beside) + right
+    height = rows * (panel[1] + above) + below
+    figure = Figure(figsize=(width, height), dpi=72)
+    margins = {
+        "left": beside / width,
+        "right": 1 - right / width,
+        "bottom": below / height,
+        "top": 1 - above / height,
+        "wspace": beside / panel[0],
+        "hspace": above / panel[1],
+    }
+    axes = list(np.asarray(figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins)).reshape(-1))
     for ax in axes:
         style_axes(ax, theme)
+        ax.locator_params(nbins=max(3, round(panel[0] / 0.5)), axis="x")
+        ax.locator_params(nbins=max(3, round(panel[1] / 0.4)), axis="y")
     return figure, axes
 
 

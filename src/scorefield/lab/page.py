@@ -158,6 +158,7 @@ h3 { font-size: .88rem; font-weight: 600; margin: 0 0 .5em }
 table { border-collapse: collapse; font-size: .9rem; min-width: 50% }
 th, td { padding: 8px 20px 8px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top }
 thead th { font-size: .78rem; font-weight: 600; color: var(--muted) }
+h3 small { display: block; font-weight: 400; color: var(--muted); font-size: .78rem }
 th small, td small { display: block; font-weight: 400; color: var(--muted); font-size: .76rem }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 mark { background: none; color: var(--mark); font-size: .76rem; font-weight: 600 }

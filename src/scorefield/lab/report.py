@@ -212,7 +212,7 @@ def nearest_neighbours(
     words = _join(
         caption or f"Each sample (left) with its {k} nearest training examples.",
         f"Numbers are distances{f' ({unit})' if unit else ''}.",
-        caption_of(spec),
+        None if kind(spec) == "vector" else caption_of(spec),
     )
     if kind(spec) == "vector":
         rows = [[i, *(float(d) for d in distances[i])] for i in range(n)]

@@ -130,7 +130,7 @@ class ClassifierFeatures:
     ) -> ClassifierFeatures:
         """Train a classifier on labelled real data.
 
-        AdamW with a one-cycle schedule on cross-entropy; small inputs (at most 256 numbers) take 400 steps, a few
+        AdamW with a one-cycle schedule on cross-entropy; small inputs (at most 256 numbers) take 300 steps, a few
         seconds on one core, larger ones 1,000 steps, about a minute for 32x32x3. The global random state is left as
         it was.
 
@@ -163,7 +163,7 @@ class ClassifierFeatures:
                 f" examples of {len(labels.unique())} classes and {len(held_labels)} held out; without labels use"
                 " RawFeatures() or ModuleFeatures(module, name=...)"
             )
-        steps = steps or (400 if data.dimension <= 256 else 1000)
+        steps = steps or (300 if data.dimension <= 256 else 1000)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             module = _SmallClassifier(data.shape, classes, width)

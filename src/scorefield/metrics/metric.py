@@ -135,9 +135,9 @@ class Metric(ABC):
                 f"samples have shape {tuple(x.shape)}, but the reference {self.reference.facts.name!r} has examples of"
                 f" shape {self.reference.event}; give samples of shape (B, {', '.join(map(str, self.reference.event))})"
             )
-        _refuse_non_finite(x, "a batch of samples", self.count)
         if len(x) == 0:
             return
+        _refuse_non_finite(x, "a batch of samples", self.count)
         x = x.detach() if x.is_floating_point() else x.to(torch.float32)
         self._accumulate(x)
         self._hash_sum = add_hash_sums(self._hash_sum, example_hash_sum(x))

@@ -1,0 +1,169 @@
+"""Frechet distance against closed forms, SciPy's matrix root, and formulas that only look right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from scorefield.metrics import FrechetDistance, Moments, RawFeatures, Reference, frechet_distance, measure
+from tolerance import FLOAT64, FRECHET, FRECHET_NEAR_ZERO
+
+ZERO = torch.zeros(2, dtype=torch.float64)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def covariance(seed: int, size: int, rank: int | None = None) -> Tensor:
+    root = normal(seed, size, rank or 2 * size)
+    return root @ root.mT / root.shape[1]
+
+
+def rotation(seed: int, size: int) -> Tensor:
+    return torch.linalg.qr(normal(seed, size, size)).Q
+
+
+def close(value: float, wanted: float, size: float = 1.0, tolerance: float = FRECHET) -> bool:
+    return abs(value - wanted) <= tolerance * max(size, abs(wanted))
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 9), st.integers(0, 50))
+def test_covariances_with_the_same_axes_have_a_closed_form(size: int, seed: int) -> None:
+    mean_a, mean_b = normal(seed, size), normal(seed + 1, size)
+    a, b = normal(seed + 2, size).square(), normal(seed + 3, size).square()
+    turn = rotation(seed + 4, size)
+    wanted = float((mean_a - mean_b).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    rotated = [turn @ torch.diag(v) @ turn.mT for v in (a, b)]
+    for s_a, s_b in ((torch.diag(a), torch.diag(b)), rotated):
+        assert close(frechet_distance(mean_a, s_a, mean_b, s_b), wanted, float(a.sum() + b.sum()))
+
+
+def in_two_dimensions(s_a: Tensor, s_b: Tensor) -> float:
+    """The roots of a 2 x 2 matrix M have tr M^(1/2) = (tr M + 2 det(M)^(1/2))^(1/2)."""
+    cross = torch.sqrt(torch.trace(s_a @ s_b) + 2 * torch.sqrt(torch.det(s_a) * torch.det(s_b)))
+    return float(torch.trace(s_a) + torch.trace(s_b) - 2 * cross)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 100))
+def test_two_dimensions_with_different_axes_have_a_closed_form(seed: int) -> None:
+    s_a, s_b = covariance(seed, 2), covariance(seed + 1000, 2)
+    value = frechet_distance(ZERO, s_a, ZERO, s_b)
+    assert close(value, in_two_dimensions(s_a, s_b), float(torch.trace(s_a + s_b)))
+
+
+def test_the_formula_for_commuting_covariances_is_rejected_by_that_closed_form() -> None:
+    s_a, s_b = covariance(0, 2), covariance(1000, 2)
+    wanted = in_two_dimensions(s_a, s_b)
+    # |S_a^(1/2) - S_b^(1/2)|^2 is right only for commuting covariances.
+    roots = [torch.from_numpy(np.real(scipy.linalg.sqrtm(s.numpy()))) for s in (s_a, s_b)]
+    mutant = float((roots[0] - roots[1]).square().sum())
+    assert not close(mutant, wanted, float(torch.trace(s_a + s_b)))
+
+
+@pytest.mark.parametrize("size", [1, 3, 24])
+def test_agrees_with_the_matrix_square_root_of_scipy(size: int) -> None:
+    mean_a, mean_b, s_a, s_b = normal(1, size), normal(2, size), covariance(3, size), covariance(4, size)
+    root = np.real(scipy.linalg.sqrtm((s_a @ s_b).numpy()))
+    wanted = float((mean_a - mean_b).square().sum() + torch.trace(s_a + s_b)) - 2 * float(np.trace(root))
+    assert close(frechet_distance(mean_a, s_a, mean_b, s_b), wanted, float(torch.trace(s_a + s_b)))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 50))
+def test_rank_one_covariances_have_a_closed_form(seed: int) -> None:
+    u, v = normal(seed, 6), normal(seed + 7, 6)
+    wanted = float(u @ u + v @ v - 2 * (u @ v).abs())
+    zero = torch.zeros(6, dtype=torch.float64)
+    value = frechet_distance(zero, torch.outer(u, u), zero, torch.outer(v, v))
+    # Eigenvalues below rounding count as zero, and a root of 1e-16 is 1e-8, so the bound is on the scale of the roots.
+    assert close(value, wanted, float(u @ u + v @ v))
+
+
+@pytest.mark.parametrize("rank", [1, 5, 40])
+def test_zero_for_equal_arguments_and_never_negative_also_where_singular(rank: int) -> None:
+    s = covariance(5, 20, rank)
+    mean = normal(6, 20)
+    assert 0.0 <= frechet_distance(mean, s, mean, s) <= FLOAT64 * float(torch.trace(s))
+    near = s + 1e-15 * covariance(7, 20)
+    assert frechet_distance(mean, s, mean, near) >= 0.0
+
+
+def test_tiny_distances_keep_their_digits_and_the_textbook_formula_does_not() -> None:
+    size, change = 8, 1e-9
+    s, zero = torch.eye(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    wanted = size * (np.sqrt(1 + change) - 1) ** 2
+    assert abs(frechet_distance(zero, s, zero, (1 + change) * s) - wanted) <= FRECHET_NEAR_ZERO * wanted
+    textbook = 2 * size + size * change - 2 * size * np.sqrt(1 + change)
+    assert abs(textbook - wanted) > FRECHET_NEAR_ZERO * wanted
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 30), st.floats(0.1, 10))
+def test_symmetric_and_equivariant(seed: int, factor: float) -> None:
+    size = 5
+    mean_a, mean_b = normal(seed, size), normal(seed + 1, size)
+    s_a, s_b = covariance(seed + 2, size), covariance(seed + 3, size, 3)
+    d = frechet_distance(mean_a, s_a, mean_b, s_b)
+    assert close(frechet_distance(mean_b, s_b, mean_a, s_a), d)
+    turn = rotation(seed, size)
+    turned = frechet_distance(turn @ mean_a, turn @ s_a @ turn.mT, turn @ mean_b, turn @ s_b @ turn.mT)
+    assert close(turned, d)
+    assert close(frechet_distance(factor * mean_a, factor**2 * s_a, factor * mean_b, factor**2 * s_b), factor**2 * d)
+
+
+def test_moments_are_those_of_numpy_also_far_from_zero() -> None:
+    rows = normal(8, 300, 4) + 1e7
+    moments = Moments()
+    for part in rows.split(47):
+        moments.update(part)
+    centred = rows.numpy() - rows.numpy().mean(axis=0)
+    assert moments.count == 300
+    assert np.allclose(moments.mean.numpy(), rows.numpy().mean(axis=0), rtol=FLOAT64)
+    # The rows themselves are rounded to 2e-9 of their spread.
+    assert np.allclose(moments.covariance.numpy(), np.cov(centred.T), atol=FRECHET * 1e2)
+
+
+def test_the_metric_is_the_distance_of_the_fitted_gaussians() -> None:
+    real, fake = normal(9, 100, 2, 3), 1.3 * normal(10, 80, 2, 3) + 0.2
+    result = measure(FrechetDistance(RawFeatures(), Reference(real, name="real")), fake, batch_size=33)
+    a, b = fake.reshape(80, 6), real.reshape(100, 6)
+    wanted = frechet_distance(a.mean(0), torch.cov(a.mT), b.mean(0), torch.cov(b.mT))
+    assert close(float(result), wanted)
+    assert result.value.status == "ok" and result.value.warnings == () and result.value.interval is None
+    parts = result.value.details
+    assert close(parts["mean term"], float((a.mean(0) - b.mean(0)).square().sum()))
+    assert close(parts["mean term"] + parts["covariance term"], wanted)
+
+
+@pytest.mark.parametrize(("samples", "examples", "what"), [(6, 50, "samples"), (50, 6, "reference examples")])
+def test_fewer_examples_than_features_are_flagged(samples: int, examples: int, what: str) -> None:
+    metric = FrechetDistance(RawFeatures(), Reference(normal(11, examples, 6), name="real"))
+    value = measure(metric, normal(12, samples, 6)).value
+    assert value.status == "singular"
+    (warning,) = value.warnings
+    assert f"only 6 {what} for 6 features" in warning and "singular" in warning and "more than 6" in warning
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="at least two reference examples"):
+        FrechetDistance(RawFeatures(), Reference(normal(0, 1, 3), name="one"))
+    metric = FrechetDistance(RawFeatures(), Reference(normal(0, 9, 3), name="real"))
+    metric.update(normal(1, 1, 3))
+    with pytest.raises(ValueError, match="needs at least 2 samples and has seen 1"):
+        metric.compute()
+    with pytest.raises(ValueError, match=r"covariance_b has shape \(3, 3\)"):
+        frechet_distance(ZERO, torch.eye(2), ZERO, torch.eye(3))
+    with pytest.raises(ValueError, match="eigenvalue"):
+        frechet_distance(ZERO, torch.diag(torch.tensor([1.0, -1.0])), ZERO, torch.eye(2))
