@@ -41,7 +41,7 @@ def inspect_data(command: DataCommand) -> None:
     for setting in command.settings:
         field, equals, value = setting.removeprefix("data.").partition("=")
         if not equals:
-            raise CodecError(f"--set {setting!r} is not FIELD=VALUE, for example --set size=64")
+            raise CodecError(f"--set {setting}", "is not FIELD=VALUE, for example --set size=64")
         source = with_field(source, field, value)
     print("\n".join(inspect(source).lines()))
 
