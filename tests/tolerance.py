@@ -225,7 +225,21 @@ MOMENTS_FAR_AWAY = 1e-8
 """Absolute, covariance of order one of rows near 1e7: the rows themselves are rounded to 2e-9."""
 
 NEAR_COPIES = 0.3
-"""Memorisation ratio of training points moved by 0.05 of their spread in each of 6 dimensions (measured: 0.08)."""
+"""Memorisation ratio of training points moved by 0.05 of their spread in each of 6 dimensions (measured: 0.09)."""
 
-CLEARLY_WORSE = 3.0
-"""Frechet distance of noisy digits, or of ones alone, over that of a second real split (measured: above 10)."""
+CLEARLY_WORSE = 2.0
+"""Frechet distance of noisy digits, or of ones alone, over that of a second real split (measured: 3.4, 68)."""
+
+# Sampling. Relative error of mean and of covariance that named samplers leave in 60 (flows) or 100 steps, with the
+# prior's own mismatch; about twice what was measured.
+ARRIVAL = {
+    "pc": 0.1,
+    "em": 0.1,
+    "reverse-diffusion": 0.1,
+    "ancestral": 0.1,
+    "flow-euler": 0.1,
+    "flow-heun": 0.1,
+}
+
+# Sampling. The last published VP step against the posterior mean: 2 - sqrt(1 - beta) for 1 / sqrt(1 - beta), beta^2 / 4.
+DENOISED = 1e-4
