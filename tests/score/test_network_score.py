@@ -58,6 +58,7 @@ def test_coefficients_are_float64_with_float32_times() -> None:
     t = torch.tensor([0.3], dtype=torch.float32)
     x = torch.ones(1, 2, dtype=torch.float64)
     assert torch.allclose(score(x, t), (0.5 * x + t.double()) / process.sigma(t.double()), rtol=FLOAT64)
+    assert score(x.float(), t).dtype == score.denoised(x.float(), t).dtype == torch.float32  # also around float64
 
 
 def test_denoised_by_the_form_is_tweedie() -> None:
