@@ -250,6 +250,7 @@ def test_an_example_that_gives_up_has_no_density_and_the_others_have_theirs() ->
     found = log_density(broken, torch.cat([x, torch.tensor([[60.0, 0.0]]).double()]), NoNoise(), EXACT)
     assert found.status.tolist() == [0, 0, 3]
     assert found.nats.isnan().tolist() == [False, False, True]
+    assert found.latent.isnan().tolist() == [[False, False], [False, False], [True, True]]
     expected = log_density(oracle.bind(None), x, NoNoise(), EXACT)
     torch.testing.assert_close(found.nats[:2], expected.nats, rtol=0.0, atol=FLOW_DENSITY)
 

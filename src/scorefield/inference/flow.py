@@ -14,7 +14,7 @@ from scorefield._codec import record
 from scorefield._math import value_and_divergence
 from scorefield._random import Noise
 from scorefield.process.general import GeneralSDE
-from scorefield.sampling.adaptive import integrate
+from scorefield.sampling.adaptive import Solution, integrate
 from scorefield.score.score import BoundScore, Score
 
 PROBE_STEP = 2**61
@@ -30,7 +30,7 @@ class FlowSettings:
 
     Args:
         rtol: Relative tolerance of each example's own Dormand-Prince solver.
-        atol: Absolute tolerance, model units and nats.
+        atol: Absolute tolerance, model units, and nats per dimension.
         divergence: "exact" takes D vector-Jacobian products a call, "hutchinson" one per probe, "auto" is exact up to
             D = 8.
         probes: Number of probes averaged, drawn once per example and kept for the whole integration.
@@ -62,10 +62,11 @@ class FlowDensity:
     """The end of a flow, and its density.
 
     Args:
-        nats: Log density of the start in model units, (B,) float64 on the CPU; NaN where the status is not 0.
+        nats: Log density of the start in model units, (B,) float64 on the CPU.
         latent: Where the flow ended, shape, dtype and device of the start.
         calls: Evaluations of the flow per example, (B,).
-        status: Codes of `sampling.adaptive.STATUS`, (B,).
+        status: Codes of `sampling.adaptive.STATUS`, (B,). Where it is not 0 the flow stopped early, and nats and
+            latent are NaN: numbers there would be believed.
     """
 
     nats: Tensor
@@ -113,7 +114,9 @@ def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettin
             state = y[:, :-1].reshape(len(y), *x.shape[1:])
             chosen = None if probes is None else probes[:, rows]
             value, divergence = value_and_divergence(lambda u: velocity(t, u, rows), state, chosen)
-            return torch.cat([value.reshape(len(y), dimension), divergence[:, None]], dim=1)
+            # Nats per dimension, held to the tolerance beside the state: the sum over thousands of pixels would be held
+            # to one that no float32 network can keep.
+            return torch.cat([value.reshape(len(y), dimension), divergence[:, None] / dimension], dim=1)
 
         y = torch.cat([x.reshape(len(x), dimension).double(), x.new_zeros(len(x), 1, dtype=torch.float64)], dim=1)
         start = torch.full((len(x),), start_time(score, settings), dtype=torch.float64)
@@ -127,10 +130,9 @@ def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettin
             max_steps=settings.max_steps,
             blocks=(dimension, 1),
         )
-        latent = end.y[:, :-1].reshape(x.shape)
-        nats = score.process.prior_log_prob(latent) + end.y[:, -1]
-        # A flow that stopped early has no density; a number there would be believed.
-        nats = torch.where(end.status == 0, nats, torch.nan)
+        y = _or_nan(end)
+        latent = y[:, :-1].reshape(x.shape)
+        nats = score.process.prior_log_prob(latent) + dimension * y[:, -1]
     return FlowDensity(nats.cpu(), latent.to(x.dtype), end.calls.cpu(), end.status.cpu())
 
 
@@ -161,7 +163,12 @@ def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: 
     with torch.no_grad():
         solved = integrate(field, y, *times, rtol=settings.rtol, atol=settings.atol, max_steps=settings.max_steps)
     nats = torch.full((len(x),), torch.nan, dtype=torch.float64)
-    return FlowDensity(nats, solved.y.reshape(x.shape).to(x.dtype), solved.calls.cpu(), solved.status.cpu())
+    return FlowDensity(nats, _or_nan(solved).reshape(x.shape).to(x.dtype), solved.calls.cpu(), solved.status.cpu())
+
+
+def _or_nan(solution: Solution) -> Tensor:
+    """The final states, (B, n), NaN where the solver gave up."""
+    return torch.where((solution.status == 0)[:, None], solution.y, torch.nan)
 
 
 def _velocity(score: BoundScore, x: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
