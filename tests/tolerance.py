@@ -52,7 +52,8 @@ SMALL_SIGMA = 1e-10
 # Networks. Absolute (or relative for numbers above 1), for layer outputs printed to eight digits by the reference.
 PRINTED_LAYER = 1e-6
 
-# Networks. Relative, for the sample deviation of 65536 uniform weights (0.2 percent) and of a printed four-digit number.
+# Networks. Relative, for the sample deviation of 65536 uniform weights (0.2 percent) and of a printed four-digit
+# number.
 INITIAL_SCALE = 5e-3
 
 PLANE_QUADRATURE = 1e-8
@@ -114,7 +115,10 @@ FRECHET = 1e-10
 """Relative to the traces: roots of eigenvalues of covariances with condition numbers up to 1e4, float64."""
 
 FRECHET_NEAR_ZERO = 1e-5
-"""Relative, of a distance of 1e-18 between covariances of order one: their roots differ by 1e-9 with rounding 1e-16 each."""
+"""Relative.
+
+Of a distance of 1e-18 between covariances of order one: their roots differ by 1e-9 with rounding 1e-16 each.
+"""
 
 QUANTILE_GRID = 2e-3
 """Relative, W_2^2 between 4,001 midpoint quantiles of Gaussians and the closed form: what the cut tails hold."""
@@ -157,7 +161,10 @@ FLOW_FLOAT32 = 2e-4
 """Nats or model units: a float32 network, or another order of float64 sums, at the default solver tolerance 1e-5."""
 
 FLOW_STEPS = 6
-"""Evaluations: an error estimate at the edge of the tolerance may be rounded to either side, one attempt more or less."""
+"""Evaluations: an error estimate at the edge of the tolerance may be rounded to either side.
+
+One attempt more or less.
+"""
 
 # Sampling. Measured against declared orders of steps, in the exponent, at the grids of `sampling.orders`.
 ORDER = 0.15

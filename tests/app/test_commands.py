@@ -11,9 +11,9 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from lab.tiny import tiny
 from PIL import Image
 
+from lab.tiny import tiny
 from scorefield.app import commands, main
 from scorefield.app.run import _action
 from scorefield.lab import train
@@ -343,9 +343,8 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_two_processes_draw_the_same_samples(tmp_path: Path, model: Path) -> None:
     """Samples do not depend on the number of processes: equal to the rounding of another batch size."""
-    from tolerance import SAMPLES_OF_ANOTHER_BATCH
-
     from lab.tiny import _free_port, _spawn
+    from tolerance import SAMPLES_OF_ANOTHER_BATCH
 
     words = ["sample", str(model), "-n", "13", "--steps", "20", "--sampler", "pc"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lab.tiny import finish, fingerprint, kill_at, start, tiny
 
+from lab.tiny import fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
 from scorefield.lab.trainer import Silent, TrainingError
 
 
-class Crash(Exception):
+class CrashError(Exception):
     """Stands for a power cut: nothing after it runs."""
 
 
@@ -26,7 +26,7 @@ class CrashAt(Silent):
 
     def step(self, step: int, steps: int, loss: float) -> None:
         if step == self.at:
-            raise Crash
+            raise CrashError
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 @pytest.mark.parametrize("at", [1, 7, 10, 11, 14, 20, 23, 29])
 def test_a_crash_after_any_step_changes_nothing(whole: dict, tmp_path: Path, at: int) -> None:
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(tiny(), tmp_path / "run", observer=CrashAt(at))
     train(tiny(), tmp_path / "run", resume="auto")
     assert fingerprint(tmp_path / "run") == whole
@@ -47,9 +47,9 @@ def test_a_crash_after_any_step_changes_nothing(whole: dict, tmp_path: Path, at:
 
 def test_two_crashes_and_another_total(whole: dict, tmp_path: Path) -> None:
     """More steps may be asked for on resuming; the numbers are those of a run that had them from the start."""
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(tiny(steps=25), tmp_path / "run", observer=CrashAt(12))
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(tiny(steps=30), tmp_path / "run", resume="auto", observer=CrashAt(22))
     train(tiny(steps=30), tmp_path / "run", resume="auto")
     assert fingerprint(tmp_path / "run") == whole
@@ -57,7 +57,7 @@ def test_two_crashes_and_another_total(whole: dict, tmp_path: Path) -> None:
 
 def test_the_comparison_can_fail(whole: dict, tmp_path: Path) -> None:
     """Mutants of resuming: forgotten optimiser moments, forgotten averages, another seed."""
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(tiny(), tmp_path / "run", observer=CrashAt(15))
     newest = checkpoints.latest(tmp_path / "run")
     assert newest is not None
@@ -74,7 +74,7 @@ def test_the_comparison_can_fail(whole: dict, tmp_path: Path) -> None:
 
 
 def test_a_half_written_checkpoint_is_ignored(whole: dict, tmp_path: Path) -> None:
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         train(tiny(), tmp_path / "run", observer=CrashAt(25))
     folder = tmp_path / "run" / "checkpoints"
     (folder / ".step_25.1234.tmp").mkdir()

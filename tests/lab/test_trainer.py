@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lab.tiny import tiny
-from tolerance import FLOAT32
 
+from lab.tiny import tiny
 from scorefield.lab import train
 from scorefield.lab.averages import Averages
 from scorefield.lab.data import DataSource, open_data
@@ -22,6 +21,7 @@ from scorefield.lab.run_folder import read_experiment, read_metrics
 from scorefield.lab.trainer import Silent, TrainingError
 from scorefield.lab.weights import WeightsError
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
+from tolerance import FLOAT32
 
 
 def test_a_run_folder_is_a_model_folder(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_averages_follow_the_published_warm_up() -> None:
     assert float(net.weight.detach()) == 1.0
 
 
-def broken_weight(process, t):  # noqa: ANN001, ANN201 (importable by name, as Custom asks)
+def broken_weight(process, t):
     return torch.where(t > 0.5, torch.nan, 1.0)
 
 
@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
 
     real, calls = weights.save_file, []
 
-    def full(*arguments, **named) -> None:  # noqa: ANN002, ANN003
+    def full(*arguments, **named) -> None:
         calls.append(1)
         if len(calls) > 6:
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")

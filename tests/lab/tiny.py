@@ -105,7 +105,9 @@ def kill_at(processes: list[subprocess.Popen[bytes]], run: Path, step: int, numb
     deadline = time.monotonic() + 240.0
     while time.monotonic() < deadline:
         if any(p.poll() is not None for p in processes):
-            raise AssertionError(f"a process ended by itself before step {step}:\n{processes[0].communicate()[0].decode()}")
+            raise AssertionError(
+                f"a process ended by itself before step {step}:\n{processes[0].communicate()[0].decode()}"
+            )
         log = run / "metrics.jsonl"
         if log.exists() and any(f'"step": {k},' in log.read_text() for k in range(step, step + 8)):
             break

@@ -1,4 +1,4 @@
-"""The commands as data: what can be typed, with its help. Nothing here imports torch, so that --help answers at once."""
+"""The commands as data: what can be typed, with its help. Nothing here imports torch: --help answers at once."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Demo:
 class Train:
     """Train a recipe, on its own data or on yours.
 
-    Fields of the experiment change with --set, for example --set training.batch_size=64 --set network.channels=64; `scorefield describe
-    RECIPE` lists them all.
+    Fields of the experiment change with --set, for example --set training.batch_size=64 --set network.channels=64;
+    `scorefield describe RECIPE` lists them all.
     """
 
     recipe: tyro.conf.Positional[str]
     """A recipe's name, or the path of an experiment.json."""
     data: str | None = None
-    """A folder of images, .npy/.npz/.pt arrays, IDX files, image parquet, or module:attribute. Default: the recipe's own."""
+    """Images, .npy/.npz/.pt arrays, IDX files, image parquet, or module:attribute. Default: the recipe's own."""
     out: Path | None = None
     """Run folder. Default: runs/RECIPE."""
     resume: Literal["no", "auto"] = "no"
@@ -145,7 +145,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class DataCommand:
-    """Look at data before training: count, shape, range, grey levels, NaNs, duplicates, and the command to train on them."""
+    """Look at data before training: shape, range, grey levels, NaNs, duplicates, and the command to train on them."""
 
     action: tyro.conf.Positional[Literal["inspect"]]
     """What to do."""

@@ -16,6 +16,7 @@ from scorefield.lab.data import open_data
 from scorefield.lab.evaluation import choose_features, compare, examples, summary
 from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, load
+from scorefield.lab.page import facts
 from scorefield.lab.recipes import recipe
 from scorefield.lab.report import (
     Section,
@@ -27,7 +28,6 @@ from scorefield.lab.report import (
     text,
     write_report,
 )
-from scorefield.lab.page import facts
 from scorefield.lab.run_folder import environment, read_metrics
 from scorefield.lab.sample_folder import source_of, write_samples
 from scorefield.lab.trainer import train
@@ -142,6 +142,8 @@ def _headlines(samples: list, real: list, bits: float, error: float) -> dict[str
 
 def _likelihood_text(of: str, bits: float, error: float, count: int):
     return text(
-        f"Bits per dimension of held-out digits: {bits:.3f} ± {error:.3f} (mean and standard error over {count} digits), by the probability"
-        f" flow, one Hutchinson probe, tolerance 1e-3; the density is of {of}. An upper bound on the code length of the 17 grey levels."
+        f"Bits per dimension of held-out digits: {bits:.3f} ± {error:.3f} (mean and standard error over {count}"
+        f" digits), by the probability flow,"
+        f" one Hutchinson probe, tolerance 1e-3; the density is of {of}. An upper bound on the code length of"
+        f" the 17 grey levels."
     )

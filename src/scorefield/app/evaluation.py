@@ -34,8 +34,9 @@ def real_data(model: Model, path: str | None) -> Data:
     data = open_data(source)
     if data.spec.shape != model.data.shape:
         raise DataError(
-            f"{data.name} has examples of shape {data.spec.shape}, {model.name} was trained on {model.data.shape}; give data of the"
-            " model's shape (the fields data.size, data.crop and data.channels of its experiment apply)"
+            f"{data.name} has examples of shape {data.spec.shape}, {model.name} was trained on {model.data.shape};"
+            f" give data of the model's shape"
+            " (the fields data.size, data.crop and data.channels of its experiment apply)"
         )
     return data
 
@@ -79,7 +80,8 @@ def _report(command: Evaluate, samples: SampleFolder, data: Data, out: Path, nam
     held_out, x = _held_out(data), samples.x[: command.n]
     if tuple(x.shape[1:]) != data.spec.shape:
         raise DataError(
-            f"the samples have shape {tuple(x.shape[1:])} and {data.name} has {data.spec.shape}; nothing can be compared"
+            f"the samples have shape {tuple(x.shape[1:])} and {data.name} has {data.spec.shape}; nothing can be"
+            f" compared"
         )
     features = choose_features(command.features, data.train, held_out)
     found = compare(x, samples.source, data.train, held_out, features, seed=command.seed)

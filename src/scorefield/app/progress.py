@@ -49,7 +49,7 @@ class TrainingDisplay:
             self._progress.update(self._task, completed=step, description=f"training  loss {loss:.4f}")
 
     def row(self, row: dict[str, Any]) -> None:
-        """One line per row of metrics.jsonl; on a terminal only those with a validation loss, the bar shows the rest."""
+        """One line per row of metrics.jsonl; on a terminal the bar shows all but the validation losses."""
         if on_terminal() and "validation" not in row:
             return
         parts = [f"step {row['step']:>7}", f"{row['seconds']:8.1f} s"]

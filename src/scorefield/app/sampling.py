@@ -70,7 +70,8 @@ def sample(command: Sample) -> None:
             kept = join(done)
             write_samples(out, model, kept, condition, images=command.images)
             raise KeyboardInterrupt(
-                f"stopped: {len(kept.x)} of {command.n} samples are in {out}; draw the rest into another folder with --start"
+                f"stopped: {len(kept.x)} of {command.n} samples are in {out}; draw the rest into another folder with"
+                f" --start"
                 f" {command.start + len(kept.x)} -n {command.n - len(kept.x)}"
             ) from None
     samples = ranks.gather(join(done), join)
@@ -79,7 +80,8 @@ def sample(command: Sample) -> None:
     picture = write_samples(out, model, samples, condition, images=command.images)
     failed = int((samples.status != 0).sum())
     print(
-        f"{len(samples.x)} samples of {model.name} ({model.weights}, {type(sampler.step).__name__}, {samples.nfe.double().mean():.0f} network"
+        f"{len(samples.x)} samples of {model.name} ({model.weights}, {type(sampler.step).__name__},"
+        f" {samples.nfe.double().mean():.0f} network"
         f" calls each, {samples.seconds:.1f} s) in {out}\n  {picture}"
     )
     if failed:

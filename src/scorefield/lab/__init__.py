@@ -5,21 +5,28 @@ recipes       functions that return experiments
 data          readers, splits, the order of examples
 trainer       the loop; averages, weights, checkpoints and run_folder are what it keeps
 model         a trained model: score, sample, log_prob, encode, decode
-report        run folders as pages
+evaluation    samples against real data; sample_folder keeps samples
+report        pages from curves, figures and metrics; describe says what an experiment is
 ranks, files  several processes; files that are never half written
 """
 
 from scorefield.lab import (
     averages,
     checkpoints,
+    curves,
     data,
+    describe,
+    evaluation,
     experiment,
+    figures,
     files,
     model,
+    page,
     ranks,
     recipes,
     report,
     run_folder,
+    sample_folder,
     trainer,
     weights,
 )
@@ -33,15 +40,21 @@ __all__ = [
     "Samples",
     "averages",
     "checkpoints",
+    "curves",
     "data",
+    "describe",
+    "evaluation",
     "experiment",
+    "figures",
     "files",
     "load",
     "model",
+    "page",
     "ranks",
     "recipes",
     "report",
     "run_folder",
+    "sample_folder",
     "train",
     "trainer",
     "weights",

@@ -61,7 +61,7 @@ class Averages:
 
     @contextlib.contextmanager
     def swapped(self, name: str | None) -> Iterator[None]:
-        """The network holds the named average inside the block, its own weights again after it; None changes nothing."""
+        """Inside the block the network holds the named average, after it its own weights; None changes nothing."""
         if name is None:
             yield
             return

@@ -31,7 +31,8 @@ def describe_experiment(experiment: Experiment) -> list[str]:
     state = 4 * trained * (4 + averages) / 2**20
     lines.append(f"network: {count:,} parameters ({trained:,} trained) for examples of shape {spec.shape}")
     lines.append(
-        f"state in training: {state:,.1f} MiB (weights, gradients, Adam, {averages} average{'s' * (averages != 1)}), before activations"
+        f"state in training: {state:,.1f} MiB (weights, gradients, Adam, {averages} average{'s' * (averages != 1)}),"
+        f" before activations"
     )
     return lines
 

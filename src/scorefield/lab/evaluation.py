@@ -60,8 +60,8 @@ def choose_features(choice: FeatureChoice, train: Split, held_out: Split | None)
     """The feature function of a Frechet distance.
 
     Args:
-        choice: "classifier" trains a small classifier on the labelled real data; "raw" is the values themselves; "auto" is the
-            first where there are labels.
+        choice: "classifier" trains a small classifier on the labelled real data; "raw" is the values themselves;
+            "auto" is the first where there are labels.
         train: Where it learns.
         held_out: Where its accuracy is measured.
 

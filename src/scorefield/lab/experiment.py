@@ -139,11 +139,11 @@ class Experiment:
     network: NetworkConfig
     form: Form
     time_input: TimeInput
-    objective: Objective = DenoisingScoreMatching()  # noqa: RUF009 (frozen)
-    sampler: Sampler = Sampler()  # noqa: RUF009 (frozen)
-    optimiser: Adam = Adam()  # noqa: RUF009 (frozen)
-    averaging: Averaging = Averaging()  # noqa: RUF009 (frozen)
-    training: Training = Training()  # noqa: RUF009 (frozen)
+    objective: Objective = DenoisingScoreMatching()
+    sampler: Sampler = Sampler()
+    optimiser: Adam = Adam()
+    averaging: Averaging = Averaging()
+    training: Training = Training()
     levels: Tabulated | None = None
     spec: DataSpec | None = None
     source: str | None = None

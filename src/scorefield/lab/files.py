@@ -87,6 +87,7 @@ def _translated(error: OSError, path: Path) -> OSError:
     free = shutil.disk_usage(path.parent).free
     return NoSpaceError(
         errno.ENOSPC,
-        f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact. Free some space or"
+        f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact."
+        f" Free some space or"
         " choose another --out",
     )

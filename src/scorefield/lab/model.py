@@ -136,7 +136,8 @@ class Model:
             TypeError: This model is a score network; it has a gradient and no energy.
         """
         raise TypeError(
-            f"{self.name} is a score network, which has no energy; its log density is model.log_prob(x), its gradient model.score(x, t)"
+            f"{self.name} is a score network, which has no energy; its log density is model.log_prob(x), its gradient"
+            f" model.score(x, t)"
         )
 
     # ---------------------------------------------------------------------------------------- sampling
@@ -168,8 +169,8 @@ class Model:
     ) -> Samples:
         """Draw samples start, ..., start + n - 1 of the stream of `seed`.
 
-        A sample depends on the seed and its index alone: not on n, the batch size, or the machine's number of processes (to
-        the tolerance of the network's own arithmetic at another batch size).
+        A sample depends on the seed and its index alone: not on n, the batch size, or the machine's number of
+        processes (to the tolerance of the network's own arithmetic at another batch size).
 
         Args:
             n: How many.
@@ -267,7 +268,16 @@ class Model:
     def encode(
         self, x: Tensor, *, condition: ConditionLike | None = None, settings: FlowSettings | None = None
     ) -> Tensor:
-        """Latents of data: the probability flow from data units at t_min to the prior at t = 1, model units (Song et al. 2021, D.3)."""
+        """Latents of data: the probability flow from t_min to the prior at t = 1 (Song et al. 2021, D.3).
+
+        Args:
+            x: Data units, (B, *shape).
+            condition: What is known.
+            settings: Tolerances.
+
+        Returns:
+            Latents in model units, shape of x.
+        """
         require_flow(self._score)
         self.data.check(x, name="x")
         bound = self._score.bind(self.condition(condition, len(x)))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-
 T = TypeVar("T")
 
 

@@ -21,6 +21,22 @@ from scorefield.lab.weights import save_tensors
 
 METRICS = "metrics.jsonl"
 
+CARD = """# {name}
+
+A score-based generative model trained with scorefield.
+
+| | |
+| --- | --- |
+{table}
+
+```python
+import scorefield as sf
+
+model = sf.load("path/to/this/folder")
+x = model.sample(16).x  # data units
+```
+"""
+
 
 def environment() -> dict[str, Any]:
     """Versions, machine and command, for environment.json and receipts."""
@@ -85,10 +101,7 @@ def model_card(experiment: Experiment, player: Player, step: int) -> str:
     if experiment.source:
         rows.append(("configuration", experiment.source))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return (
-        f"# {experiment.name}\n\nA score-based generative model trained with scorefield.\n\n| | |\n| --- | --- |\n{table}\n\n"
-        '```python\nimport scorefield as sf\n\nmodel = sf.load("path/to/this/folder")\nx = model.sample(16).x  # data units\n```\n'
-    )
+    return CARD.format(name=experiment.name, table=table)
 
 
 class MetricsLog:

@@ -37,8 +37,10 @@ BINS = 10
 """Equal bins of t in which the loss is reported."""
 
 VALIDATION_SEED = 20_110_713
-FREE = {"steps", "log_every", "validate_every", "validation_examples", "sample_every", "samples", "sample_steps", "checkpoint_every",
-        "keep", "trackers", "max_minutes"}  # fmt: skip
+FREE = (
+    "steps max_minutes log_every validate_every validation_examples sample_every samples sample_steps checkpoint_every"
+    " keep trackers"
+).split()
 """Fields of `Training` that may change when a run resumes, since no number of the training depends on them."""
 
 
@@ -134,7 +136,8 @@ def train(
     Args:
         experiment: What to do.
         out: The run folder.
-        resume: "auto" goes on from the newest checkpoint in `out` if there is one; "no" refuses a folder that holds a run.
+        resume: "auto" goes on from the newest checkpoint in `out` if there is one; "no" refuses a folder that holds a
+            run.
         observer: Told of progress.
         data: In place of opening experiment.data.
 
@@ -202,7 +205,8 @@ class _Trainer:
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         if self.settings.batch_size // self.settings.accumulate < self.world:
             raise TrainingError(
-                f"batch_size={self.settings.batch_size} in {self.settings.accumulate} micro-batches leaves some of {self.world} processes"
+                f"batch_size={self.settings.batch_size} in {self.settings.accumulate} micro-batches leaves some of"
+                f" {self.world} processes"
                 " without an example; raise batch_size"
             )
         torch.manual_seed(self.settings.seed)  # the same initial weights in every process
@@ -278,7 +282,8 @@ class _Trainer:
                 self.accelerator.end_training()
         if self.interrupted:
             raise Interrupted(
-                f"stopped at step {self.step} of {self.settings.steps}; the state is in {self.run_folder}, go on with --resume auto"
+                f"stopped at step {self.step} of {self.settings.steps}; the state is in {self.run_folder}, go on with"
+                f" --resume auto"
             )
         return self.run_folder
 
@@ -307,7 +312,8 @@ class _Trainer:
         condition = {name: value.to(device) for name, value in condition.items()}
         draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
         parts, values = self.settings.accumulate, []
-        # Dividing by the global batch and multiplying by the number of processes makes the average over processes the exact mean.
+        # Dividing by the global batch and multiplying by the number of processes makes the average over processes the
+        # exact mean.
         scale = self.world / self.settings.batch_size
         for k in range(parts):
             rows = slice(k * len(x0) // parts, (k + 1) * len(x0) // parts)
@@ -360,11 +366,12 @@ class _Trainer:
             sigma = float(self.experiment.process.sigma(t))
             where = f"example {first} of the batch at t = {float(t):.4g}, noise level sigma = {sigma:.4g} (model units)"
         raise TrainingError(
-            f"the loss is not finite at step {self.step}: {where}. The batch, its noise and all weights are in {bundle}. The last"
+            f"the loss is not finite at step {self.step}: {where}. The batch, its noise and all weights are in"
+            f" {bundle}. The last"
             " checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
         )
 
-    # ---------------------------------------------------------------------------------------- what happens between steps
+    # ---------------------------------------------------------------------------------------- between steps
 
     def _after_step(self) -> None:
         s, step = self.settings, self.step
@@ -458,7 +465,7 @@ class _Trainer:
 
 
 def _ddp_settings() -> Any:
-    """Unused parameters must be looked for: otherwise buckets are rebuilt after the first step, and sums round differently on resume."""
+    """Look for unused parameters: otherwise buckets are rebuilt after a step, and a resumed run rounds differently."""
     from accelerate import DistributedDataParallelKwargs
 
     return DistributedDataParallelKwargs(find_unused_parameters=True)

@@ -57,14 +57,15 @@ def load_tensors(path: str | Path) -> tuple[dict[str, dict[str, Tensor]], dict[s
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-            for key in file.keys():  # noqa: SIM118 (not a dict)
+            for key in file.keys():
                 name, bar, parameter = key.partition("|")
                 if not bar:
                     raise WeightsError(f"{path} is not a scorefield weights file: the tensor {key!r} has no set")
                 sets.setdefault(name, {})[parameter] = file.get_tensor(key)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise WeightsError(
-            f"{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file: {error}. Copy it again, or use an earlier"
+            f"{path} ({path.stat().st_size} bytes) is truncated or not a safetensors file: {error}. Copy it again, or"
+            f" use an earlier"
             " checkpoint of the run"
         ) from error
     return sets, metadata
@@ -110,8 +111,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None
     if lines:
         shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
         raise WeightsError(
-            f"the weights in {origin} are of another architecture than experiment.json describes; {len(lines)} differences:\n"
-            + "\n".join(shown)
+            f"the weights in {origin} are of another architecture than experiment.json describes; {len(lines)}"
+            f" differences:\n" + "\n".join(shown)
         )
     with torch.no_grad():
         for name, value in tensors.items():

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def spiral(count: int = 4000, seed: int = 0) -> np.ndarray:
-    """Points along two turns of a spiral, more of them outside than inside, with noise across: shape (count, 2), float32."""
+    """Points along two turns of a spiral, denser outside, with noise across: (count, 2), float32."""
     generator = np.random.default_rng(seed)
     turn = np.sqrt(generator.uniform(0.05, 1.0, count))
     angle = 4.0 * math.pi * turn
