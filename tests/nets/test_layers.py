@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -21,7 +22,7 @@ from scorefield.nets.layers import (
     sinusoid,
     variance_scaling_,
 )
-from tolerance import FLOAT32, FLOAT64, INITIAL_EXTREME, INITIAL_SCALE, PRINTED_LAYER, SIGNIFICANCE
+from tolerance import FLOAT32, FLOAT64, INITIAL_EXTREME, INITIAL_SCALE, LARGE_NORM, PRINTED_LAYER, SIGNIFICANCE
 
 
 def test_sinusoid_gives_the_published_numbers() -> None:
@@ -78,6 +79,22 @@ def test_groups_divide_the_channels(channels: int, limit: int, groups: int) -> N
     v = x.reshape(2, groups, -1)
     expected = (v - v.mean(2, keepdim=True)) / (v.var(2, correction=0, keepdim=True) + 1e-6).sqrt()
     torch.testing.assert_close(norm.double()(x), expected.reshape(x.shape), rtol=0, atol=FLOAT64)
+
+
+def test_large_channels_last_images_are_normalised_to_float32_precision() -> None:
+    torch.manual_seed(0)
+    norm = GroupNorm(8, 2)
+    torch.nn.init.normal_(norm.weight)
+    x = (0.5 * torch.randn(1, 8, 300, 300) + 2).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y, expected = norm(x), copy.deepcopy(norm).double()(exact)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y.double(), expected, rtol=0, atol=LARGE_NORM)
+    plain = torch.nn.functional.group_norm(x, 2, norm.weight, norm.bias, 1e-6)
+    assert float((plain - expected).detach().abs().max()) > LARGE_NORM  # why the library's kernel is not used here
+    g = torch.randn(y.shape)
+    (ours,), (theirs,) = torch.autograd.grad(y, x, g), torch.autograd.grad(expected, exact, g.double())
+    torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=LARGE_NORM)
 
 
 @pytest.mark.parametrize("spatial", [(6,), (4, 6)])

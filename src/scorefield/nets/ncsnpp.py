@@ -265,7 +265,7 @@ class UNet(Network):
         """(B, C, *spatial), (B,) -> (B, C, *spatial); see `Network.forward`."""
         self.check(x, c)
         dtype = x.dtype
-        if x.ndim == 4:
+        if x.ndim == 4 and x.device.type == "cpu":  # CUDA's normalisation works in the other layout
             x = x.contiguous(memory_format=torch.channels_last)
         embedding = self.time(c) if self.time is not None else None
         embedding = self.conditioning.embedding(condition, embedding, x.shape[0])
