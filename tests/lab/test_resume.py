@@ -11,7 +11,8 @@ import torch
 
 from lab.tiny import fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
-from scorefield.lab.trainer import Silent, TrainingError
+from scorefield.lab.observer import Silent
+from scorefield.lab.trainer import TrainingError
 
 
 class CrashError(Exception):

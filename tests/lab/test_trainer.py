@@ -17,8 +17,9 @@ from scorefield.lab.data import DataSource, open_data
 from scorefield.lab.experiment import Adam, Averaging
 from scorefield.lab.files import NoSpaceError
 from scorefield.lab.model import load
+from scorefield.lab.observer import Silent
 from scorefield.lab.run_folder import read_experiment, read_metrics
-from scorefield.lab.trainer import Silent, TrainingError
+from scorefield.lab.trainer import TrainingError
 from scorefield.lab.weights import WeightsError
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
 from tolerance import FLOAT32

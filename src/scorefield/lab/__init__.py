@@ -3,7 +3,7 @@
 experiment    everything that decides a run, as one record
 recipes       functions that return experiments
 data          readers, splits, the order of examples
-trainer       the loop; averages, weights, checkpoints and run_folder are what it keeps
+trainer       the loop; averages, weights, checkpoints, tally and run_folder are what it keeps; observer, stopping
 model         a trained model: score, sample, log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
 report        pages from curves, figures and metrics; describe says what an experiment is
@@ -21,12 +21,15 @@ from scorefield.lab import (
     figures,
     files,
     model,
+    observer,
     page,
     ranks,
     recipes,
     report,
     run_folder,
     sample_folder,
+    stopping,
+    tally,
     trainer,
     weights,
 )
@@ -49,12 +52,15 @@ __all__ = [
     "files",
     "load",
     "model",
+    "observer",
     "page",
     "ranks",
     "recipes",
     "report",
     "run_folder",
     "sample_folder",
+    "stopping",
+    "tally",
     "train",
     "trainer",
     "weights",

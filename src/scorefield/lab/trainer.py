@@ -8,14 +8,13 @@ and the step, and a run killed at any instant repeats what it lost exactly.
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -28,13 +27,13 @@ from scorefield.lab.checkpoints import Player
 from scorefield.lab.data import Batches, Data, Loader, open_data
 from scorefield.lab.experiment import Experiment, Training
 from scorefield.lab.model import Model, build_score
-from scorefield.lab.run_folder import MetricsLog, write_experiment, write_model
+from scorefield.lab.observer import Observer, Silent
+from scorefield.lab.run_folder import MetricsLog, read_experiment, write_experiment, write_model
+from scorefield.lab.stopping import stop_signals
+from scorefield.lab.tally import Tally
 from scorefield.lab.weights import save_tensors
 from scorefield.losses.denoising import Draw
 from scorefield.score.network import NetworkScore
-
-BINS = 10
-"""Equal bins of t in which the loss is reported."""
 
 VALIDATION_SEED = 20_110_713
 FREE = (
@@ -50,77 +49,6 @@ class TrainingError(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """Training was asked to stop, and the state was saved; the message names the checkpoint."""
-
-
-class Observer(Protocol):
-    """Who watches a run: the command line's progress display, a test, a notebook."""
-
-    def message(self, text: str) -> None:
-        """A line worth telling."""
-
-    def step(self, step: int, steps: int, loss: float) -> None:
-        """After each step."""
-
-    def row(self, row: dict[str, Any]) -> None:
-        """After each row of metrics.jsonl."""
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def step(self, step: int, steps: int, loss: float) -> None:
-        """Nothing."""
-
-    def row(self, row: dict[str, Any]) -> None:
-        """Nothing."""
-
-
-@dataclass
-class _Sums:
-    """What has been seen since the last row: sums over examples, float64."""
-
-    loss: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    count: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
-    norm: float = 0.0
-    steps: int = 0
-
-    def add(self, values: Tensor, t: Tensor) -> None:
-        """Per-example losses at their times."""
-        bins = (t.double() * BINS).long().clamp(0, BINS - 1)
-        self.loss.index_add_(0, bins, values.detach().double().cpu())
-        self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
-
-    def state(self, rank: int, world: int) -> dict[str, Any]:
-        """What every process has, for a checkpoint."""
-        rows = torch.zeros(world, 2 * BINS, dtype=torch.float64)
-        rows[rank] = torch.cat([self.loss, self.count])
-        return {"rows": ranks.all_sum(rows).tolist(), "norm": self.norm, "steps": self.steps}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any], rank: int, world: int) -> _Sums:
-        """This process's sums; with another number of processes than before, the first takes all."""
-        rows = torch.tensor(state["rows"], dtype=torch.float64)
-        mine = rows[rank] if len(rows) == world else rows.sum(0) * (rank == 0)
-        return cls(mine[:BINS].clone(), mine[BINS:].clone(), state["norm"], state["steps"])
-
-    def reduced(self) -> _Sums:
-        """Sums over all processes."""
-        both = ranks.all_sum(torch.cat([self.loss, self.count]))
-        return _Sums(both[:BINS], both[BINS:], self.norm, self.steps)
-
-    def row(self) -> dict[str, Any]:
-        """Means: over all, and per bin (null where the bin is empty)."""
-        total = float(self.count.sum())
-        bins = [float(a / b) if b else None for a, b in zip(self.loss.tolist(), self.count.tolist(), strict=True)]
-        return {
-            "loss": float(self.loss.sum()) / total,
-            "loss_bins": bins,
-            "bin_edges": [k / BINS for k in range(BINS + 1)],
-            "grad_norm": self.norm / max(self.steps, 1),
-        }
 
 
 def train(
@@ -158,14 +86,8 @@ def train(
     data = data or open_data(experiment.data)
     experiment = replace(experiment, spec=data.train.spec)
     if checkpoint is not None:
-        _refuse_changes(_stored(run), experiment)
+        _refuse_changes(read_experiment(run), experiment)
     return _Trainer(experiment, run, data, observer or Silent(), checkpoint).run()
-
-
-def _stored(run: Path) -> Experiment:
-    from scorefield.lab.run_folder import read_experiment
-
-    return read_experiment(run)
 
 
 def _refuse_changes(old: Experiment, new: Experiment) -> None:
@@ -216,7 +138,7 @@ class _Trainer:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.to(self.accelerator.device)
         self.player = Player("score", network, self._optimiser(network), Averages(network, experiment.averaging))
-        self.step, self.seconds, self.sums = 0, 0.0, _Sums()
+        self.step, self.seconds, self.sums = 0, 0.0, Tally()
         if checkpoint is not None:
             self._restore(checkpoint)
         wrapped: nn.Module = torch.compile(network) if self.settings.compile else network  # type: ignore[assignment]
@@ -245,7 +167,7 @@ class _Trainer:
     def _restore(self, checkpoint: Path) -> None:
         state = checkpoints.restore(checkpoint, [self.player])
         self.step, self.seconds = state["step"], state["seconds"]
-        self.sums = _Sums.restored(state["sums"], self.rank, self.world)
+        self.sums = Tally.restored(state["sums"], self.rank, self.world)
         self.observer.message(f"resumed at step {self.step} from {checkpoint}")
 
     # ---------------------------------------------------------------------------------------- the loop
@@ -263,7 +185,7 @@ class _Trainer:
         self._resumed_seconds, self._began = self.seconds, time.perf_counter()
         self._tick = (self._began, self.step)
         try:
-            with _stop_signals() as stopped, Loader(self.data.train, batches, self.step, self.settings.steps) as loader:
+            with stop_signals() as stopped, Loader(self.data.train, batches, self.step, self.settings.steps) as loader:
                 self.wrapped.train()
                 finished = self.step >= self.settings.steps or self._out_of_time()
                 for x, condition in () if finished else loader:
@@ -402,7 +324,7 @@ class _Trainer:
         now, done = time.perf_counter(), self.step
         examples = (done - self._tick[1]) * self.settings.batch_size
         row["examples_per_second"] = round(examples / max(now - self._tick[0], 1e-9), 2)
-        self._tick, self.sums = (now, done), _Sums()
+        self._tick, self.sums = (now, done), Tally()
         return row
 
     def _validation_row(self) -> dict[str, Any]:
@@ -411,7 +333,7 @@ class _Trainer:
         if split is None or len(split) == 0:
             return {}
         n = min(self.settings.validation_examples, len(split))
-        sums, size = _Sums(), 64
+        sums, size = Tally(), 64
         with self._evaluating() as score:
             for first in range(0, n, size):
                 if (first // size) % self.world != self.rank:
@@ -489,26 +411,3 @@ def _dropped(condition: dict[str, Tensor], probability: float, generator: torch.
         unknown: float = -1 if not value.is_floating_point() else math.nan
         out[name] = torch.where(lost.reshape(-1, *(1,) * (value.ndim - 1)), torch.full_like(value, unknown), value)
     return out
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM ask for a stop after the present step; a second SIGINT stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    try:
-        for number in before:
-            signal.signal(number, ask)
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
