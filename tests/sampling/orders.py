@@ -14,7 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -25,8 +25,8 @@ from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, Su
 from scorefield.process.grids import EveryLevel, Grid, LogSNR, Quadratic, Uniform
 from scorefield.sampling import AdaptiveFlow, Moved, Step, drive
 from scorefield.sampling.adaptive import attempt, flow_field
-from scorefield.score import BoundScore
-from scorefield.score.oracles import Oracle, skewed_gaussian
+from scorefield.score import BoundScore, Score
+from scorefield.score.oracles import skewed_gaussian
 from tolerance import AFFINE
 
 # ------------------------------------------------------------------------------------------------ the problems
@@ -117,15 +117,16 @@ def ordered_steps() -> list[Step]:
 
 
 class Impulses:
-    """Noise that is zero, but for one unit impulse or one random row per row of the batch; records what is drawn.
+    """Noise that is zero, but for a unit vector per row at one draw, or a random vector at every draw; keeps a record.
 
     Args:
-        rows: (step, draw) -> number of the first of the D rows that get a unit vector at that draw.
+        rows: (step, draw) -> number of the first of the rows that get the unit vectors of that draw.
         busy: A row that gets a random vector at every draw.
     """
 
     def __init__(self, rows: dict[tuple[int, int], int] | None = None, busy: int | None = None):
-        self.rows, self.busy, self.drawn = rows or {}, busy, {}
+        self.rows, self.busy = rows or {}, busy
+        self.drawn: dict[tuple[int, int], Tensor] = {}
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
         assert (step, draw) not in self.drawn, "a draw was used twice"
@@ -133,8 +134,8 @@ class Impulses:
         self.drawn[step, draw] = torch.randn(like.shape[1:], generator=generator, dtype=like.dtype)
         z = torch.zeros_like(like)
         if (step, draw) in self.rows:
-            first, D = self.rows[step, draw], like.shape[1]
-            z[first : first + D] = torch.eye(D, dtype=like.dtype)
+            first, M = self.rows[step, draw], like.shape[1]
+            z[first : first + M] = torch.eye(M, dtype=like.dtype)
         if self.busy is not None:
             z[self.busy] = self.drawn[step, draw]
         return z
@@ -145,41 +146,38 @@ class Impulses:
 
 @dataclass(frozen=True)
 class Affine:
-    """x_N = c + A x_0 + sum_k B_k z_k: A (D, D), c (D,), B (K, D, D); `defect` is how far from affine the chain was."""
+    """x_N = c + A x_0 + noise of covariance S; `defect` is how far from affine, relative, the chain was."""
 
     A: Tensor
     c: Tensor
-    B: Tensor
+    S: Tensor
     defect: float
 
     def push(self, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and covariance of x_N for x_0 ~ N(mean, covariance)."""
-        noise = (self.B @ self.B.mT).sum(0)
-        return self.A @ mean + self.c, self.A @ covariance @ self.A.T + noise
+        return self.A @ mean + self.c, self.A @ covariance @ self.A.T + self.S
 
 
-def affine_chain(step: Step, oracle: Oracle, process: Process, times: Tensor) -> Affine:
+def affine_chain(step: Step, score: Score, process: Process, times: Tensor, dimension: int = 2) -> Affine:
     """Probe a chain on vectors with unit inputs."""
-    D, score = oracle.dimension, oracle.bind(None)
+    D, bound = dimension, score.bind(None)
     # The origin, D unit vectors, and a busy row with everything at once.
     x = torch.zeros(2 + D, D, dtype=torch.float64)
     x[1 : 1 + D] = torch.eye(D, dtype=torch.float64)
     x[-1] = torch.linspace(-2.0, 3.0, D, dtype=torch.float64)
     noise = Impulses(busy=1 + D)
-    end = drive(score, process, step, times, x, noise).x
-    c = end[0]
-    A = (end[1 : 1 + D] - c).T
-    busy = c + A @ x[-1]
-    B = torch.zeros(0, D, D, dtype=torch.float64)
-    apart = 0.0
-    if draws := list(noise.drawn):
-        # The origin again, and D unit vectors at each draw. In this other batch the origin must end as it did before.
-        impulses = Impulses({key: 1 + D * k for k, key in enumerate(draws)})
-        ends = drive(score, process, step, times, x.new_zeros(1 + D * len(draws), D), impulses).x
-        B = (ends[1:] - c).reshape(len(draws), D, D).mT
-        busy = busy + (B @ torch.stack([noise.drawn[key] for key in draws])[..., None]).sum(0)[:, 0]
-        apart = float((ends[0] - c).abs().max())
-    return Affine(A, c, B, (float((end[-1] - busy).abs().max()) + apart) / float(end.abs().max()))
+    end = drive(bound, process, step, times, x, noise).x
+    c, A = end[0], (end[1 : 1 + D] - end[0]).T
+    busy, S, apart = c + A @ x[-1], torch.zeros(D, D, dtype=torch.float64), 0.0
+    if noise.drawn:
+        # The origin again, then unit vectors at each draw. In this other batch the origin must end as it did before.
+        random = torch.cat(list(noise.drawn.values()))
+        starts = [0, *accumulate(len(z) for z in noise.drawn.values())]
+        impulses = Impulses({key: 1 + first for key, first in zip(noise.drawn, starts, strict=False)})
+        ends = drive(bound, process, step, times, x.new_zeros(1 + len(random), D), impulses).x
+        B = ends[1:] - c  # row j: the effect of the j-th of all normal numbers
+        busy, S, apart = busy + random @ B, B.T @ B, float((ends[0] - c).abs().max())
+    return Affine(A, c, S, (float((end[-1] - busy).abs().max()) + apart) / float(end.abs().max()))
 
 
 def chain_error(step: Step, problem: Problem, n: int) -> float:
@@ -210,9 +208,10 @@ def measured_order(step: Step, problem: Problem) -> tuple[float, float]:
 def applies(step: Step, problem: Problem) -> bool:
     """Whether the step is meant for the problem.
 
-    The rates of a ladder jump at its levels, which limits steps by rates to first order there.
+    A ladder is for steps from level to level by the kernel. Its rates jump at the levels, which limits steps by rates
+    to first order there, whatever they declare.
     """
-    return not (problem.ladder and step.needs == "rates" and step.order != 1)
+    return not (problem.ladder and step.needs == "rates")
 
 
 def table() -> str:

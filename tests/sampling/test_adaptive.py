@@ -70,8 +70,8 @@ def test_quantiles_map_to_quantiles(process: Process) -> None:
     assert torch.allclose(back.x, x, rtol=TIGHT_SOLVER, atol=TIGHT_SOLVER)
 
 
-@pytest.mark.parametrize("process", FAMILIES, ids=IDS)
-def test_agrees_with_another_solver(process: Process) -> None:
+def test_agrees_with_another_solver() -> None:
+    process = VP()
     oracle = skewed_mixture(process, 2)
     x = process.prior_sample(IndexedNoise(0, range(3)).normal(torch.empty(3, 2, dtype=F64), 0, 0))
     start, end = ends(process, 3)
@@ -132,8 +132,9 @@ def test_an_example_does_not_depend_on_its_batch_mates() -> None:
     assert torch.equal(flow(center, x[shuffled], start, end, 1e-5).x, together.x[shuffled])
 
 
-@pytest.mark.parametrize("process", FAMILIES, ids=IDS)
-def test_an_oracles_examples_do_not_depend_on_their_batch_mates(process: Process) -> None:
+def test_an_oracles_examples_do_not_depend_on_their_batch_mates() -> None:
+    """With conditions, which must follow their examples when others leave the batch."""
+    process = SubVP()
     oracle = skewed_mixture(process, 3)
     x = process.prior_sample(IndexedNoise(1, range(5)).normal(torch.empty(5, 3, dtype=F64), 0, 0))
     condition = {"class": torch.tensor([0, 1, -1, 1, 0])}
@@ -184,9 +185,9 @@ def test_blocks_are_held_to_the_tolerance_separately() -> None:
 # ------------------------------------------------------------------------------------------ how it ends
 
 
-def solved(field: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, **settings: int):
+def solved(field: Callable[[Tensor, Tensor, Tensor], Tensor], y: Tensor, max_steps: int = 10_000):
     zero, one = torch.zeros(len(y), dtype=F64), torch.ones(len(y), dtype=F64)
-    return integrate(field, y, zero, one, rtol=1e-6, atol=1e-6, **settings)
+    return integrate(field, y, zero, one, rtol=1e-6, atol=1e-6, max_steps=max_steps)
 
 
 def test_too_many_steps() -> None:

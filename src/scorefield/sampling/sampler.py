@@ -251,13 +251,10 @@ class Sampler:
             else:
                 x = self.start(process, times[:1].expand(len(indices)), like, StepNoise(noise, PRIOR_STEP), data)
             end = drive(bound, process, self.step, times, x, noise, callbacks)
-            if self.final == "none":
-                return Run(end.x, end.x, end.status, end.calls)
-            noisy = self._noisy_time(process, times)
-            if self.final == "mean" or noisy is None:
-                return Run(end.mean, end.x, end.status, end.calls)
-            clean = bound.denoised(end.x, noisy.expand(len(indices)))
-        return Run(clean, end.x, end.status, end.calls + 1)
+            clean, calls = (end.x if self.final == "none" else end.mean), end.calls
+            if self.final == "denoise" and (noisy := self._noisy_time(process, times)) is not None:
+                clean, calls = bound.denoised(end.x, noisy.expand(len(indices))), calls + 1
+        return Run(clean, end.x, end.status, calls)
 
     def _noisy_time(self, process: Process, times: Tensor) -> Tensor | None:
         """The time whose noise the end state still has; None where the last step has removed all noise."""
