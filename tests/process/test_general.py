@@ -176,6 +176,16 @@ def test_simulate_uneven_times_and_matrix_noise() -> None:
     torch.testing.assert_close(path, torch.stack(want), rtol=FLOAT64, atol=FLOAT64)
 
 
+def test_simulate_looks_at_the_start_of_a_step() -> None:
+    """Ito: f and G are those at the time and place where the step begins."""
+    x, _, _ = states(2)
+    z = torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(2, 4, 2)
+    path = SWINGING.simulate(x, torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64), Injected(z))
+    t = torch.full((4,), 0.5, dtype=torch.float64)
+    step = 0.4 * SWINGING.drift(path[1], t) + math.sqrt(0.4) * SWINGING.diffusion(path[1], t) * z[1]
+    torch.testing.assert_close(path[2], path[1] + step, rtol=FLOAT64, atol=FLOAT64)
+
+
 def test_simulate_float32() -> None:
     x, _, _ = states(3)
     z = torch.zeros(4, 4, 3)

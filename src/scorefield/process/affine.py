@@ -171,18 +171,16 @@ def _change(coarse: Moments, fine: Moments) -> float:
 
 
 def factor(covariance: Tensor, t: Tensor) -> Tensor:
-    """Lower Cholesky factors of covariances (B, D, D), by way of correlations so that small variances keep digits.
+    """Lower Cholesky factors of covariances (B, D, D); they do not mind variances of very different size.
 
     Raises:
         ValueError: A covariance is singular; `t` says where.
     """
-    deviation = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
-    scale = deviation.clamp_min(1e-300)
-    lower, info = torch.linalg.cholesky_ex(covariance / scale[:, :, None] / scale[:, None, :])
+    lower, info = torch.linalg.cholesky_ex(covariance)
     if bool((info > 0).any()):
         bad = float(t.detach().reshape(-1).cpu()[int((info > 0).nonzero()[0])])
         raise ValueError(
             f"the covariance of x_t given x_0 is singular at t = {bad:g}: no noise has reached some component, so there"
             " is no score; use t > 0, and a diffusion that drives every component itself or through the drift"
         )
-    return scale[:, :, None] * lower
+    return lower
