@@ -145,7 +145,12 @@ class Model:
     def sampler(self, sampler: Sampler | str | None = None, steps: int | None = None) -> Sampler:
         """A sampler for this model: the given one, one by name, or the experiment's own."""
         if isinstance(sampler, str):
-            return named(sampler, self.experiment.levels or self.process, steps)
+            levels = self.experiment.levels
+            found = named(sampler, levels or self.process, steps)
+            if levels is None:
+                return found
+            # Steps go along the ladder the network was trained on; some need rates, which a ladder of jumps has not.
+            return replace(found, process=replace(levels, between="linear"))
         chosen = sampler or self.experiment.sampler
         if steps is not None:
             from scorefield.sampling.named import with_steps

@@ -364,7 +364,7 @@ class _Trainer:
         from scorefield.sampling.named import with_steps
 
         sampler, steps = self.experiment.sampler, self.settings.sample_steps
-        if steps is not None and hasattr(sampler.grid, "steps"):
+        if steps is not None and hasattr(sampler.grid, "steps") and sampler.step.calls_per_step() is not None:
             sampler = with_steps(sampler, steps)
         with self._evaluating():
             samples = self.model.sample(self.settings.samples, sampler=sampler)

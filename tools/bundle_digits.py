@@ -1,0 +1,38 @@
+"""Train the `digits` model that ships with the package: `.venv/bin/python tools/bundle_digits.py`.
+
+Trains the recipe `digits` to its end and writes its average, without the raw weights and the optimiser, into
+src/scorefield/lab/bundled/models/digits.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from scorefield.app.progress import training_display
+from scorefield.lab.recipes import recipe
+from scorefield.lab.trainer import train
+from scorefield.lab.weights import choose, load_tensors, save_tensors
+
+RUN = Path("runs/bundled-digits")
+TARGET = Path(__file__).parent.parent / "src/scorefield/lab/bundled/models/digits"
+LIMIT_MIB = 4.0
+
+
+def main() -> None:
+    """Train and copy."""
+    experiment = recipe("digits")
+    with training_display(experiment.training.steps) as display:
+        train(experiment, RUN, resume="auto", observer=display)
+    sets, metadata = load_tensors(RUN / "model.safetensors")
+    name = choose(sets, None, RUN)
+    TARGET.mkdir(parents=True, exist_ok=True)
+    save_tensors(TARGET / "model.safetensors", {"fixed": sets["fixed"], name: sets[name]}, metadata)
+    for file in ("experiment.json", "README.md"):
+        shutil.copy(RUN / file, TARGET / file)
+    size = (TARGET / "model.safetensors").stat().st_size / 2**20
+    assert size < LIMIT_MIB, f"{size:.1f} MiB is too large to ship"
+
+
+if __name__ == "__main__":
+    main()
