@@ -152,7 +152,7 @@ def test_dry_run_writes_nothing(
     np.save("cube.npy", np.random.default_rng(0).standard_normal((40, 2, 12, 20)).astype(np.float32))
     assert main(["train", "images", "--data", "cube.npy", "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "(2, 12, 20)" in text and "36 examples" in text or "examples to train on" in text
+    assert "(2, 12, 20)" in text and "35 examples to train on, 5 held out" in text
     assert [p.name for p in tmp_path.iterdir()] == ["cube.npy"]
 
 
@@ -188,6 +188,11 @@ def test_any_shape_trains_and_samples(tmp_path: Path, shape: tuple[int, ...]) ->
         == 0
     )
     assert read_samples(tmp_path / "s").x.shape == (3, *shape[1:])
+
+
+def test_dry_run_of_a_published_recipe_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "subvp-cifar10-ddpmpp-continuous", "--dry-run"]) == 0
+    assert "--data PATH" in capsys.readouterr().out
 
 
 def test_data_inspect(capsys: pytest.CaptureFixture[str]) -> None:

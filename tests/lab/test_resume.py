@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from lab.tiny import fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
 from scorefield.lab.observer import Silent
 from scorefield.lab.trainer import TrainingError
+from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.score.parametrisation import LogSigma
 
 
 class CrashError(Exception):
@@ -54,6 +57,17 @@ def test_two_crashes_and_another_total(whole: dict, tmp_path: Path) -> None:
         train(tiny(steps=30), tmp_path / "run", resume="auto", observer=CrashAt(22))
     train(tiny(steps=30), tmp_path / "run", resume="auto")
     assert fingerprint(tmp_path / "run") == whole
+
+
+def test_a_convolutional_network_resumes_too(tmp_path: Path) -> None:
+    """Its weights lie in memory channels last, and the fused optimiser walks memory: moments must lie likewise."""
+    network = NCSNpp(channels=8, channel_multipliers=(1, 2), blocks=1, attention_sizes=(4,), fourier_scale=2.0)
+    experiment = replace(tiny(steps=12, checkpoint_every=5), network=network, time_input=LogSigma())
+    train(experiment, tmp_path / "whole")
+    with pytest.raises(CrashError):
+        train(experiment, tmp_path / "run", observer=CrashAt(7))
+    train(experiment, tmp_path / "run", resume="auto")
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
 
 
 def test_the_comparison_can_fail(whole: dict, tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ UseAppend = tyro.conf.UseAppendAction
 
 @dataclass(frozen=True)
 class Demo:
-    """Train, sample, score and report on the bundled 8x8 digits: about three minutes on two cores."""
+    """Train, sample, score and report on the bundled 8x8 digits: about four minutes on two cores."""
 
     out: Path = Path("runs/demo")
     """Run folder; the report is OUT/report.html."""
     minutes: float = 2.0
-    """Training time."""
+    """Training time at most."""
     seed: int = 0
     """Of training and sampling."""
 
@@ -88,7 +88,7 @@ class Evaluate:
     """Compare samples with real data: metrics with receipts, as JSON and as a page."""
 
     target: tyro.conf.Positional[str]
-    """A model, or a folder or file of samples."""
+    """A model, or a folder of samples."""
     reference: str | None = None
     """Real data. Default: the held-out part of the model's own."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000

@@ -9,7 +9,7 @@ import torch
 
 from scorefield import _codec
 from scorefield.app.commands import Demo
-from scorefield.app.evaluation import _flat
+from scorefield.app.evaluation import flat, neighbour_sections
 from scorefield.app.progress import sampling_display, training_display
 from scorefield.inference.flow import FlowSettings
 from scorefield.lab.data import open_data
@@ -23,7 +23,6 @@ from scorefield.lab.report import (
     evolution,
     loss_curves,
     metric_table,
-    nearest_neighbours,
     sample_grid,
     text,
     write_report,
@@ -76,17 +75,12 @@ def demo(command: Demo) -> None:
     bits, error = float(good.mean()), float(good.std() / len(good) ** 0.5)
     print(f"{bits:.3f} +- {error:.3f} bits/dim ({log_prob.of})")
 
-    nearest = found.neighbours.neighbours()
-    neighbours = found.train[nearest.index[:SHOWN]].to(samples.x.dtype)
     environment_facts = environment()
     sections = [
         Section("In short", [facts(_headlines(found.samples, found.real, bits, error))]),
         Section("Samples", [sample_grid(samples.x[:60], model.data), evolution(frames, model.data, labels)]),
         Section("Training", [loss_curves(read_metrics(command.out))]),
-        Section(
-            "Nearest training digits",
-            [nearest_neighbours(samples.x[:SHOWN], neighbours, nearest.distance[:SHOWN], model.data)],
-        ),
+        *neighbour_sections(found, samples.x, model.data, SHOWN),
         Section(
             "Metrics",
             [
@@ -101,15 +95,19 @@ def demo(command: Demo) -> None:
     }
     write_json(
         command.out / "metrics.json",
-        {**record, "bits_per_dim": {"mean": bits, "standard error": error, "count": len(good)}},
+        {
+            **record,
+            "environment": environment_facts,
+            "bits_per_dim": {"mean": bits, "standard error": error, "count": len(good)},
+        },
     )
     report = write_report(
         command.out / "report.html",
         sections,
         title="Digits, end to end",
-        subtitle=f"A score model trained for {command.minutes:g} minutes on 8x8 digits.",
+        subtitle=f"A score model of 8x8 digits after {model.step:,} training steps.",
         command=environment_facts["command"],
-        environment=_flat(environment_facts),
+        environment=flat(environment_facts),
     )
     print(f"done in {time.perf_counter() - began:.0f} s. Look at {report}\n  scorefield sample {command.out}")
 

@@ -26,6 +26,8 @@ def describe(command: Describe) -> None:
             )
         print("\n".join(describe_experiment(experiment_of(command.target, command.settings))))
         return
+    if command.settings:
+        raise ValueError("a trained model's fields cannot be changed; --set is for recipes")
     folder = find(command.target)
     experiment = read_experiment(folder)
     print("\n".join(describe_experiment(experiment)))

@@ -12,108 +12,125 @@ import torch
 from scorefield import _codec
 from scorefield.app.commands import Evaluate, Likelihood
 from scorefield.app.progress import sampling_display
+from scorefield.data_spec import DataSpec
 from scorefield.inference.flow import FlowSettings
-from scorefield.lab.data import Data, DataError, Split, open_data
-from scorefield.lab.evaluation import choose_features, compare, examples, summary
+from scorefield.lab.data import Data, DataError, DataSource, Split, open_data
+from scorefield.lab.evaluation import Comparison, choose_features, compare, examples, summary
 from scorefield.lab.files import replacing, write_json
-from scorefield.lab.model import Model, load
+from scorefield.lab.model import Model, join, load
 from scorefield.lab.report import Section, metric_table, nearest_neighbours, sample_grid, write_report
 from scorefield.lab.run_folder import environment
-from scorefield.lab.sample_folder import RECORD, SampleFolder, read_samples, source_of
+from scorefield.lab.sample_folder import ARRAYS, RECORD, SampleFolder, read_samples, source_of
+from scorefield.metrics import SampleSource
 
 
-def real_data(model: Model, path: str | None) -> Data:
-    """The data of a model, or other data read in the same way.
+def real_data(source: DataSource, path: str | None, spec: DataSpec) -> Data:
+    """The data of a model, or all of other data read in the same way.
 
     Raises:
-        DataError: They are of another shape than the model's.
+        DataError: They are of another shape, range or unit than the model's.
     """
-    source = model.experiment.data if path is None else replace(model.experiment.data, path=path, kind="auto")
+    if path is not None:
+        source = replace(source, path=path, kind="auto", held_out=0)
     if source.path is None:
-        raise DataError(f"{model.name} does not say where its data are; give them with --reference or --data PATH")
+        raise DataError("the model does not say where its data are; give them with --reference or --data PATH")
     data = open_data(source)
-    if data.spec.shape != model.data.shape:
+    if data.spec.shape != spec.shape:
         raise DataError(
-            f"{data.name} has examples of shape {data.spec.shape}, {model.name} was trained on {model.data.shape};"
-            f" give data of the model's shape"
-            " (the fields data.size, data.crop and data.channels of its experiment apply)"
+            f"{data.name} has examples of shape {data.spec.shape}, the model was trained on {spec.shape}; give data"
+            f" of its shape"
+            " (the fields size, crop and channels of its data source apply)"
+        )
+    there, here = ((s.low, s.high, s.levels, s.units) for s in (data.spec, spec))
+    if there != here:
+        raise DataError(
+            f"{data.name} has low, high, levels, units = {there}, the model's data {here}; nothing can be compared"
+            f" across units"
         )
     return data
 
 
-def _held_out(data: Data) -> Split:
-    if data.held_out is None or not len(data.held_out):
-        raise DataError(
-            f"{data.name} has no held-out examples to compare with; set data.held_out above 0 or give --reference"
-        )
-    return data.held_out
-
-
 def evaluate(command: Evaluate) -> None:
     """Carry out the command."""
-    if (Path(command.target) / RECORD).is_file():
-        samples, data = read_samples(command.target), None
-        if command.reference is None:
-            model = load(samples.source.model) if samples.source.model else None
-            if model is None:
-                raise DataError("these samples do not say which model drew them; give --reference PATH")
-            data = real_data(model, None)
-        name = Path(command.target).name
+    target = Path(command.target)
+    folder = target.parent if target.name == ARRAYS else target
+    if (folder / RECORD).is_file():
+        samples, name, model = read_samples(folder), folder.name, None
     else:
-        model = load(command.target, weights=command.weights)
-        data, name = real_data(model, command.reference), model.name
-        sampler = model.sampler(command.sampler, command.steps)
-        with sampling_display(command.n) as display:
-            drawn = model.sample(
-                command.n, sampler=sampler, seed=command.seed, callbacks=(display.within,), on_batch=display.finished
-            )
-        samples = SampleFolder(drawn.x, model.data, source_of(model, drawn))
-    if data is None:
-        from scorefield.lab.data import DataSource
-
-        data = open_data(DataSource(command.reference))
-    out = command.out or Path("evaluation") / name
-    _report(command, samples, data, out, name)
-
-
-def _report(command: Evaluate, samples: SampleFolder, data: Data, out: Path, name: str) -> None:
-    held_out, x = _held_out(data), samples.x[: command.n]
-    if tuple(x.shape[1:]) != data.spec.shape:
+        model, name = load(command.target, weights=command.weights), Path(command.target).name
+        samples = SampleFolder(torch.empty(0), model.data, SampleSource(), model.experiment.data)
+    own = real_data(samples.data, None, samples.spec) if samples.data.path is not None else None
+    other = real_data(samples.data, command.reference, samples.spec) if command.reference is not None else own
+    if other is None:
+        raise DataError(f"{name} does not say where its data are; give --reference PATH")
+    reference = other.held_out or (other.train if command.reference is not None else None)
+    if reference is None or not len(reference):
         raise DataError(
-            f"the samples have shape {tuple(x.shape[1:])} and {data.name} has {data.spec.shape}; nothing can be"
-            f" compared"
+            f"{other.name} has no held-out examples; give --reference PATH, or train with data.held_out above 0"
         )
-    features = choose_features(command.features, data.train, held_out)
-    found = compare(x, samples.source, data.train, held_out, features, seed=command.seed)
+    if model is not None:
+        samples = _drawn(command, model, reference, samples)
+    train = own.train if own is not None else None
+    _report(command, samples, train, reference, command.out or Path("evaluation") / name, name)
+
+
+def _drawn(command: Evaluate, model: Model, reference: Split, samples: SampleFolder) -> SampleFolder:
+    """Samples of the model, under the reference's labels where it takes them."""
+    condition = None
+    if model.data.conditions and reference.labels is not None:
+        condition = {"class": torch.from_numpy(reference.labels[np.arange(command.n) % len(reference)]).long()}
+    sampler = model.sampler(command.sampler, command.steps)
+    with sampling_display(command.n) as display:
+        callbacks = (display.within,)
+        drawn = model.sample(
+            command.n,
+            sampler=sampler,
+            seed=command.seed,
+            condition=condition,
+            callbacks=callbacks,
+            on_batch=display.finished,
+        )
+    return replace(samples, x=drawn.x, source=source_of(model, drawn))
+
+
+def _report(
+    command: Evaluate, samples: SampleFolder, train: Split | None, reference: Split, out: Path, name: str
+) -> None:
+    x = samples.x[: command.n]
+    features = choose_features(command.features, train or reference, reference)
+    found = compare(x, samples.source, train, reference, features, seed=command.seed)
     for line in summary(found.samples, "samples") + summary(found.real, "second real split"):
         print(line)
-    record = {
-        "samples": [_codec.encode(r) for r in found.samples],
-        "second real split": [_codec.encode(r) for r in found.real],
-    }
-    write_json(out / "metrics.json", {**record, "environment": environment()})
-    nearest = found.neighbours.neighbours()
-    rows = slice(0, 12)
-    sections = [
-        Section("Metrics", [metric_table({"samples": found.samples, "second real split": found.real})]),
-        Section("Samples", [sample_grid(x[:64], samples.spec)]),
-        Section(
-            "Nearest training examples",
-            [
-                nearest_neighbours(
-                    x[rows], found.train[nearest.index[rows]].to(x.dtype), nearest.distance[rows], samples.spec
-                )
-            ],
-        ),
-    ]
+    columns = {"samples": found.samples, **({"second real split": found.real} if found.real else {})}
+    record = {title: [_codec.encode(r) for r in results] for title, results in columns.items()}
     facts = environment()
+    write_json(out / "metrics.json", {**record, "environment": facts})
+    sections = [
+        Section("Metrics", [metric_table(columns)]),
+        Section("Samples", [sample_grid(x[:64], samples.spec)]),
+        *neighbour_sections(found, x, samples.spec),
+    ]
     report = write_report(
-        out / "report.html", sections, title=f"Evaluation of {name}", command=facts["command"], environment=_flat(facts)
+        out / "report.html",
+        sections,
+        title=f"Evaluation of {name}",
+        command=facts["command"],
+        environment=flat(facts),
     )
     print(f"{out / 'metrics.json'}\n{report}")
 
 
-def _flat(facts: dict[str, object]) -> dict[str, str]:
+def neighbour_sections(found: Comparison, x: torch.Tensor, spec: DataSpec, shown: int = 10) -> list[Section]:
+    """The nearest training examples of the first samples, where the training data are known."""
+    if found.neighbours is None or found.train is None:
+        return []
+    nearest, rows = found.neighbours.neighbours(), slice(0, shown)
+    block = nearest_neighbours(x[rows], found.train[nearest.index[rows]].to(x.dtype), nearest.distance[rows], spec)
+    return [Section("Nearest training examples", [block])]
+
+
+def flat(facts: dict[str, object]) -> dict[str, str]:
+    """Facts of the environment as lines of a report."""
     packages = facts["packages"]
     assert isinstance(packages, dict)
     rest = {key: str(value) for key, value in facts.items() if key not in ("packages", "command")}
@@ -123,21 +140,26 @@ def _flat(facts: dict[str, object]) -> dict[str, str]:
 def likelihood(command: Likelihood) -> None:
     """Carry out the command."""
     model = load(command.model, weights=command.weights)
-    data = real_data(model, command.data)
-    split = data.held_out if command.data is None and data.held_out is not None else data.train
-    x, _ = examples(split, command.n)
+    data = real_data(model.experiment.data, command.data, model.data)
+    split = data.held_out or data.train
+    x, labels = examples(split, command.n)
+    known = labels if model.data.conditions else None
     settings = FlowSettings(rtol=command.rtol, atol=command.rtol, divergence=command.divergence, probes=command.probes)
     size = command.batch_size or min(len(x), 128)
     parts = []
     with sampling_display(len(x), "examples") as display:
         for first in range(0, len(x), size):
+            rows = slice(first, first + size)
             part = model.log_prob(
-                x[first : first + size], settings=settings, seed=command.seed, start=first, batch_size=size
+                x[rows],
+                condition=None if known is None else {"class": known[rows]},
+                settings=settings,
+                seed=command.seed,
+                start=first,
+                batch_size=size,
             )
             parts.append(part)
-            display.finished(first, _Done(part.nats))
-    from scorefield.lab.model import join
-
+            display.finished(first, len(part.nats))
     result = join(parts)
     ok = result.status == 0
     record = {
@@ -167,8 +189,3 @@ def likelihood(command: Likelihood) -> None:
             np.savez(file, **{key: value.cpu().numpy() for key, value in arrays.items()})
         write_json(command.out / "likelihood.json", json.loads(json.dumps(record)))
         print(command.out / "likelihood.npz")
-
-
-class _Done:
-    def __init__(self, x: torch.Tensor):
-        self.x = x

@@ -81,8 +81,8 @@ class SamplingDisplay:
             self._progress.update(self._task, completed=self._done + self._batch * event.step / event.steps)
 
     def finished(self, first: int, part: Any) -> None:
-        """After each batch."""
-        self._done = first + len(part.x)
+        """After each batch: the offset of its first example, and the samples or their number."""
+        self._done = first + (part if isinstance(part, int) else len(part.x))
         self._progress.update(self._task, completed=self._done)
         if not on_terminal() and (time.perf_counter() - self._last > 10 or self._done == self._n):
             self._last = time.perf_counter()

@@ -38,24 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _action(command)(command)
     except KeyboardInterrupt as stop:
         # What was saved, and how to go on, is in the message of those who could save.
-        print(f"\n{stop or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
     except Exception as error:
         if debug:
             raise
-        known = (
-            ValueError,
-            TypeError,
-            FileNotFoundError,
-            PermissionError,
-            FileExistsError,
-            NotADirectoryError,
-            ImportError,
-            RuntimeError,
+        from scorefield.lab.trainer import TrainingError
+
+        known = (ValueError, ImportError, TrainingError)
+        files = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+        mine = isinstance(error, (*known, *files)) or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         )
-        mine = isinstance(error, known) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
         text = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.strerror and error.filename is None:
             text = error.strerror

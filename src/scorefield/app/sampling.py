@@ -34,6 +34,8 @@ def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
             names = f"; its classes are {', '.join(spec.class_names)}" if spec is not None and spec.class_names else ""
             raise ValueError(f"--condition {text!r}: {value!r} is neither a number nor a class{names}") from None
         is_class = spec is None or spec.kind == "class"
+        if is_class and (len(numbers) != 1 or numbers[0] != int(numbers[0])):
+            raise ValueError(f"--condition {text!r}: a class is one whole number; draw classes one at a time")
         out[name] = int(numbers[0]) if is_class else numbers
     return out
 
@@ -45,6 +47,8 @@ def sample(command: Sample) -> None:
     out = command.out or Path("samples") / model.name
     sampler = model.sampler(command.sampler, command.steps)
     condition = conditions_of(command.condition, model)
+    if command.n < world:
+        raise ValueError(f"-n {command.n} leaves some of {world} processes without a sample; draw at least {world}")
     mine = ranks.share(command.n, rank, world)
     done: list[Samples] = []
     with sampling_display(len(mine)) as display:
@@ -66,7 +70,7 @@ def sample(command: Sample) -> None:
             )
         except KeyboardInterrupt:
             if not done or world > 1:
-                raise KeyboardInterrupt("stopped before a batch was finished; nothing was written") from None
+                raise KeyboardInterrupt("stopped; nothing was written") from None
             kept = join(done)
             write_samples(out, model, kept, condition, images=command.images)
             raise KeyboardInterrupt(
@@ -74,7 +78,7 @@ def sample(command: Sample) -> None:
                 f" --start"
                 f" {command.start + len(kept.x)} -n {command.n - len(kept.x)}"
             ) from None
-    samples = ranks.gather(join(done), join)
+    samples = ranks.gather(join(done), join)  # seconds add up over batches and processes: compute time
     if samples is None:
         return
     picture = write_samples(out, model, samples, condition, images=command.images)

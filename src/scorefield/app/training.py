@@ -9,6 +9,7 @@ from pathlib import Path
 from scorefield._codec import loads, with_field
 from scorefield.app.commands import Train
 from scorefield.app.progress import training_display
+from scorefield.lab import ranks
 from scorefield.lab.data import DataError, open_data
 from scorefield.lab.describe import describe_experiment
 from scorefield.lab.experiment import Experiment
@@ -46,10 +47,15 @@ def train(command: Train) -> None:
     if changes:
         experiment = replace(experiment, data=replace(experiment.data, **changes))
     if command.minutes is not None or command.compile:
+        minutes = experiment.training.max_minutes if command.minutes is None else command.minutes
         training = replace(
-            experiment.training, max_minutes=command.minutes, compile=command.compile or experiment.training.compile
+            experiment.training, max_minutes=minutes, compile=command.compile or experiment.training.compile
         )
         experiment = replace(experiment, training=training)
+    if experiment.data.path is None and command.dry_run:
+        print("\n".join(describe_experiment(experiment)))
+        print(f"data: none yet; scorefield train {command.recipe} --data PATH")
+        return
     if experiment.data.path is None:
         raise DataError(f"the recipe {experiment.name} needs data: scorefield train {command.recipe} --data PATH")
     out = command.out or Path("runs") / experiment.name
@@ -64,4 +70,5 @@ def train(command: Train) -> None:
         return
     with training_display(experiment.training.steps) as display:
         run_training(experiment, out, resume=command.resume, observer=display, data=data)
-    print(f"trained: {out}\n  scorefield sample {out}\n  scorefield evaluate {out}")
+    if ranks.rank() == 0:
+        print(f"trained: {out}\n  scorefield sample {out}\n  scorefield evaluate {out}")

@@ -131,7 +131,7 @@ def _restore_optimiser(player: Player, path: Path) -> None:
         entries = {key: tensors[name] for key, tensors in sets.items() if name in tensors}
         if entries:
             player.optimiser.state[parameter] = {
-                # The step counter stays where the optimiser wants it; moments follow their parameter.
-                key: value if value.ndim == 0 else value.to(parameter.device).clone(memory_format=torch.preserve_format)
+                # The fused optimiser walks memory, not indices: moments need the strides of their parameter.
+                key: value.to(parameter.device) if value.ndim == 0 else torch.empty_like(parameter).copy_(value)
                 for key, value in entries.items()
             }

@@ -38,14 +38,15 @@ class Comparison:
     Args:
         samples: Results for the samples.
         real: The same metrics for real examples of the training split: what a perfect model of that size would get.
-        neighbours: Distances and training indices of the nearest training examples, (N, count).
-        train: The training examples that the indices count.
+            Empty where the training data are not known, and so are the next two.
+        neighbours: Holds the nearest training examples of each sample.
+        train: The training examples that it counts.
     """
 
     samples: list[MetricResult]
     real: list[MetricResult]
-    neighbours: NearestNeighbours
-    train: Tensor
+    neighbours: NearestNeighbours | None
+    train: Tensor | None
 
 
 def examples(split: Split, count: int | None = None, seed: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -82,28 +83,30 @@ def choose_features(choice: FeatureChoice, train: Split, held_out: Split | None)
 
 
 def compare(
-    x: Tensor, source: SampleSource | None, train: Split, held_out: Split, features: Features, *, seed: int = 0
+    x: Tensor, source: SampleSource | None, train: Split | None, held_out: Split, features: Features, *, seed: int = 0
 ) -> Comparison:
     """Frechet distance, sliced Wasserstein distance and memorisation of samples, against held-out data.
 
     Args:
         x: Samples in data units, (N, *shape).
         source: How they were made.
-        train: What the model saw.
+        train: What the model saw, for memorisation and for a second real split; None where it is not known.
         held_out: What it did not see: the reference.
         features: For the Frechet distance.
         seed: Of random projections.
     """
-    train_x, _ = examples(train, LARGEST)
     held_x, _ = examples(held_out, LARGEST)
     reference = Reference(held_x, name=held_out.name, split="held-out", units=held_out.spec.units)
-    known = Reference(train_x, name=train.name, split="train", units=train.spec.units)
+    metrics = (FrechetDistance(features, reference), SlicedWasserstein(reference, seed=seed))
+    of_samples = [measure(metric, x, source=source) for metric in metrics]
+    if train is None:
+        return Comparison(of_samples, [], None, None)
+    train_x, _ = examples(train, LARGEST)
     real, _ = examples(train, min(len(x), len(train_x)), seed=1)
     real_source = SampleSource(sampler="none: real examples of the training split")
-    metrics = (FrechetDistance(features, reference), SlicedWasserstein(reference, seed=seed))
-    memory = MemorisationRatio(known, reference)
-    of_samples = [measure(metric, x, source=source) for metric in metrics]
     of_real = [measure(metric, real.to(torch.float32), source=real_source) for metric in metrics]
+    known = Reference(train_x, name=train.name, split="train", units=train.spec.units)
+    memory = MemorisationRatio(known, reference)
     of_samples.append(measure(memory, x, source=source))
     return Comparison(of_samples, of_real, memory, train_x)
 

@@ -107,6 +107,15 @@ class Training:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size={self.batch_size} must be a multiple of accumulate={self.accumulate}")
+        for name, least in (
+            ("validation_examples", 1),
+            ("samples", 1),
+            ("keep", 0),
+            ("validate_every", 0),
+            ("sample_every", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout={self.condition_dropout} must lie in [0, 1)")
 

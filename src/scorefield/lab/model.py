@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +19,18 @@ from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.inference.flow import FlowSettings, require_flow, transport
 from scorefield.inference.likelihood import LogProb, flow_log_prob
+from scorefield.lab.averages import name_of
 from scorefield.lab.checkpoints import latest
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.weights import choose, fill, load_tensors
 from scorefield.metrics import module_hash
 from scorefield.process.process import Process
+from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.named import named
 from scorefield.sampling.sampler import Callback, Sampler
 from scorefield.score.network import NetworkScore
+from scorefield.score.parametrisation import LevelLabel, ScaledTime
 from scorefield.score.score import Score, as_times
 
 ConditionLike = Mapping[str, Any]
@@ -65,6 +69,19 @@ def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore:
     return NetworkScore(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
 
 
+def continuous(experiment: Experiment) -> Experiment:
+    """The experiment as the probability flow sees it.
+
+    A VP network trained on DDPM's ladder takes labels between its levels, and then the process's own sigma belongs to
+    it: c = (N - 1) t, the paper's linear interpolation (Song et al. 2021, table 2). Any other experiment is returned
+        as it is.
+    """
+    label, levels = experiment.time_input, experiment.levels
+    if levels is None or not isinstance(label, LevelLabel) or label.between != "linear" or label.descending:
+        return experiment
+    return replace(experiment, levels=None, time_input=ScaledTime(levels.levels - 1.0))
+
+
 class Model:
     """A network with the experiment that made it.
 
@@ -92,6 +109,7 @@ class Model:
         self.data: DataSpec = experiment.spec
         self.process: Process = experiment.process
         self._score = build_score(experiment, network)
+        self._flow = build_score(continuous(experiment), network)
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +164,10 @@ class Model:
         """A sampler for this model: the given one, one by name, or the experiment's own."""
         if isinstance(sampler, str):
             levels = self.experiment.levels
-            found = named(sampler, levels or self.process, steps)
+            found = named(sampler, self.process if sampler == "ode" else levels or self.process, steps)
             if levels is None:
+                return found
+            if isinstance(found.step, AdaptiveFlow):
                 return found
             # Steps go along the ladder the network was trained on; some need rates, which a ladder of jumps has not.
             return replace(found, process=replace(levels, between="linear"))
@@ -194,16 +214,26 @@ class Model:
         """
         if n < 1 or start < 0:
             raise ValueError(f"n must be at least 1 and start not negative; got n={n}, start={start}")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if self.data.conditions and not condition and self.experiment.training.condition_dropout == 0.0:
+            names = ", ".join(f"{c.name}=..." for c in self.data.conditions)
+            raise ValueError(
+                f"{self.name} was trained with every condition known, so it has no unconditional samples; give"
+                f" condition {names}"
+                " (or train with training.condition_dropout above 0)"
+            )
         chosen = self.sampler(sampler)
         if data is not None:
             self.data.check(data, name="data")
         known, began, parts = self.condition(condition, n), time.perf_counter(), []
         size = batch_size or min(n, 128)
+        score = self._flow if isinstance(chosen.step, AdaptiveFlow) else self._score
         for first in range(0, n, size):
             rows = slice(first, min(first + size, n))
             ticked = time.perf_counter()
             run = chosen.run(
-                self._score,
+                score,
                 self.data.shape,
                 indices=range(start + rows.start, start + rows.stop),
                 seed=seed,
@@ -251,6 +281,8 @@ class Model:
             start: Index of the first example in that noise.
             batch_size: Examples at a time; default at most 128.
         """
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
         known, parts = self.condition(condition, len(x)), []
         size = batch_size or max(1, min(len(x), 128))
         for first in range(0, len(x), size):
@@ -259,7 +291,7 @@ class Model:
             local = None if known is None else {k: v[rows] for k, v in known.items()}
             parts.append(
                 flow_log_prob(
-                    self._score,
+                    self._flow,
                     x[rows].to(self.device),
                     self.data,
                     noise,
@@ -283,9 +315,9 @@ class Model:
         Returns:
             Latents in model units, shape of x.
         """
-        require_flow(self._score)
+        require_flow(self._flow)
         self.data.check(x, name="x")
-        bound = self._score.bind(self.condition(condition, len(x)))
+        bound = self._flow.bind(self.condition(condition, len(x)))
         model_x = self.data.to_model(x).to(self.device)
         end = transport(bound, model_x, self.process.t_min.likelihood, 1.0, settings or FlowSettings())
         return end.latent.cpu()
@@ -294,9 +326,9 @@ class Model:
         self, z: Tensor, *, condition: ConditionLike | None = None, settings: FlowSettings | None = None
     ) -> Tensor:
         """Data units of latents: the inverse of `encode`."""
-        require_flow(self._score)
+        require_flow(self._flow)
         self.data.check(z, name="z", values=False)
-        bound = self._score.bind(self.condition(condition, len(z)))
+        bound = self._flow.bind(self.condition(condition, len(z)))
         end = transport(bound, z.to(self.device), 1.0, self.process.t_min.likelihood, settings or FlowSettings())
         return self.data.to_data(end.latent.cpu())
 
@@ -326,6 +358,8 @@ class Model:
                     f"condition {name!r} has shape {tuple(tensor.shape)}; give {event} for all or {(n, *event)}"
                 )
             if spec.kind == "class":
+                if tensor.is_floating_point():
+                    raise ValueError(f"condition {name!r} is a class and must be a whole number; got {value}")
                 tensor = tensor.long()
                 if bool(((tensor < -1) | (tensor >= spec.size)).any()):
                     raise ValueError(
@@ -377,7 +411,7 @@ def load(model: str | Path, *, weights: str | None = None, device: str | torch.d
     """Load a model folder written by training or import, or a bundled model.
 
     Args:
-        model: Folder, checkpoint folder inside a run, or the name of a bundled model.
+        model: Run or model folder, or the name of a bundled model.
         weights: "raw", "ema", "ema:0.999", ...; by default the first average.
         device: Default: the first accelerator, else the CPU.
 
@@ -396,6 +430,9 @@ def load(model: str | Path, *, weights: str | None = None, device: str | torch.d
             )
         path = newest / "score.safetensors"
     sets, metadata = load_tensors(path)
+    decays = experiment.averaging.decays
+    if weights in (None, "ema") and decays and name_of(decays[0]) in sets:
+        weights = name_of(decays[0])  # the average that training validated
     name = choose(sets, weights, path)
     if experiment.spec is None:
         raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
@@ -412,4 +449,6 @@ def load(model: str | Path, *, weights: str | None = None, device: str | torch.d
 
 
 def _default_device() -> torch.device:
-    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -33,6 +33,11 @@ def gather(value: T, join: Callable[[Sequence[T]], T]) -> T | None:
     return join([p for p in parts if p is not None]) if rank == 0 else None
 
 
+def rank() -> int:
+    """This process's number."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def active() -> bool:
     """Whether several processes work together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorefield import _codec
 from scorefield.data_spec import DataSpec
+from scorefield.lab.data import DataSource
 from scorefield.lab.figures import image_grid, save_png
 from scorefield.lab.files import replacing, write_json
 from scorefield.lab.model import Model, Samples
@@ -27,11 +28,12 @@ SHOWN = 100
 
 @dataclass(frozen=True)
 class SampleFolder:
-    """What `read_samples` returns: samples in data units, their spec and how they were made."""
+    """What `read_samples` returns: samples in data units, their spec, how they were made, and the data of the model."""
 
     x: Tensor
     spec: DataSpec
     source: SampleSource
+    data: DataSource
 
 
 def source_of(model: Model, samples: Samples) -> SampleSource:
@@ -72,6 +74,7 @@ def write_samples(
     record = {
         "source": _codec.encode(source_of(model, samples)),
         "spec": _codec.encode(model.data),
+        "data": _codec.encode(model.experiment.data),
         "count": len(samples.x),
         "condition": condition or {},
         "seconds": round(samples.seconds, 3),
@@ -103,4 +106,5 @@ def read_samples(path: str | Path) -> SampleFolder:
         x = torch.from_numpy(arrays["x"])
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     spec = _codec.decode(record["spec"], DataSpec)
-    return SampleFolder(x, spec, _codec.decode(record["source"], SampleSource))
+    data = _codec.decode(record["data"], DataSource)
+    return SampleFolder(x, spec, _codec.decode(record["source"], SampleSource), data)

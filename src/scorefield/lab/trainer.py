@@ -84,6 +84,12 @@ def train(
             f"{run} already holds a run ({at}); continue it with --resume auto, or choose another --out"
         )
     data = data or open_data(experiment.data)
+    if experiment.spec is not None and experiment.spec.shape != data.train.spec.shape:
+        raise TrainingError(
+            f"{experiment.name} is for examples of shape {experiment.spec.shape} and {data.name} has"
+            f" {data.train.spec.shape}; resize or convert"
+            " them (--set data.size=..., data.channels=...), or use a recipe for any shape (images, signals, vectors)"
+        )
     experiment = replace(experiment, spec=data.train.spec)
     if checkpoint is not None:
         _refuse_changes(read_experiment(run), experiment)
@@ -168,7 +174,8 @@ class _Trainer:
         state = checkpoints.restore(checkpoint, [self.player])
         self.step, self.seconds = state["step"], state["seconds"]
         self.sums = Tally.restored(state["sums"], self.rank, self.world)
-        self.observer.message(f"resumed at step {self.step} from {checkpoint}")
+        if self.rank == 0:
+            self.observer.message(f"resumed at step {self.step} from {checkpoint}")
 
     # ---------------------------------------------------------------------------------------- the loop
 
@@ -196,7 +203,7 @@ class _Trainer:
                     self._after_step()
                     if self._agreed_to_stop(stopped):
                         break
-            self._save()
+                self._save()
         finally:
             if self._log is not None:
                 self._log.close()
@@ -367,7 +374,9 @@ class _Trainer:
         if steps is not None and hasattr(sampler.grid, "steps") and sampler.step.calls_per_step() is not None:
             sampler = with_steps(sampler, steps)
         with self._evaluating():
-            samples = self.model.sample(self.settings.samples, sampler=sampler)
+            n = self.settings.samples
+            condition = {c.name: torch.arange(n) % c.size for c in self.model.data.conditions if c.kind == "class"}
+            samples = self.model.sample(n, sampler=sampler, condition=condition)
         assert self.experiment.spec is not None
         target = self.run_folder / "samples" / f"step_{self.step}.png"
         save_png(image_grid(samples.x, self.experiment.spec), target)
