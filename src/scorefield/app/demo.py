@@ -32,7 +32,7 @@ from scorefield.lab.sample_folder import source_of, write_samples
 from scorefield.lab.trainer import train
 from scorefield.sampling.sampler import Progress
 
-SAMPLES = 360
+SAMPLES = 256
 SCORED = 120
 SHOWN = 8
 

@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 
+# Read once: asking for it means setting it, which another thread must not meet.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
+
 class NoSpaceError(OSError):
     """The disk is full; the message says what could not be written and what is intact."""
 
@@ -28,6 +33,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner reads
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
