@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 # Read once: asking for it means setting it, which another thread must not meet.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
