@@ -254,7 +254,8 @@ def report(result: dict) -> str:
                 f"\n{title}: milliseconds, times as fast as naive fp32 [lowest .. highest of {result['passes']}]"
             )
             lines += [
-                f"  {name:12s} {row['milliseconds']:8.0f}  {row['ratio']:5.2f} [{row['lowest']:.2f} .. {row['highest']:.2f}]"
+                f"  {name:12s} {row['milliseconds']:8.0f}  {row['ratio']:5.2f}"
+                f" [{row['lowest']:.2f} .. {row['highest']:.2f}]"
                 for name, row in table.items()
             ]
     if "peak memory" in result:
