@@ -21,7 +21,7 @@ class Demo:
 
     out: Path = Path("runs/demo")
     """Run folder; the report is OUT/report.html."""
-    minutes: float = 1.8
+    minutes: float = 2.2
     """Training time at most."""
     seed: int = 0
     """Of training and sampling."""
