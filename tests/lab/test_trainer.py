@@ -22,6 +22,7 @@ from scorefield.lab.run_folder import read_experiment, read_metrics
 from scorefield.lab.trainer import TrainingError
 from scorefield.lab.weights import WeightsError
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
+from scorefield.nets.mlp import MLP
 from tolerance import FLOAT32
 
 
@@ -76,7 +77,7 @@ def test_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> None:
     models = []
     for parts in (1, 3):
         experiment = tiny(steps=5, accumulate=parts)
-        experiment = replace(experiment, network=replace(experiment.network, dropout=0.0))
+        experiment = replace(experiment, network=MLP(width=16, depth=1, embedding="positional"))
         models.append(load(train(experiment, tmp_path / f"run{parts}"), weights="raw"))
     x = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
     a, b = (m.score(x, 0.5) for m in models)
@@ -177,7 +178,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
 
 def test_weights_of_another_architecture_are_compared_name_by_name(tmp_path: Path) -> None:
     run = train(tiny(steps=1), tmp_path / "run")
-    other = train(replace(tiny(steps=1), network=replace(tiny().network, width=8, depth=2)), tmp_path / "other")
+    other = train(replace(tiny(steps=1), network=MLP(width=8, depth=2, embedding="positional")), tmp_path / "other")
     (run / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     with pytest.raises(WeightsError, match="another architecture") as error:
         load(run)

@@ -70,7 +70,7 @@ def write_samples(
     if samples.log_prob is not None:
         arrays["nats"] = samples.log_prob.nats
     with replacing(folder / ARRAYS) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{name: value.numpy() for name, value in arrays.items()})
+        np.savez(file, allow_pickle=False, **{name: value.numpy() for name, value in arrays.items()})
     record = {
         "source": _codec.encode(source_of(model, samples)),
         "spec": _codec.encode(model.data),
