@@ -212,8 +212,17 @@ def child(name: str) -> None:
     batch = draw_batch()
     for _ in range(4):
         variant.train(batch)
+    print(peak_resident())
+
+
+def peak_resident() -> float:
+    """Peak resident megabytes of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: on Linux a process inherits that of the one that started it.
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
     scale = 1024 if platform.system() == "Darwin" else 1
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale
 
 
 def run(passes: int, skip_memory: bool = False) -> dict:
