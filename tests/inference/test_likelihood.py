@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.cases import EXACT, TIGHT, GivenNoise, NoNoise, gaussian_flow, nats_with_this_prior, small_score
-from scorefield._random import IndexedNoise
+from scorefield._random import PRIOR_STEP, IndexedNoise
 from scorefield.data_spec import DataSpec
 from scorefield.inference import FlowSettings, LogProb, flow_log_prob, log_density
 from scorefield.inference.flow import PROBE_STEP
@@ -150,6 +150,7 @@ def test_noise_of_an_example_follows_its_index() -> None:
     noise = GivenNoise(torch.ones(1, 1, 1, 1))
     flow_log_prob(score, x, data, noise)
     assert noise.asked == [(DEQUANTISE_STEP, 0), (PROBE_STEP, 0)]
+    assert len({DEQUANTISE_STEP, PROBE_STEP, PRIOR_STEP}) == 3 and min(DEQUANTISE_STEP, PROBE_STEP) >= 2**61
 
 
 def test_grey_levels_taken_as_they_are_have_nats_and_no_bits() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losses.cases import CONTINUOUS, PROCESSES, Zero
 from scorefield.losses import DenoisingScoreMatching, Draw
-from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, Tabulated
+from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, Tabulated, TimeLimits
 from tolerance import FLOAT32, SIGNIFICANCE
 
 LADDERS = {name: p for name, p in PROCESSES.items() if isinstance(p, Tabulated)}
@@ -33,6 +33,24 @@ def test_times_lie_between_the_training_limit_and_one(name: str, stratified: boo
     t = drawn(process, 4096, stratified=stratified).t
     assert t.shape == (4096,) and t.dtype == torch.float64 and t.device.type == "cpu"
     assert process.t_min.training <= float(t.min()) < 1e-3 and 0.999 < float(t.max()) < 1.0
+
+
+def still(x: Tensor, t: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def test_a_late_training_limit_is_the_first_time_drawn() -> None:
+    process = GeneralSDE(still, still, "diagonal", t_min=TimeLimits(0.25, 0.1, 0.1))
+    t = (
+        DenoisingScoreMatching(stratified=True)
+        .draw(
+            process,  # type: ignore[arg-type]
+            torch.empty(1000, 2),
+            torch.Generator().manual_seed(0),
+        )
+        .t
+    )
+    assert 0.25 <= float(t.min()) < 0.25 + 0.75e-3 and 1.0 - 0.75e-3 <= float(t.max()) < 1.0
 
 
 @pytest.mark.parametrize("batch", [1, 7, 128])
