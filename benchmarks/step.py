@@ -109,7 +109,7 @@ def joint_average(net: nn.Module) -> Callable[[], None]:
 
 def make_ours(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
     """This package's network with the settings that its trainer uses."""
-    net = seeded_network(config)
+    net = seeded_network(config).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(trainable(net), lr=RATE, fused=True)
     return Variant(f"ours {'bf16' if bfloat16 else 'fp32'}", net, optimizer, joint_average(net), bfloat16)
 

@@ -18,8 +18,11 @@ from scorefield.nets.layers import (
     Convolution,
     Dense,
     GroupNorm,
-    add_residual,
+    Pointwise,
     dropout,
+    residual_gain,
+    residual_sum,
+    times,
 )
 from scorefield.nets.resampling import Downsample, Upsample
 
@@ -42,7 +45,7 @@ class BlockStyle:
     """
 
     dims: int
-    act: Callable[[Tensor], Tensor]
+    act: Pointwise
     group_limit: Callable[[int], int]
     embedding: int | None
     dropout: float
@@ -52,8 +55,8 @@ class BlockStyle:
     taps: tuple[float, ...] | None
 
     def norm(self, channels: int) -> GroupNorm:
-        """A normalisation of this style."""
-        return GroupNorm(channels, self.group_limit(channels))
+        """A normalisation of this style, activated."""
+        return GroupNorm(channels, self.group_limit(channels), self.act)
 
     def attention(self, channels: int) -> Attention:
         """An attention layer of this style."""
@@ -90,31 +93,34 @@ class ResidualBlock(nn.Module):
             biggan = style.biggan
             self.shortcut = Convolution(style.dims, inputs, outputs, 1) if biggan else ChannelMix(inputs, outputs)
         self.resample = resample
-        self.act, self.drop, self.skip_rescale = style.act, style.dropout, style.skip_rescale
+        self.drop, self.gain = style.dropout, residual_gain(style.skip_rescale)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """(B, in, *spatial), already activated embedding (B, E) -> (B, out, *spatial, doubled or halved)."""
-        h = self.act(self.norm_0(x))
+        h = self.norm_0(x)
         if self.resample is not None:
             h = self.resample(h)
         h = self.conv_0(h)
         if self.dense is not None:
-            assert embedding is not None
             shift = self.dense(embedding)
             h += shift.reshape(shift.shape + (1,) * (h.ndim - 2))  # in place: a convolution does not keep its output
-        h = self.act(self.norm_1(h))
+        h = self.norm_1(h)
         if self.training and self.drop:
             h = dropout(h, self.drop)
-        if self.shortcut is None:
-            return add_residual(x, self.conv_1(h), self.skip_rescale)
-        # The shortcut's bias joins the other one, so that its weights may be applied before the size doubles: they
-        # commute with resampling, the bias does not (a filter darkens the border).
-        h = self.conv_1.with_bias(h, self.conv_1.bias + self.shortcut.bias)
+        bias = self.conv_1.bias
+        if self.shortcut is not None:
+            # The shortcut's bias joins the other one, so that its weights may be applied before the size doubles: they
+            # commute with resampling, the bias does not (a filter darkens the border).
+            bias = bias + self.shortcut.bias
+            x = self._shorten(self.shortcut, x)
+        h = self.conv_1.evaluate(h, times(self.conv_1.weight, self.gain), times(bias, self.gain))
+        return residual_sum(x, h, self.gain)
+
+    def _shorten(self, shortcut: Convolution | ChannelMix, x: Tensor) -> Tensor:
+        """The shortcut without its bias, at the smaller of the two sizes."""
         if isinstance(self.resample, Upsample):
-            x = self.resample(self.shortcut.with_bias(x, None))
-        else:
-            x = self.shortcut.with_bias(self.resample(x) if self.resample is not None else x, None)
-        return add_residual(x, h, self.skip_rescale)
+            return self.resample(shortcut.evaluate(x, shortcut.weight, None))
+        return shortcut.evaluate(x if self.resample is None else self.resample(x), shortcut.weight, None)
 
 
 class Stage(nn.Module):

@@ -7,9 +7,9 @@ convolutions see channels_last images, normalisation stays in float32 under auto
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,31 @@ from torch.nn import functional
 
 Activation = Literal["swish", "elu", "relu", "lrelu"]
 
+
+class Pointwise(Protocol):
+    """A function of every entry, which may overwrite its argument."""
+
+    def __call__(self, input: Tensor, *, inplace: bool = False) -> Tensor:
+        """Same shape as the input."""
+        ...
+
+
 LARGE_IMAGE = 64 * 64
 """Positions above which sums in float32 need care."""
 
+SMALL_IMAGE = 16 * 16
+"""Positions up to which, without gradients, `GroupNorm` is faster written out."""
+
 _CONV = {1: functional.conv1d, 2: functional.conv2d}
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+_ACTIVATIONS: dict[str, Pointwise] = {
     "swish": functional.silu,
     "elu": functional.elu,
     "relu": functional.relu,
-    "lrelu": lambda x: functional.leaky_relu(x, 0.2),
+    "lrelu": functools.partial(functional.leaky_relu, negative_slope=0.2),
 }
 
 
-def activation(name: Activation) -> Callable[[Tensor], Tensor]:
+def activation(name: Activation) -> Pointwise:
     """The pointwise function of a name: swish(x) = x / (1 + exp(-x)), elu, relu, or lrelu with slope 0.2."""
     return _ACTIVATIONS[name]
 
@@ -79,11 +91,11 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial / stride)."""
-        return self.with_bias(x, self.bias)
+        return self.evaluate(x, self.weight, self.bias)
 
-    def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias, so that a caller can merge two biases or leave this one out."""
-        return _CONV[self.dims](x, self.weight, bias, self.stride, self.padding)
+    def evaluate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another weight and bias, so that a caller may scale, merge or leave them out."""
+        return _CONV[self.dims](x, weight, bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         """Shape of the weight, for printing."""
@@ -104,11 +116,11 @@ class ChannelMix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial)."""
-        return self.with_bias(x, self.bias)
+        return mix_channels(x, self.weight, self.bias)
 
-    def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another bias."""
-        return mix_channels(x, self.weight, bias)
+    def evaluate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another weight and bias."""
+        return mix_channels(x, weight, bias)
 
     def extra_repr(self) -> str:
         """Shape of the weight, for printing."""
@@ -131,38 +143,54 @@ class Dense(nn.Linear):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation, eps 1e-6, computed in float32 when autocast hands it half precision.
+    """Group normalisation, eps 1e-6, and an activation; in float32 when autocast hands it half precision.
 
     The number of groups is the largest divisor of the channels up to `limit`; where the published networks exist it is
     exactly `limit`. Half-precision channels_last kernels are several times slower than float32 ones on CPUs, and the
     statistics deserve the precision (Wu and He 2018, eq. 7).
+
+    Args:
+        channels: C.
+        limit: Largest number of groups.
+        act: Pointwise function of the result, or None.
     """
 
-    def __init__(self, channels: int, limit: int):
+    def __init__(self, channels: int, limit: int, act: Pointwise | None = None):
         groups = max(1, min(limit, channels))
         while channels % groups:
             groups -= 1
         super().__init__(groups, channels, eps=1e-6)
+        self.act = act
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, *spatial) -> the same shape, float32 or float64."""
         x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
-        if x.ndim == 4 and x.shape[2] * x.shape[3] > LARGE_IMAGE and x.dtype == torch.float32 and _channels_last(x):
-            return self._pairwise(x)
-        return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        if self._written_out_is_better(x):
+            y = self._pairwise(x)
+        else:
+            y = functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return y if self.act is None else self.act(y, inplace=not torch.is_grad_enabled())
+
+    def _written_out_is_better(self, x: Tensor) -> bool:
+        if x.dtype != torch.float32 or x.ndim != 4 or not _channels_last(x):
+            return False
+        positions = x.shape[2] * x.shape[3]
+        return positions > LARGE_IMAGE or (positions <= SMALL_IMAGE and not torch.is_grad_enabled())
 
     def _pairwise(self, x: Tensor) -> Tensor:
-        """The same for large channels_last images.
+        """The same for channels_last images.
 
-        The kernel for that layout adds all positions one after the other in float32 and is wrong by 1e-3 at 1024x1024;
-        reductions over two axes are pairwise and stay near 1e-6.
+        The library's kernel for that layout adds all positions one after the other in float32 and is wrong by 1e-3 at
+        1024x1024; reductions over two axes are pairwise and stay near 1e-6.
         """
-        groups = (self.num_groups, -1)
-        mean = x.mean((2, 3)).unflatten(1, groups).mean(2, keepdim=True)
-        square = (x * x).mean((2, 3)).unflatten(1, groups).mean(2, keepdim=True)
-        scale = self.weight.unflatten(0, groups) * ((square - mean * mean).clamp(min=0.0) + self.eps).rsqrt()
-        shift = self.bias.unflatten(0, groups) - scale * mean
-        return torch.addcmul(shift.flatten(1)[:, :, None, None], x, scale.flatten(1)[:, :, None, None])
+        groups, square = (self.num_groups, -1), x * x
+        sums = torch.stack([x.sum((2, 3)), square.sum((2, 3))]).unflatten(2, groups).sum(3, keepdim=True)
+        mean, second = (sums * (self.num_groups / x[0].numel())).unbind()
+        r = (torch.addcmul(second, mean, mean, value=-1).clamp(min=0.0) + self.eps).rsqrt()
+        scale = self.weight.unflatten(0, groups) * r
+        shift = torch.addcmul(self.bias.unflatten(0, groups), scale, mean, value=-1)
+        out = None if torch.is_grad_enabled() else square  # its memory is warm and no longer needed
+        return torch.addcmul(shift.flatten(1)[:, :, None, None], x, scale.flatten(1)[:, :, None, None], out=out)
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -208,7 +236,7 @@ class Attention(nn.Module):
         self.key = ChannelMix(channels, channels)
         self.value = ChannelMix(channels, channels)
         self.project = ChannelMix(channels, channels, init_scale=init_scale)
-        self.skip_rescale = skip_rescale
+        self.gain = residual_gain(skip_rescale)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> the same shape."""
@@ -217,13 +245,26 @@ class Attention(nn.Module):
         tokens = mix_channels(self.norm(x), weight, bias).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, N, 3C)
         q, k, v = tokens.chunk(3, dim=-1)
         h = functional.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
-        return add_residual(x, self.project(h), self.skip_rescale)
+        h = self.project.evaluate(h, times(self.project.weight, self.gain), times(self.project.bias, self.gain))
+        return residual_sum(x, h, self.gain)
 
 
-def add_residual(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
-    """x + h, divided by sqrt(2) where asked (Song et al. 2021, appendix H: skip rescaling)."""
-    total = x + h
-    return total.mul_(math.sqrt(0.5)) if rescale else total  # in place: a sum keeps nothing for its gradient
+def residual_gain(rescale: bool) -> float:
+    """What multiplies both terms of a sum: sqrt(1/2) keeps the variance (Song et al. 2021, appendix H), or 1.
+
+    The last layer of the one branch takes it into its weights, which are smaller than its output.
+    """
+    return math.sqrt(0.5) if rescale else 1.0
+
+
+def times(parameter: Tensor, gain: float) -> Tensor:
+    """gain times a parameter, or the parameter itself where the gain is one."""
+    return parameter if gain == 1.0 else gain * parameter
+
+
+def residual_sum(x: Tensor, h: Tensor, gain: float) -> Tensor:
+    """gain x + h; overwrites h, which must be the output of a convolution (they keep nothing of it)."""
+    return h.add_(x, alpha=gain) if h.dtype == x.dtype else torch.add(h, x, alpha=gain)
 
 
 class FourierFeatures(nn.Module):
@@ -279,7 +320,7 @@ class TimeEmbedding(nn.Module):
         outputs: int,
         *,
         fourier_scale: float,
-        act: Callable[[Tensor], Tensor],
+        act: Pointwise,
     ):
         super().__init__()
         self.fourier = FourierFeatures(size, fourier_scale) if kind == "fourier" else None

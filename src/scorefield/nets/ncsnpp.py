@@ -13,7 +13,7 @@ from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.blocks import BlockStyle, Combine, ResidualBlock, Stage
 from scorefield.nets.conditioning import Conditioning
-from scorefield.nets.layers import Activation, Convolution, TimeEmbedding, activation, add_residual
+from scorefield.nets.layers import Activation, Convolution, TimeEmbedding, activation, residual_gain
 from scorefield.nets.network import Network, NetworkConfig, padded_shape
 from scorefield.nets.resampling import ConvolveDown, ConvolveUp, Downsample, Upsample
 
@@ -125,11 +125,10 @@ class Head(nn.Module):
         super().__init__()
         self.norm = style.norm(inputs)
         self.conv = Convolution(style.dims, inputs, outputs, init_scale=init_scale)
-        self.act = style.act
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial)."""
-        return self.conv(self.act(self.norm(h)))
+        return self.conv(self.norm(h))
 
 
 class UNet(Network):
@@ -293,7 +292,7 @@ class UNet(Network):
                 pyramid = self.pyramid_down(pyramid)
                 h = level.pyramid(pyramid, h)
             elif level.pyramid is not None:
-                pyramid = h = add_residual(level.pyramid(pyramid), h, self.config.skip_rescale)
+                pyramid = h = torch.add(level.pyramid(pyramid), h).mul_(residual_gain(self.config.skip_rescale))
             skips.append(h)
 
     def _ascend(self, h: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:
@@ -310,7 +309,7 @@ class UNet(Network):
                 pyramid = image if pyramid is None else self.pyramid_up(pyramid) + image
             elif level.pyramid is not None:
                 assert pyramid is not None
-                pyramid = h = add_residual(level.pyramid(pyramid), h, self.config.skip_rescale)
+                pyramid = h = torch.add(level.pyramid(pyramid), h).mul_(residual_gain(self.config.skip_rescale))
             if level.resample is not None:
                 h = _resampled(level.resample, h, embedding)
         assert not skips
