@@ -34,6 +34,8 @@ from naive import naive_copy
 from torch import Tensor, nn
 
 from scorefield.data_spec import DataSpec
+from scorefield.lab.averages import Averages
+from scorefield.lab.experiment import Averaging
 from scorefield.nets import NCSNpp, UNet
 
 HERE = Path(__file__).parent
@@ -95,23 +97,13 @@ def loop_average(net: nn.Module) -> Callable[[], None]:
     return update
 
 
-def joint_average(net: nn.Module) -> Callable[[], None]:
-    """Averaged weights, all parameters in one call."""
-    weights = trainable(net)
-    shadows = [p.detach().clone() for p in weights]
-
-    def update() -> None:
-        with torch.no_grad():
-            torch._foreach_lerp_(shadows, [p.detach() for p in weights], 1 - DECAY)
-
-    return update
-
-
 def make_ours(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
-    """This package's network with the settings that its trainer uses."""
-    net = seeded_network(config).to(memory_format=torch.channels_last)
+    """This package's network with its trainer's memory layout, optimiser and averages."""
+    net = seeded_network(config)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(trainable(net), lr=RATE, fused=True)
-    return Variant(f"ours {'bf16' if bfloat16 else 'fp32'}", net, optimizer, joint_average(net), bfloat16)
+    averages = Averages(net, Averaging(decays=(DECAY,), warmup=False))
+    return Variant(f"ours {'bf16' if bfloat16 else 'fp32'}", net, optimizer, averages.update, bfloat16)
 
 
 def make_naive(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
@@ -216,11 +208,11 @@ def child(name: str) -> None:
 
 
 def peak_resident() -> float:
-    """Peak resident megabytes of this process."""
+    """Peak resident megabytes of this process alone: getrusage's number includes the parent's before the exec."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: on Linux a process inherits that of the one that started it.
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
     scale = 1024 if platform.system() == "Darwin" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 / scale
 
@@ -259,14 +251,10 @@ def report(result: dict) -> str:
     lines = [f"differences from the naive form: {result['difference']}"]
     for title, table in result.items():
         if "thread" in title:
-            lines.append(
-                f"\n{title}: milliseconds, times as fast as naive fp32 [lowest .. highest of {result['passes']}]"
-            )
-            lines += [
-                f"  {name:12s} {row['milliseconds']:8.0f}  {row['ratio']:5.2f}"
-                f" [{row['lowest']:.2f} .. {row['highest']:.2f}]"
-                for name, row in table.items()
-            ]
+            lines.append(f"\n{title}: milliseconds, times as fast as naive fp32 [range of {result['passes']} passes]")
+            for name, row in table.items():
+                span = f"[{row['lowest']:.2f} .. {row['highest']:.2f}]"
+                lines.append(f"  {name:12s} {row['milliseconds']:8.0f}  {row['ratio']:5.2f} {span}")
     if "peak memory" in result:
         lines.append("\npeak memory of a training process: megabytes, share of naive fp32")
         lines += [f"  {name:12s} {r['megabytes']:8.0f}  {r['ratio']:5.2f}" for name, r in result["peak memory"].items()]
