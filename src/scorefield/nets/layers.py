@@ -143,7 +143,7 @@ class Dense(nn.Linear):
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation, eps 1e-6, and an activation; in float32 when autocast hands it half precision.
+    """Group normalisation and an activation; in float32 when autocast hands it half precision.
 
     The number of groups is the largest divisor of the channels up to `limit`; where the published networks exist it is
     exactly `limit`. Half-precision channels_last kernels are several times slower than float32 ones on CPUs, and the
@@ -153,13 +153,14 @@ class GroupNorm(nn.GroupNorm):
         channels: C.
         limit: Largest number of groups.
         act: Pointwise function of the result, or None.
+        eps: Added to the variance.
     """
 
-    def __init__(self, channels: int, limit: int, act: Pointwise | None = None):
+    def __init__(self, channels: int, limit: int, act: Pointwise | None = None, *, eps: float = 1e-6):
         groups = max(1, min(limit, channels))
         while channels % groups:
             groups -= 1
-        super().__init__(groups, channels, eps=1e-6)
+        super().__init__(groups, channels, eps=eps)
         self.act = act
 
     def forward(self, input: Tensor) -> Tensor:
@@ -242,11 +243,19 @@ class Attention(nn.Module):
         """(B, C, *spatial) -> the same shape."""
         parts = (self.query, self.key, self.value)
         weight, bias = torch.cat([m.weight for m in parts]), torch.cat([m.bias for m in parts])
-        tokens = mix_channels(self.norm(x), weight, bias).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, N, 3C)
-        q, k, v = tokens.chunk(3, dim=-1)
-        h = functional.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
+        h = attend(mix_channels(self.norm(x), weight, bias)).reshape(x.shape)
         h = self.project.evaluate(h, times(self.project.weight, self.gain), times(self.project.bias, self.gain))
         return residual_sum(x, h, self.gain)
+
+
+def attend(projected: Tensor) -> Tensor:
+    """Attention of the positions with one head: query, key and value (B, 3 C, *spatial) -> (B, C, N) for N positions.
+
+    Position i gets sum_j softmax_j(q_i . k_j / sqrt(C)) v_j (Vaswani et al. 2017, eq. 1).
+    """
+    tokens = projected.flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, N, 3C)
+    q, k, v = tokens.chunk(3, dim=-1)
+    return functional.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2)
 
 
 def residual_gain(rescale: bool) -> float:

@@ -14,6 +14,7 @@ class Network(nn.Module, ABC):
     """A function of a noisy example and a number that says how noisy: net(x, c, condition) -> shape of x.
 
     A network knows no process: the parametrisation around it scales x, computes c and turns the output into a score.
+    The one exception to the output's shape is an `EnergyNetwork`.
 
     Args:
         data: Shape of one example and the conditions that come with it.
@@ -65,6 +66,63 @@ class Network(nn.Module, ABC):
                 f"the network halves its input and needs spatial sizes that are multiples of {self.multiple}; got"
                 f" {spatial}. Pad to {padded} and crop the output (the parametrised score does this by itself)"
             )
+
+
+class EnergyNetwork(Network):
+    """A network that gives one energy per example: net(x, c, condition) -> (B,), lower = more likely.
+
+    The density is proportional to exp(-E / T), and what stands for the output of shape x is the gradient -dE/dx. An
+    energy is known up to one additive constant. Everything that asks for gradients of gradients works, as training by
+    denoising score matching needs: the loss contains dE/dx and is differentiated once more (LeCun et al. 2006, "A
+    tutorial on energy-based learning", section 1.3; Saremi et al. 2018).
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
+        """Evaluate the energy.
+
+        Args:
+            x: Examples, (B, *data.shape) with spatial sizes padded to `multiple`.
+            c: Conditioning numbers, (B,); an energy that serves every noise level does not look at them.
+            condition: As for every `Network`.
+
+        Returns:
+            One energy per example, (B,), in the dtype of x.
+
+        Raises:
+            ValueError: x, c or a condition does not have the shape the network was built for.
+        """
+
+
+def refuse_conditions(network: str, data: DataSpec) -> None:
+    """Refuse data with conditions on behalf of a network that has no way to hear them.
+
+    Args:
+        network: Name of the configuration, for the message.
+        data: What it is asked to be built for.
+
+    Raises:
+        ValueError: The data have conditions.
+    """
+    if data.conditions:
+        names = ", ".join(repr(condition.name) for condition in data.conditions)
+        raise ValueError(
+            f"{network} cannot hear conditions, and the data have {names}. Build it for the data alone,"
+            " dataclasses.replace(data, conditions=()), or use a network that hears them, such as NCSNpp, DDPM or MLP"
+        )
+
+
+def refuse_condition(condition: Condition | None) -> None:
+    """Refuse a condition given to a network that hears none.
+
+    Raises:
+        ValueError: A condition is known.
+    """
+    if condition and (known := [name for name, value in condition.items() if value is not None]):
+        raise ValueError(
+            f"the network knows no condition {known[0]!r}: it was built for data without conditions, and would give"
+            " the same output whatever the condition says. Call it with condition=None"
+        )
 
 
 def padded_shape(spatial: tuple[int, ...], multiple: tuple[int, ...]) -> tuple[int, ...]:
