@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from scorefield import _codec
+from scorefield.data_spec import DataSpec
 from scorefield.lab.checkpoints import Player
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.files import replacing, write_json, write_text
@@ -84,24 +85,43 @@ def write_model(run: Path, experiment: Experiment, player: Player, step: int) ->
 
 def model_card(experiment: Experiment, player: Player, step: int) -> str:
     """A short description of a trained model, in Markdown."""
-    spec, count = experiment.spec, sum(p.numel() for p in player.network.parameters())
-    assert spec is not None
-    bounds = f"{spec.low} to {spec.high}" if spec.bounded else f"unbounded (offset {spec.offset}, scale {spec.scale})"
-    if spec.levels:
-        bounds += f", {spec.levels} grey levels"
     rows = [
-        ("data", f"`{experiment.data.path}`, shape {spec.shape}, {bounds}{f', {spec.units}' if spec.units else ''}"),
-        ("process", f"`{experiment.process}`"),
-        ("network", f"`{type(experiment.network).__name__}`, {count:,} parameters"),
-        ("output", f"`{type(experiment.form).__name__}`, conditioned on `{type(experiment.time_input).__name__}`"),
-        ("objective", f"`{experiment.objective}`"),
+        ("data", f"`{experiment.data.path}`"),
+        *fact_table(experiment, sum(p.numel() for p in player.network.parameters())),
         ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
         ("weights", ", ".join(f"`{name}`" for name in player.sets() if name != "fixed")),
     ]
-    if experiment.source:
-        rows.append(("configuration", experiment.source))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return CARD.format(name=experiment.name, table=table)
+
+
+def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]:
+    """What a model card says of any model, trained or imported: (fact, value in Markdown)."""
+    spec = experiment.spec
+    assert spec is not None
+    rows = [
+        ("examples", f"shape {spec.shape}"),
+        ("data units", units(spec)),
+        ("process", f"`{experiment.process}`"),
+        ("network", f"`{type(experiment.network).__name__}`, {parameters:,} parameters"),
+        ("output", f"`{type(experiment.form).__name__}`, conditioned on `{type(experiment.time_input).__name__}`"),
+        ("objective", f"`{experiment.objective}`"),
+    ]
+    if experiment.source:
+        rows.append(("configuration", experiment.source))
+    if experiment.paper:
+        rows.append(("published numbers", ", ".join(f"{k} {v:g}" for k, v in experiment.paper.items())))
+    return rows
+
+
+def units(spec: DataSpec) -> str:
+    """The data units and the model units of a spec, in words."""
+    name = f" {spec.units}" if spec.units else ""
+    if not spec.bounded:
+        return f"unbounded values{f' in{name}' if name else ''}; (x - {spec.offset}) / {spec.scale} in model units"
+    low, high = spec.model_range
+    levels = f", {spec.levels} grey levels" if spec.levels else ""
+    return f"{spec.low} to {spec.high}{name}{levels}; {low:g} to {high:g} in model units, those of the noise levels"
 
 
 class MetricsLog:

@@ -92,14 +92,9 @@ def choose(sets: Sets, wanted: str | None, path: str | Path) -> str:
     return wanted
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy tensors into a network by name, strictly.
-
-    Raises:
-        WeightsError: Names or shapes differ; every difference is listed.
-    """
-    own = network.state_dict()
-    lines = [f"  missing in the file: {n} {tuple(own[n].shape)}" for n in own if n not in tensors]
+def differences(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, theirs: str) -> list[str]:
+    """Where names or shapes of tensors differ from a network's own, one line each; `theirs` is what holds them."""
+    lines = [f"  missing in the {theirs}: {n} {tuple(own[n].shape)}" for n in own if n not in tensors]
     for name, value in tensors.items():
         if name not in own:
             close = difflib.get_close_matches(name, list(own), n=1)
@@ -107,7 +102,18 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None
                 f"  unknown to the network: {name} {tuple(value.shape)}{f' (has {close[0]})' if close else ''}"
             )
         elif own[name].shape != value.shape:
-            lines.append(f"  shape of {name}: file {tuple(value.shape)}, network {tuple(own[name].shape)}")
+            lines.append(f"  shape of {name}: {theirs} {tuple(value.shape)}, network {tuple(own[name].shape)}")
+    return lines
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy tensors into a network by name, strictly.
+
+    Raises:
+        WeightsError: Names or shapes differ; every difference is listed.
+    """
+    own = network.state_dict()
+    lines = differences(own, tensors, theirs="file")
     if lines:
         shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
         raise WeightsError(

@@ -1,0 +1,66 @@
+"""Bridges: checkpoints of the releases as scorefield models, and back.
+
+One file a layout. Each has a function
+
+    read(checkpoint, config, weights, hints) -> Imported
+
+that reads a release's file without executing anything in it, takes its configuration from the release's own file where
+there is one and from the tensors' shapes and names where there is none, and returns an `Experiment` with every tensor
+under our names. `import_checkpoint` checks each tensor against the network that the experiment describes and writes a
+model folder, which `load` opens like any other.
+
+score_sde         Song et al. 2021: PyTorch checkpoints, and the JAX release's msgpack files
+ncsn              Song and Ermon 2019
+ncsnv2            Song and Ermon 2020
+acsm              Jolicoeur-Martineau et al. 2021
+mdsm              Li et al. 2019
+edm               Karras et al. 2022, SongUNet in its DDPM++ and NCSN++ variants
+diffusers_folder  UNet2DModel with ScoreSdeVeScheduler, both ways
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from scorefield._codec import near
+from scorefield.lab.bridges import imported, reading
+from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, write
+
+Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
+
+BRIDGES: dict[str, Reader] = {}
+"""Layout -> reader: (checkpoint, configuration file, "ema" or "raw" or the layout's own choice, hints)."""
+
+
+def import_checkpoint(
+    layout: str,
+    checkpoint: Path,
+    out: Path,
+    *,
+    config: Path | None = None,
+    weights: Weights | None = None,
+    hints: Hints | None = None,
+) -> Imported:
+    """Read a release's checkpoint, check it tensor by tensor and write it as a model folder.
+
+    Args:
+        layout: A key of `BRIDGES`.
+        checkpoint: File or folder.
+        out: The model folder to write.
+        config: The release's configuration file.
+        weights: "ema" or "raw"; by default the average where the layout has one.
+        hints: What the tensors cannot tell where there is no configuration.
+
+    Raises:
+        BridgeError: It cannot be imported; nothing was written.
+    """
+    if layout not in BRIDGES:
+        raise BridgeError(f"there is no layout {layout!r}.{near(layout, BRIDGES)}")
+    found = BRIDGES[layout](checkpoint, config, weights, hints or Hints())
+    check(found, checkpoint)
+    write(found, checkpoint, layout, out)
+    return found
+
+
+__all__ = ["BRIDGES", "BridgeError", "Hints", "Imported", "Weights", "import_checkpoint", "imported", "reading"]

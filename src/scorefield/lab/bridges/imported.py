@@ -1,0 +1,197 @@
+"""What a bridge returns, how it is checked against the network it describes, and how it becomes a model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from scorefield import _codec
+from scorefield.lab.averages import name_of
+from scorefield.lab.describe import meta_network
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.files import replacing_folder, write_json, write_text
+from scorefield.lab.run_folder import environment, fact_table
+from scorefield.lab.weights import differences, save_tensors
+
+Weights = Literal["ema", "raw"]
+
+CARD = """# {name}
+
+A score-based generative model imported from a release's checkpoint by scorefield.
+
+{table}
+
+{notes}
+
+```python
+import scorefield as sf
+
+model = sf.load("path/to/this/folder")
+x = model.sample(16).x  # data units
+```
+"""
+
+
+class BridgeError(ValueError):
+    """A checkpoint that cannot be imported as asked; the message says what it is and which command might fit."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a checkpoint's tensors cannot tell, given by the user where there is no configuration file.
+
+    Args:
+        size: Height and width of the images in pixels.
+        sigma_min: Smallest noise level, model units.
+        sigma_max: Largest noise level, model units.
+        levels: Number of noise levels.
+        process: Family of the process.
+        discrete: Trained on a ladder of levels, not in continuous time.
+    """
+
+    size: int | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    levels: int | None = None
+    process: Literal["ve", "vp", "subvp"] | None = None
+    discrete: bool | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint as a scorefield model.
+
+    Args:
+        experiment: With `spec` and `source` filled in.
+        weights: Which weights: "raw", "ema", or "ema:DECAY" where the decay is known (`average_name`).
+        tensors: Every entry of the network's state dictionary by our names; memory-mapped views are welcome.
+        step: Training step of the checkpoint, where it says so.
+        notes: Sentences for the user and the model card: what was inferred, which choice of ours differs.
+    """
+
+    experiment: Experiment
+    weights: str
+    tensors: Mapping[str, Tensor]
+    step: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def average_name(decay: float | None) -> str:
+    """How an imported average is called: by its decay where that is known."""
+    return "ema" if decay is None else name_of(decay)
+
+
+def check(imported: Imported, checkpoint: Path) -> None:
+    """Compare every tensor with the network that the experiment describes, without making that network.
+
+    Raises:
+        BridgeError: Names or shapes differ; the differences are listed tensor by tensor.
+    """
+    spec = imported.experiment.spec
+    assert spec is not None
+    own = meta_network(imported.experiment, spec).state_dict()
+    lines = differences(own, imported.tensors, theirs="checkpoint")
+    if lines:
+        shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
+        raise BridgeError(
+            f"the tensors of {checkpoint} are not those of the network that its configuration describes"
+            f" ({type(imported.experiment.network).__name__}, {len(own)} tensors); {len(lines)} differences:\n"
+            + "\n".join(shown)
+            + "\nThe configuration belongs to another checkpoint: give the right one with --config"
+        )
+    if bad := [name for name, value in imported.tensors.items() if not bool(value.isfinite().all())]:
+        raise BridgeError(f"{checkpoint} holds numbers that are not finite in {bad[0]} and {len(bad) - 1} more tensors")
+
+
+def write(imported: Imported, checkpoint: Path, layout: str, out: Path) -> None:
+    """Write a model folder: model.safetensors, experiment.json, environment.json and the model card README.md.
+
+    Args:
+        imported: What a bridge returned, checked.
+        checkpoint: The file or folder it came from; its hash goes into the card.
+        layout: Name of the layout.
+        out: The folder; all of it appears at once or not at all.
+
+    Raises:
+        BridgeError: The folder exists and holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BridgeError(f"{out} exists already; choose another --out, or remove it first")
+    sha = file_hash(checkpoint)
+    origin = {"layout": layout, "file": checkpoint.name, "sha256": sha, "weights": imported.weights}
+    fixed_names = frozen_names(imported.experiment)
+    fixed = {name: value for name, value in imported.tensors.items() if name in fixed_names}
+    trained = {name: value for name, value in imported.tensors.items() if name not in fixed_names}
+    metadata = {f"source_{key}": value for key, value in origin.items()}
+    if imported.step is not None:
+        metadata["step"] = str(imported.step)
+    with replacing_folder(out) as folder:
+        write_text(folder / "experiment.json", _codec.dumps(imported.experiment))
+        write_json(folder / "environment.json", {**environment(), "imported": origin})
+        write_text(folder / "README.md", card(imported, origin))
+        save_tensors(folder / "model.safetensors", {"fixed": fixed, imported.weights: trained}, metadata)
+
+
+def frozen_names(experiment: Experiment) -> set[str]:
+    """State entries that training leaves alone: buffers and frozen parameters."""
+    assert experiment.spec is not None
+    network = meta_network(experiment, experiment.spec)
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    return set(network.state_dict()) - trained
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def card(imported: Imported, origin: Mapping[str, str]) -> str:
+    """A short description of an imported model, in Markdown."""
+    experiment = imported.experiment
+    step = "not recorded" if imported.step is None else f"{imported.step:,}"
+    rows = [
+        ("layout", f"`{origin['layout']}`"),
+        ("file", f"`{origin['file']}`, SHA-256 `{origin['sha256']}`"),
+        *fact_table(experiment, sum(v.numel() for v in imported.tensors.values())),
+        ("weights", f"`{imported.weights}`"),
+        ("training step", step),
+    ]
+    table = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+    notes = "\n".join(f"* {note}" for note in imported.notes)
+    return CARD.format(name=experiment.name, table=table, notes=notes)
+
+
+def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, object]:
+    """The hints by name; an error that names the flags that are missing.
+
+    Args:
+        hints: As given by the user.
+        layout: For the message.
+        needed: Name of a hint -> why it cannot be told from the tensors.
+
+    Raises:
+        BridgeError: A needed hint was not given.
+    """
+    given = {f.name: getattr(hints, f.name) for f in dataclasses.fields(hints)}
+    missing = {name: why for name, why in needed.items() if given[name] is None}
+    if missing:
+        flags = " ".join(f"--{name.replace('_', '-')} VALUE" for name in missing)
+        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise BridgeError(
+            f"without the release's configuration file the tensors of a {layout} checkpoint do not tell everything"
+            f" ({reasons}). Give --config FILE, or {flags}"
+        )
+    return given
