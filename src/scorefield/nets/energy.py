@@ -1,0 +1,199 @@
+"""Residual networks that give an energy: those of multi-scale denoising score matching (Li, Chen and Sommer 2019).
+
+One energy serves every noise level, so nothing is told to it but x. Parameters have the names and shapes of the
+release's state dictionary, without the tensors `bn1`, `bn2` of its blocks: the release makes layer normalisations there
+and never applies them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorefield._codec import record
+from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
+from scorefield.nets.layers import Activation, Pointwise, activation
+from scorefield.nets.network import (
+    EnergyNetwork,
+    NetworkConfig,
+    padded_shape,
+    refuse_condition,
+    refuse_conditions,
+)
+
+_SAME_SIZE_BLOCKS = {6: (0, 0, 0), 12: (1, 1, 1), 18: (2, 2, 2), 34: (2, 3, 5, 2)}
+"""Depth -> blocks of each stage after the one that halves the size."""
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+
+
+@record
+class EnergyResNet(NetworkConfig):
+    """Configuration of the energy networks of MDSM.
+
+    The published ones: CIFAR-10 is the default; MNIST and Fashion-MNIST, padded to 32 x 32, depth=12 and channels=64.
+
+    Args:
+        channels: Width at full size, d; it doubles wherever the size is halved.
+        depth: 6, 12 or 18 (three halvings) or 34 (four): counts convolutions as the paper does.
+        head: "quadratic", E = (w_1.h + b_1) (w_2.h + b_2) + w_q.(h * h) + b_q of the last features h, which can grow
+            as |x|^2 does but is not bounded below; or "linear", E = w.act(h) + b.
+        activation: Pointwise function; training differentiates it twice, which makes smooth ones the better choice.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    channels: int = 128
+    depth: Literal[6, 12, 18, 34] = 18
+    head: Literal["quadratic", "linear"] = "quadratic"
+    activation: Activation = "elu"
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels must be positive, for example 128; got {self.channels}")
+        if self.depth not in _SAME_SIZE_BLOCKS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, _SAME_SIZE_BLOCKS))}; got {self.depth}")
+        if self.head not in ("quadratic", "linear"):
+            raise ValueError(f'head must be "quadratic" or "linear"; got {self.head!r}')
+
+    def build(self, data: DataSpec) -> ResidualEnergy:
+        """The energy of data of shape (C, L) or (C, H, W), padded to multiples of 8 (depth 34: 16)."""
+        return ResidualEnergy(self, data)
+
+
+class Convolve(nn.Module):
+    """A convolution that keeps the size, or the same before or after means over 2 (2 x 2) neighbours."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, size: int, *, bias: bool = True):
+        super().__init__()
+        self.conv = _CONVOLUTIONS[dims](inputs, outputs, size, padding=size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial)."""
+        return self.conv(x)
+
+
+class ConvolveThenMean(nn.Module):
+    """A 3x3 convolution at full size, then the mean of neighbours."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = Convolve(dims, inputs, outputs, 3)
+        self.mean = _MEANS[dims]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial / 2)."""
+        return self.mean(self.conv(x), 2)
+
+
+class MeanThenConvolve(nn.Module):
+    """The mean of neighbours, then a 1x1 convolution."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = Convolve(dims, inputs, outputs, 1)
+        self.mean = _MEANS[dims]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial / 2)."""
+        return self.conv(self.mean(x, 2))
+
+
+class EnergyBlock(nn.Module):
+    """shortcut(x) + conv_2(act(conv_1(act(x)))); the shortcut is a 1x1 convolution even where widths are equal.
+
+    Args:
+        dims: Number of spatial axes.
+        inputs: Channels in, and of the first convolution, which has no bias.
+        outputs: Channels out.
+        down: Halve the size, in the second convolution and in the shortcut.
+        act: Pointwise function.
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, *, down: bool, act: Pointwise):
+        super().__init__()
+        self.conv_shortcut = MeanThenConvolve(dims, inputs, outputs) if down else Convolve(dims, inputs, outputs, 1)
+        self.conv_1 = Convolve(dims, inputs, inputs, 3, bias=False)
+        self.conv_2 = ConvolveThenMean(dims, inputs, outputs) if down else Convolve(dims, inputs, outputs, 3)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *spatial or half of it)."""
+        return self.conv_shortcut(x) + self.conv_2(self.act(self.conv_1(self.act(x))))
+
+
+class ResidualEnergy(EnergyNetwork):
+    """The network of an `EnergyResNet` configuration, E(x).
+
+    The head reads every position, so the energy is one of examples of exactly the (padded) size of the data. Initial
+    values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E| is about 1e-3 and |dE/dx| about 1e-4.
+    Layers are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times the digit).
+
+    Args:
+        config: Every choice.
+        data: Shape (C, L) or (C, H, W), no conditions.
+
+    Raises:
+        ValueError: The data have no spatial axes, more than two, or conditions.
+    """
+
+    def __init__(self, config: EnergyResNet, data: DataSpec):
+        refuse_conditions("EnergyResNet", data)
+        stages = _SAME_SIZE_BLOCKS[config.depth]
+        super().__init__(data, multiple=2 ** len(stages))
+        dims = len(data.shape) - 1
+        if dims not in _CONVOLUTIONS:
+            raise ValueError(
+                f"a residual energy takes signals (C, L) or images (C, H, W); got data of shape {data.shape}, which has"
+                " no spatial axes or too many"
+            )
+        self.config, self.act = config, activation(config.activation)
+        self.spatial = padded_shape(data.shape[1:], self.multiple)
+        width = config.channels
+        self.conv1 = Convolve(dims, data.shape[0], width, 3)
+        self.block_names: list[str] = []
+        for stage, same_size in enumerate(stages, start=1):
+            for index in range(1 + same_size):
+                name = f"rbc{str(stage) * index}" if index else f"rb{stage}"
+                outputs = width if index else 2 * width
+                self.add_module(name, EnergyBlock(dims, width, outputs, down=not index, act=self.act))
+                self.block_names.append(name)
+                width = outputs
+        features = width * math.prod(n // self.multiple[0] for n in self.spatial)
+        for name in ("ln1", "ln2", "lq") if config.head == "quadratic" else ("ln",):
+            self.add_module(name, nn.Linear(features, 1))
+
+    def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
+        """(B, C, *spatial), (B,) -> (B,), whatever c is; see `EnergyNetwork.forward`."""
+        if x.ndim == len(self.spatial) + 2 and tuple(x.shape[2:]) != self.spatial:
+            raise ValueError(
+                f"the head of this energy reads every position and was built for spatial sizes {self.spatial}; got"
+                f" {tuple(x.shape[2:])}. Pad the examples with zeros at the end of each axis if they are smaller, or"
+                " build the network for their size"
+            )
+        self.check(x, c)
+        refuse_condition(condition)
+        h = self.conv1(x)
+        for name in self.block_names:
+            h = self.get_submodule(name)(h)
+        return self._head(h).to(x.dtype)
+
+    def _head(self, h: Tensor) -> Tensor:
+        # The products of large sums cancel, so autocast stays out of here.
+        with torch.autocast(h.device.type, enabled=False):
+            if self.config.head == "linear":
+                h = self.act(h)
+            ln = self.get_submodule("ln1" if self.config.head == "quadratic" else "ln")
+            assert isinstance(ln, nn.Linear)
+            h = h.flatten(1).to(ln.weight.dtype)
+            energy = ln(h)
+            if self.config.head == "quadratic":
+                energy = energy * self.get_submodule("ln2")(h) + self.get_submodule("lq")(h * h)
+            return energy[:, 0]
