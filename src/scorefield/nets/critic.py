@@ -1,0 +1,395 @@
+"""Critics: what tells clean from denoised examples in adversarial score matching (Jolicoeur-Martineau et al. 2021).
+
+A critic maps a batch to one number per example, D(x), larger = more like the data. It sees x alone, never a noise level
+or a condition. Its weights are in no published checkpoint, so a critic always starts anew.
+
+Spectral normalisation divides a weight by its largest singular value, W / sigma(W), found by power iteration from a
+vector that is kept between calls: it moves on with every call in training mode and stands still in eval mode (Miyato et
+al. 2018, algorithm 1).
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorefield._codec import record
+from scorefield.data_spec import DataSpec
+from scorefield.nets.network import refuse_conditions
+
+Initial = Literal["xavier", "ortho", "N02"]
+
+_NORMAL = functools.partial(nn.init.normal_, std=0.02)
+_INITIAL = {"xavier": nn.init.xavier_uniform_, "ortho": nn.init.orthogonal_, "N02": _NORMAL}
+
+
+class Critic(nn.Module, ABC):
+    """A function D(x) of a batch of examples, one number for each.
+
+    Args:
+        data: Shape of one example; kept as an attribute.
+    """
+
+    def __init__(self, data: DataSpec):
+        super().__init__()
+        self.data = data
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge examples.
+
+        Args:
+            x: Clean or denoised examples, (B, *data.shape).
+
+        Returns:
+            D(x), (B,), in the dtype of x; a logit for the losses that are likelihoods.
+
+        Raises:
+            ValueError: x does not have the shape the critic was built for.
+        """
+
+    def check(self, x: Tensor) -> None:
+        """Refuse a batch of another shape than the critic was built for.
+
+        Raises:
+            ValueError: The shape of one example differs.
+        """
+        if tuple(x.shape[1:]) != self.data.shape:
+            raise ValueError(
+                f"the critic was built for examples of shape {self.data.shape}; got a batch of shape {tuple(x.shape)}."
+                " Give it examples of that shape, one per row, or build a critic for these"
+            )
+
+
+class CriticConfig(ABC):
+    """A frozen description of a critic; it becomes one when it meets the data."""
+
+    @abstractmethod
+    def build(self, data: DataSpec) -> Critic:
+        """Make the critic with freshly drawn weights (torch's global generator).
+
+        Args:
+            data: Event shape, which fixes channels and sizes.
+
+        Raises:
+            ValueError: The critic cannot judge data of this shape, or with conditions.
+        """
+
+
+def _check_image(name: str, data: DataSpec) -> None:
+    """Refuse data that are no plain images.
+
+    Raises:
+        ValueError: Not (C, H, W), or conditions.
+    """
+    refuse_conditions(name, data)
+    if len(data.shape) != 3:
+        raise ValueError(f"{name} judges images (C, H, W); got data of shape {data.shape}")
+
+
+@record
+class BigGANCritic(CriticConfig):
+    """Configuration of the critic of BigGAN without classes (Brock et al. 2019, appendix B), square images only.
+
+    Sides 28 and 32 have four blocks of 4 times `channels`; 64, 128 and 256 have five to seven that widen up to 16
+    times.
+
+    Args:
+        channels: Unit of width, ch.
+        attention_size: Side of the features after which attention stands, None for none; 64, the published value, means
+            that only images of 128 and 256 pixels have any.
+        init: Initial weights: Xavier-uniform, orthogonal, or N(0, 0.02^2).
+        power_iterations: Steps towards the largest singular value in each call.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    channels: int = 64
+    attention_size: int | None = 64
+    init: Initial = "xavier"
+    power_iterations: int = 1
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.power_iterations < 1:
+            raise ValueError(
+                f"channels and power_iterations must be at least 1; got {self.channels} and {self.power_iterations}"
+            )
+        if self.attention_size is not None and self.attention_size < 2:
+            raise ValueError(f"attention_size is a side in pixels, at least 2, or None; got {self.attention_size}")
+        if self.init not in _INITIAL:
+            raise ValueError(f"init must be one of {', '.join(map(repr, _INITIAL))}; got {self.init!r}")
+
+    def build(self, data: DataSpec) -> BigGANDiscriminator:
+        """The critic of images (C, S, S) with a side S in the table."""
+        return BigGANDiscriminator(self, data)
+
+
+_WIDTHS = {
+    28: (4, 4, 4, 4),
+    32: (4, 4, 4, 4),
+    64: (1, 2, 4, 8, 16),
+    128: (1, 2, 4, 8, 16, 16),
+    256: (1, 2, 4, 8, 8, 16, 16),
+}
+"""Side -> width of each block over `channels`. Two blocks halve sides below 64; from 64 on, all but the last do."""
+
+
+class _SpectralNorm(nn.Module):
+    """The buffers and the estimate of a normalised weight.
+
+    Buffer u0 (1, out) is the left singular vector's estimate, sv0 the last sigma seen in training, for logs.
+    """
+
+    weight: Tensor
+    u0: Tensor
+    sv0: Tensor
+    power_iterations: int
+
+    def _prepare(self, config: BigGANCritic) -> None:
+        self.power_iterations = config.power_iterations
+        _INITIAL[config.init](self.weight)
+        self.register_buffer("u0", torch.randn(1, self.weight.shape[0]))
+        self.register_buffer("sv0", torch.ones(1))
+
+    def normalised(self) -> Tensor:
+        """W / sigma, sigma = v W' u' with the gradient through W and none through the singular vectors u, v."""
+        W = self.weight.flatten(1)
+        with torch.autocast(W.device.type, enabled=False):
+            with torch.no_grad():
+                u = self.u0
+                for _ in range(self.power_iterations):
+                    v = functional.normalize(u @ W, eps=1e-12)
+                    u = functional.normalize(v @ W.T, eps=1e-12)
+            sigma = (v @ W.T @ u.T).squeeze()
+            if self.training:
+                with torch.no_grad():
+                    self.u0.copy_(u)
+                    self.sv0.fill_(sigma)
+            return self.weight / sigma
+
+
+class SpectralConv(_SpectralNorm, nn.Conv2d):
+    """A convolution of odd kernel size that keeps the size of the image, with normalised weight."""
+
+    def __init__(self, config: BigGANCritic, inputs: int, outputs: int, size: int, *, bias: bool = True):
+        nn.Conv2d.__init__(self, inputs, outputs, size, padding=size // 2, bias=bias)
+        self._prepare(config)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
+        return self._conv_forward(input, self.normalised(), self.bias)
+
+
+class SpectralLinear(_SpectralNorm, nn.Linear):
+    """A linear layer with normalised weight."""
+
+    def __init__(self, config: BigGANCritic, inputs: int, outputs: int):
+        nn.Linear.__init__(self, inputs, outputs)
+        self._prepare(config)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in) -> (B, out)."""
+        return functional.linear(input, self.normalised(), self.bias)
+
+
+class CriticBlock(nn.Module):
+    """shortcut(x) + mean(conv2(relu(conv1(relu(x))))); the first block of a critic does not activate x.
+
+    The mean, of 2x2 pixels, is there if the block halves the size. The shortcut has a 1x1 convolution unless width and
+    size stay; the first block takes the mean before it, the others after it.
+    """
+
+    def __init__(self, config: BigGANCritic, inputs: int, outputs: int, *, first: bool, down: bool):
+        super().__init__()
+        self.conv1 = SpectralConv(config, inputs, outputs, 3)
+        self.conv2 = SpectralConv(config, outputs, outputs, 3)
+        self.conv_sc = SpectralConv(config, inputs, outputs, 1) if down or inputs != outputs else None
+        self.first, self.down = first, down
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W) or half of it."""
+        h = self.conv2(functional.relu(self.conv1(x if self.first else functional.relu(x))))
+        if self.down:
+            h = functional.avg_pool2d(h, 2)
+        return h + self._shortcut(x)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.down and self.first:
+            x = functional.avg_pool2d(x, 2)
+        if self.conv_sc is not None:
+            x = self.conv_sc(x)
+        return functional.avg_pool2d(x, 2) if self.down and not self.first else x
+
+
+class CriticAttention(nn.Module):
+    """x + gamma o(sum_j softmax_j(theta_i . phi_j) g_j), keys and values on the half-size grid, gamma = 0 at first.
+
+    The features of theta and phi are 1/8 of C, those of g 1/2; no biases (Zhang et al. 2019, eq. 1-3).
+    """
+
+    def __init__(self, config: BigGANCritic, channels: int):
+        super().__init__()
+        if channels < 8:
+            raise ValueError(
+                f"attention maps C features to C // 8 and stands where there are only {channels}; give BigGANCritic at"
+                " least channels=8, or attention_size=None"
+            )
+        self.theta = SpectralConv(config, channels, channels // 8, 1, bias=False)
+        self.phi = SpectralConv(config, channels, channels // 8, 1, bias=False)
+        self.g = SpectralConv(config, channels, channels // 2, 1, bias=False)
+        self.o = SpectralConv(config, channels // 2, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        theta = self.theta(x).flatten(2)  # (B, C/8, N)
+        phi = functional.max_pool2d(self.phi(x), 2).flatten(2)  # (B, C/8, M)
+        g = functional.max_pool2d(self.g(x), 2).flatten(2)  # (B, C/2, M)
+        weights = torch.softmax(theta.transpose(1, 2) @ phi, dim=2)  # (B, N, M)
+        h = (g @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])
+        return self.gamma * self.o(h) + x
+
+
+class BigGANDiscriminator(Critic):
+    """The network of a `BigGANCritic` configuration; parameters named as in the release.
+
+    Raises:
+        ValueError: No images, not square, a side without an entry in the table, or conditions.
+    """
+
+    def __init__(self, config: BigGANCritic, data: DataSpec):
+        _check_image("BigGANCritic", data)
+        super().__init__(data)
+        channels, height, side = data.shape
+        if height != side or side not in _WIDTHS:
+            raise ValueError(
+                f"BigGANCritic has widths for square images of {', '.join(map(str, _WIDTHS))} pixels; got data of shape"
+                f' {data.shape}. DCGANCritic(style="sngan") takes images of any size from 8 pixels'
+            )
+        self.config = config
+        blocks: list[nn.Module] = []
+        for index, multiplier in enumerate(_WIDTHS[side]):
+            width, down = multiplier * config.channels, index < (len(_WIDTHS[side]) - 1 if side >= 64 else 2)
+            block = nn.ModuleList([CriticBlock(config, channels, width, first=not index, down=down)])
+            height //= 2 if down else 1
+            if height == config.attention_size:
+                block.append(CriticAttention(config, width))
+            blocks.append(block)
+            channels = width
+        self.blocks = nn.ModuleList(blocks)
+        self.linear = SpectralLinear(config, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B,); see `Critic.forward`."""
+        self.check(x)
+        h = x
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleList)
+            for module in block:
+                h = module(h)
+        return self.linear(functional.relu(h).sum((2, 3)))[:, 0].to(x.dtype)
+
+
+@record
+class DCGANCritic(CriticConfig):
+    """Configuration of the two smaller critics.
+
+    Batch normalisation makes D of one example depend on its batch in training mode. Convolutions start at N(0, 0.02^2),
+    normalisations at N(1, 0.02^2) with shift 0.
+
+    Args:
+        channels: Width of the first layer.
+        style: "dcgan", after Radford et al. 2016: convolutions of size 4 that halve a square image down to 4x4, then
+            one of size 4 to a number; sides 4 times a power of two. "sngan", after the network (not the normalisation)
+            of Miyato et al. 2018: seven convolutions, three of which halve, then a linear layer; any size from 8.
+        batch_norm: Normalise between convolutions (never after the first of "dcgan" or the last of "sngan").
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    channels: int = 64
+    style: Literal["dcgan", "sngan"] = "sngan"
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels must be positive, for example 64; got {self.channels}")
+        if self.style not in ("dcgan", "sngan"):
+            raise ValueError(f'style must be "dcgan" or "sngan"; got {self.style!r}')
+
+    def build(self, data: DataSpec) -> DCGANDiscriminator:
+        """The critic of images (C, H, W)."""
+        return DCGANDiscriminator(self, data)
+
+
+class DCGANDiscriminator(Critic):
+    """The network of a `DCGANCritic` configuration.
+
+    Leaky slopes are the release's: 0.02 for "dcgan" (whose paper says 0.2) and 0.1 for "sngan".
+
+    Raises:
+        ValueError: No images, a size that the style cannot halve, or conditions.
+    """
+
+    def __init__(self, config: DCGANCritic, data: DataSpec):
+        _check_image("DCGANCritic", data)
+        super().__init__(data)
+        self.config = config
+        self.model = nn.Sequential(*(_dcgan(config, data) if config.style == "dcgan" else _sngan(config, data)))
+        for module in self.model:
+            if isinstance(module, nn.Conv2d):
+                _NORMAL(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B,); see `Critic.forward`."""
+        self.check(x)
+        return self.model(x).flatten().to(x.dtype)
+
+
+def _dcgan(config: DCGANCritic, data: DataSpec) -> list[nn.Module]:
+    """D_0: stride-2 convolutions without bias, doubling widths, to 4x4 and to one number."""
+    channels, height, side = data.shape
+    halvings = (side // 4).bit_length() - 1
+    if height != side or halvings < 1 or side != 4 * 2**halvings:
+        raise ValueError(
+            f'DCGANCritic(style="dcgan") halves square images down to 4x4 and needs a side of 8, 16, 32, 64, ...; got'
+            f' data of shape {data.shape}. style="sngan" takes any size from 8 pixels'
+        )
+    layers: list[nn.Module] = []
+    width = channels
+    for index in range(halvings):
+        inputs, width = width, config.channels * 2**index
+        layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1, bias=False))
+        if index and config.batch_norm:
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.LeakyReLU(0.02))
+    return [*layers, nn.Conv2d(width, 1, 4, bias=False)]
+
+
+def _sngan(config: DCGANCritic, data: DataSpec) -> list[nn.Module]:
+    """D_1: convolutions of size 3 and, halving, of size 4, in turn; then a linear layer."""
+    channels, height, side = data.shape
+    if min(height, side) < 8:
+        raise ValueError(
+            f'DCGANCritic(style="sngan") halves images three times and needs at least 8 pixels a side; got data of'
+            f" shape {data.shape}"
+        )
+    layers: list[nn.Module] = []
+    multipliers = (1, 1, 2, 2, 4, 4, 8)
+    for index, multiplier in enumerate(multipliers):
+        inputs, channels = channels, multiplier * config.channels
+        halve = index % 2
+        layers.append(nn.Conv2d(inputs, channels, 3 + halve, stride=1 + halve, padding=1))
+        if config.batch_norm and index < len(multipliers) - 1:
+            layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.LeakyReLU(0.1))
+    return [*layers, nn.Flatten(), nn.Linear(channels * (height // 8) * (side // 8), 1)]
