@@ -1,0 +1,81 @@
+"""The score networks without noise conditioning: NCSNv2 (Song and Ermon 2020), also those of adversarial training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+
+from scorefield._codec import record
+from scorefield.data_spec import DataSpec
+from scorefield.nets.instance_norm import InstanceNormPlus, NoNorm, VarianceNorm
+from scorefield.nets.layers import Activation, activation
+from scorefield.nets.network import NetworkConfig, padded_shape, refuse_conditions
+from scorefield.nets.refine import BASE, DEEPER, DEEPEST, RefineNet, RefineStyle, max_pool
+
+_STAGES = {"base": BASE, "deeper": DEEPER, "deepest": DEEPEST}
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "instance++": InstanceNormPlus,
+    "variance": VarianceNorm,
+    "none": lambda channels: NoNorm(),
+}
+
+
+@record
+class NCSNv2(NetworkConfig):
+    """Configuration of the unconditional RefineNets; the output is f(x) = sigma times the score, and c is not read.
+
+    The release of NCSNv2 divides by sigma inside the network; here the form around it does. The published ones:
+    "base" for CIFAR-10 and CelebA (64 pixels), "deeper" for LSUN (96 to 128) and "deepest" for FFHQ (256). Those of
+    adversarial score matching (Jolicoeur-Martineau et al. 2021) are the same networks with more choices: `norm`,
+    `activation`, `dilation` and `spectral_norm`.
+
+    Args:
+        channels: Width of the first stage, ngf.
+        depth: Four, five or six stages.
+        norm: "instance++", "variance" (divides by the deviation and keeps the mean), or "none".
+        activation: Pointwise function.
+        dilation: Whether the last two stages are dilated; otherwise they halve the size like the others, and lose
+            their dilation.
+        spectral_norm: Divide every convolution's weight by its largest singular value.
+        centered: Whether x is in [-1, 1] already; otherwise the network maps its noisy input to 2 x - 1.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    channels: int = 128
+    depth: Literal["base", "deeper", "deepest"] = "base"
+    norm: Literal["instance++", "variance", "none"] = "instance++"
+    activation: Activation = "elu"
+    dilation: bool = True
+    spectral_norm: bool = False
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        least = 2 if self.norm == "instance++" else 1
+        if self.channels < least:
+            raise ValueError(f"channels must be at least {least} with norm={self.norm!r}; got {self.channels}")
+
+    def build(self, data: DataSpec) -> RefineNet:
+        """The network for images (C, H, W), sizes padded to multiples of 2, 4 or 8 (without dilation: 8, 16 or 32).
+
+        Raises:
+            ValueError: The data are no images, or have conditions; or the images are too small for norm="variance".
+        """
+        refuse_conditions("NCSNv2", data)
+        stages = _STAGES[self.depth]
+        if not self.dilation:
+            stages = tuple(dataclasses.replace(stage, dilation=1) for stage in stages)
+        style = RefineStyle(_NORMS[self.norm], False, activation(self.activation), max_pool, self.spectral_norm)
+        net = RefineNet(data, stages, self.channels, style, levels=None, centered=self.centered)
+        least = 2 * math.prod(net.multiple)
+        if self.norm == "variance" and math.prod(padded_shape(data.shape[1:], net.multiple)) < least:
+            raise ValueError(
+                f'norm="variance" needs two positions after halving each side {net.multiple[0]}-fold, images of'
+                f' {least} pixels or more; got data of shape {data.shape}. Take norm="instance++", or fewer halvings'
+            )
+        return net
