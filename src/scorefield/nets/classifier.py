@@ -1,0 +1,285 @@
+"""Classifiers of noisy examples, whose gradients guide a score to a class: log p_t(y | x) for every noise level t.
+
+Song et al. 2021 add grad_x log p_t(y | x) to the score to sample a class from a model that knows none (appendix I.1).
+Any module with logits (B, classes) can do that; the one here is theirs, a wide residual network that hears ln sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scorefield._codec import record
+from scorefield.data_spec import DataSpec, PerChannel
+from scorefield.nets.layers import FourierFeatures, GroupNorm, activation
+
+CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
+CIFAR10_DEVIATION = (0.24703223, 0.24348513, 0.26158784)
+"""Of the channels in [0, 1]: what the published classifier subtracts and divides by."""
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+_MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+
+
+class NoisyClassifier(nn.Module, ABC):
+    """A function of a noisy example and a number that says how noisy: net(x, c) -> logits of log p(y | x).
+
+    Args:
+        data: Shape of one example; kept as an attribute.
+        classes: Number of classes; kept as an attribute.
+
+    Raises:
+        ValueError: Fewer than two classes.
+    """
+
+    def __init__(self, data: DataSpec, classes: int):
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"a classifier tells two or more classes apart; got classes={classes}")
+        self.data, self.classes = data, classes
+
+    @abstractmethod
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """Evaluate the classifier.
+
+        Args:
+            x: Noisy examples in model units, (B, *data.shape).
+            c: What says how noisy each is, (B,).
+
+        Returns:
+            Logits, (B, classes), in the dtype of x.
+
+        Raises:
+            ValueError: x or c does not have the shape the classifier was built for.
+        """
+
+    def check(self, x: Tensor, c: Tensor) -> None:
+        """Refuse arguments of another shape than the classifier was built for.
+
+        Raises:
+            ValueError: The shape of one example differs, or there is not one c for each.
+        """
+        if tuple(x.shape[1:]) != self.data.shape:
+            raise ValueError(
+                f"the classifier was built for examples of shape {self.data.shape}; got a batch of shape"
+                f" {tuple(x.shape)}. Give it examples of that shape, one per row, or build a classifier for these"
+            )
+        if c.shape != x.shape[:1]:
+            raise ValueError(f"c must have shape ({x.shape[0]},), one number per example; got {tuple(c.shape)}")
+
+
+class ClassifierConfig(ABC):
+    """A frozen description of a classifier; it becomes one when it meets the data."""
+
+    @abstractmethod
+    def build(self, data: DataSpec, classes: int) -> NoisyClassifier:
+        """Make the classifier with freshly drawn weights (torch's global generator).
+
+        Args:
+            data: Event shape; conditions that come with the data, such as the class itself, play no role.
+            classes: Number of classes, at least 2.
+
+        Raises:
+            ValueError: The classifier cannot take data of this shape.
+        """
+
+
+@record
+class WideResNet(ClassifierConfig):
+    """Configuration of the noise-conditional wide residual network; the defaults are WRN-28-10, c = ln sigma.
+
+    The input is standardised twice, as published: channel by channel with fixed numbers, then each example by its own
+    mean and deviation. The published classifier for CIFAR-10 in [0, 1] has mean=CIFAR10_MEAN and
+    deviation=CIFAR10_DEVIATION.
+
+    Args:
+        depth: 6 n + 4 for n blocks in each of the three groups.
+        widen: Width of the three groups over 16, 32 and 64.
+        mean: Subtracted from x, in model units, one number or one per channel.
+        deviation: What x - mean is divided by, likewise.
+        embedding_size: Number of Fourier frequencies of c.
+        embedding_features: Width of both layers of the embedding.
+        fourier_scale: Standard deviation of the frequencies.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    depth: int = 28
+    widen: int = 10
+    mean: PerChannel = 0.0
+    deviation: PerChannel = 1.0
+    embedding_size: int = 128
+    embedding_features: int = 512
+    fourier_scale: float = 16.0
+
+    def __post_init__(self) -> None:
+        if self.depth < 10 or self.depth % 6 != 4:
+            raise ValueError(f"depth must be 6 n + 4 with n >= 1, as 10, 16, 22 or 28; got {self.depth}")
+        if min(self.widen, self.embedding_size, self.embedding_features) < 1:
+            raise ValueError(
+                f"widen, embedding_size and embedding_features must be positive; got {self.widen},"
+                f" {self.embedding_size} and {self.embedding_features}"
+            )
+        if not min(self.deviation if isinstance(self.deviation, tuple) else (self.deviation,)) > 0:
+            raise ValueError(f"x is divided by deviation, which must be positive; got {self.deviation}")
+
+    def build(self, data: DataSpec, classes: int) -> NoisyWideResNet:
+        """The classifier of data of shape (C, L) or (C, H, W)."""
+        return NoisyWideResNet(self, data, classes)
+
+
+class SameConvolution(nn.Module):
+    """3x3 convolution without bias that gives ceil(n / stride) positions; odd zeros go to the end (TensorFlow's SAME).
+
+    The weight starts at N(0, 2 / fan_out) (He et al. 2015, eq. 14).
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, stride: int = 1):
+        super().__init__()
+        conv = _CONVOLUTIONS[dims](inputs, outputs, 3, stride=stride, bias=False)
+        self.weight, self.stride = conv.weight, stride
+        self.convolve = functional.conv1d if dims == 1 else functional.conv2d
+        nn.init.normal_(self.weight, std=math.sqrt(2 / (outputs * 3**dims)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, *spatial) -> (B, out, *ceil(spatial / stride))."""
+        pads: list[int] = []
+        for n in reversed(x.shape[2:]):
+            total = 2 if self.stride == 1 or n % 2 else 1
+            pads += [total // 2, total - total // 2]
+        return self.convolve(functional.pad(x, pads), self.weight, stride=self.stride)
+
+
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(channels, min(channels // 4, 32), activation("relu"), eps=1e-5)
+
+
+def _dense(inputs: int, outputs: int) -> nn.Linear:
+    """A linear layer that starts at N(0, 1 / fan_in), cut at two deviations and rescaled, with zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    std = 1 / (0.87962566103423978 * math.sqrt(inputs))  # the deviation of N(0, 1) cut at +-2
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class WideBlock(nn.Module):
+    """h = conv1(a), a = relu(norm(x)); h = conv2(relu(norm(h + W swish(e)))); out = h + r(x or a).
+
+    r averages over the stride and appends channels of zeros; it starts from a in the first block of a network.
+
+    Args:
+        dims: Number of spatial axes.
+        inputs: Channels in.
+        outputs: Channels out.
+        stride: Of the first convolution.
+        features: Width of the embedding e.
+        activate_first: Whether the residual starts from a.
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, stride: int, features: int, *, activate_first: bool):
+        super().__init__()
+        self.init_bn = _norm(inputs)
+        self.conv1 = SameConvolution(dims, inputs, outputs, stride)
+        self.Dense_0 = _dense(features, outputs)
+        self.bn_2 = _norm(outputs)
+        self.conv2 = SameConvolution(dims, outputs, outputs)
+        self.dims, self.stride, self.extra = dims, stride, outputs - inputs
+        self.activate_first = activate_first
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, in, *spatial), already activated embedding (B, features) -> (B, out, *ceil(spatial / stride))."""
+        a = self.init_bn(x)
+        shift = self.Dense_0(embedding)
+        h = self.conv1(a) + shift.reshape(shift.shape + (1,) * self.dims)
+        h = self.conv2(self.bn_2(h))
+        residual = a if self.activate_first else x
+        if self.stride > 1:  # a window that leaves the image counts what is inside
+            residual = _MEANS[self.dims](residual, self.stride, ceil_mode=True, count_include_pad=False)
+        return h + functional.pad(residual, (0, 0) * self.dims + (0, self.extra))
+
+
+class NoisyWideResNet(NoisyClassifier):
+    """The network of a `WideResNet` configuration (Zagoruyko and Komodakis 2016; Song et al. 2021, appendix I.1).
+
+    Normalisation is over groups of channels, so training and evaluation agree. Parameters have the scopes of the
+    release's Flax file with "." for "/"; its `scale` is our `weight`, and so is its `kernel` with the last axis, outputs,
+    moved to the front and the one before, inputs, to the second place.
+
+    Args:
+        config: Every choice.
+        data: Shape (C, L) or (C, H, W).
+        classes: Number of classes.
+
+    Raises:
+        ValueError: The data have no spatial axes, more than two, or another number of channels than the configuration.
+    """
+
+    def __init__(self, config: WideResNet, data: DataSpec, classes: int):
+        super().__init__(data, classes)
+        dims = len(data.shape) - 1
+        if dims not in _CONVOLUTIONS:
+            raise ValueError(
+                f"WideResNet classifies signals (C, L) and images (C, H, W); got data of shape {data.shape}"
+            )
+        for name, value in (("mean", config.mean), ("deviation", config.deviation)):
+            if isinstance(value, tuple) and len(value) != data.shape[0]:
+                raise ValueError(
+                    f"WideResNet({name}={value}) has {len(value)} numbers for data of shape {data.shape}; give one"
+                    f" number, or {data.shape[0]}"
+                )
+        self.config = config
+        self.GaussianFourierProjection_0 = FourierFeatures(config.embedding_size, config.fourier_scale)
+        self.Dense_0 = _dense(2 * config.embedding_size, config.embedding_features)
+        self.Dense_1 = _dense(config.embedding_features, config.embedding_features)
+        self.init_conv = SameConvolution(dims, data.shape[0], 16)
+        width = 16
+        self._blocks: list[str] = []
+        for group in range(3):
+            blocks = nn.Module()
+            for index in range((config.depth - 4) // 6):
+                outputs, stride = config.widen * 16 * 2**group, 2 if group and not index else 1
+                first = not group and not index
+                block = WideBlock(dims, width, outputs, stride, config.embedding_features, activate_first=first)
+                blocks.add_module(f"WideResnetBlock_{index}", block)
+                self._blocks.append(f"WideResnetGroup_{group}.WideResnetBlock_{index}")
+                width = outputs
+            self.add_module(f"WideResnetGroup_{group}", blocks)
+        self.add_module("pre-pool-bn", _norm(width))
+        self.Dense_2 = nn.Linear(width, classes)
+        nn.init.uniform_(self.Dense_2.weight, -1 / math.sqrt(classes), 1 / math.sqrt(classes))
+        nn.init.zeros_(self.Dense_2.bias)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """(B, C, *spatial), (B,) -> (B, classes); see `NoisyClassifier.forward`."""
+        self.check(x, c)
+        features = self.GaussianFourierProjection_0(c.to(self.Dense_0.weight))
+        embedding = functional.silu(self.Dense_1(functional.silu(self.Dense_0(features))))
+        h = self.standardised(x)
+        if x.ndim == 4 and x.device.type == "cpu":
+            h = h.contiguous(memory_format=torch.channels_last)
+        h = self.init_conv(h)
+        for name in self._blocks:
+            h = self.get_submodule(name)(h, embedding)
+        pooled = self.get_submodule("pre-pool-bn")(h).flatten(2).mean(2)
+        return self.Dense_2(pooled).to(x.dtype)
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """x per channel by the configured numbers, then (x - m) / max(s, 1 / sqrt(D)), m and s those of each example.
+
+        D is the number of entries; s is the deviation with divisor D.
+        """
+        mean, deviation = (
+            torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 2))
+            for v in (self.config.mean, self.config.deviation)
+        )
+        x = (x - mean) / deviation
+        over = tuple(range(1, x.ndim))
+        x = x - x.mean(over, keepdim=True)
+        least = 1 / math.sqrt(self.data.dimension)
+        return x / x.square().mean(over, keepdim=True).clamp(min=least**2).sqrt()
