@@ -64,7 +64,7 @@ class EnergyResNet(NetworkConfig):
             raise ValueError(f'head must be "quadratic" or "linear"; got {self.head!r}')
 
     def build(self, data: DataSpec) -> ResidualEnergy:
-        """The energy of data of shape (C, L) or (C, H, W), padded to multiples of 8 (depth 34: 16)."""
+        """The energy of data of shape (C, L) or (C, H, W)."""
         return ResidualEnergy(self, data)
 
 
@@ -132,8 +132,9 @@ class EnergyBlock(nn.Module):
 class ResidualEnergy(EnergyNetwork):
     """The network of an `EnergyResNet` configuration, E(x).
 
-    The head reads every position, so the energy is one of examples of exactly the (padded) size of the data. Initial
-    values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E| is about 1e-3 and |dE/dx| about 1e-4.
+    The head reads every position, so the energy is one of examples of exactly the shape of the data. Sizes that cannot
+    be halved are padded with zeros on both sides to the next multiple of 8 (depth 34: 16), as the release pads MNIST to
+    32 x 32 before it adds noise. Initial values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E| is about 1e-3 and |dE/dx| about 1e-4.
     Layers are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times the digit).
 
     Args:
@@ -147,7 +148,7 @@ class ResidualEnergy(EnergyNetwork):
     def __init__(self, config: EnergyResNet, data: DataSpec):
         refuse_conditions("EnergyResNet", data)
         stages = _SAME_SIZE_BLOCKS[config.depth]
-        super().__init__(data, multiple=2 ** len(stages))
+        super().__init__(data)
         dims = len(data.shape) - 1
         if dims not in _CONVOLUTIONS:
             raise ValueError(
@@ -155,7 +156,11 @@ class ResidualEnergy(EnergyNetwork):
                 " no spatial axes or too many"
             )
         self.config, self.act = config, activation(config.activation)
-        self.spatial = padded_shape(data.shape[1:], self.multiple)
+        halved = 2 ** len(stages)
+        padded = padded_shape(data.shape[1:], (halved,) * dims)
+        self.pads: list[int] = []
+        for n, m in zip(reversed(data.shape[1:]), reversed(padded), strict=True):
+            self.pads += [(m - n) // 2, m - n - (m - n) // 2]
         width = config.channels
         self.conv1 = Convolve(dims, data.shape[0], width, 3)
         self.block_names: list[str] = []
@@ -166,21 +171,20 @@ class ResidualEnergy(EnergyNetwork):
                 self.add_module(name, EnergyBlock(dims, width, outputs, down=not index, act=self.act))
                 self.block_names.append(name)
                 width = outputs
-        features = width * math.prod(n // self.multiple[0] for n in self.spatial)
+        features = width * math.prod(n // halved for n in padded)
         for name in ("ln1", "ln2", "lq") if config.head == "quadratic" else ("ln",):
             self.add_module(name, nn.Linear(features, 1))
 
     def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
         """(B, C, *spatial), (B,) -> (B,), whatever c is; see `EnergyNetwork.forward`."""
-        if x.ndim == len(self.spatial) + 2 and tuple(x.shape[2:]) != self.spatial:
-            raise ValueError(
-                f"the head of this energy reads every position and was built for spatial sizes {self.spatial}; got"
-                f" {tuple(x.shape[2:])}. Pad the examples with zeros at the end of each axis if they are smaller, or"
-                " build the network for their size"
-            )
         self.check(x, c)
+        if x.shape[1:] != self.data.shape:
+            raise ValueError(
+                f"the head of this energy reads every position and was built for examples of shape {self.data.shape};"
+                f" got a batch of shape {tuple(x.shape)}. Build the network for the data of that shape"
+            )
         refuse_condition(condition)
-        h = self.conv1(x)
+        h = self.conv1(functional.pad(x, self.pads) if any(self.pads) else x)
         for name in self.block_names:
             h = self.get_submodule(name)(h)
         return self._head(h).to(x.dtype)

@@ -82,7 +82,7 @@ class EnergyNetwork(Network):
         """Evaluate the energy.
 
         Args:
-            x: Examples, (B, *data.shape) with spatial sizes padded to `multiple`.
+            x: Examples, (B, *data.shape); an energy pads them itself where it must, as it has nothing to crop.
             c: Conditioning numbers, (B,); an energy that serves every noise level does not look at them.
             condition: As for every `Network`.
 
