@@ -208,8 +208,8 @@ class NoisyWideResNet(NoisyClassifier):
     """The network of a `WideResNet` configuration (Zagoruyko and Komodakis 2016; Song et al. 2021, appendix I.1).
 
     Normalisation is over groups of channels, so training and evaluation agree. Parameters have the scopes of the
-    release's Flax file with "." for "/"; its `scale` is our `weight`, and so is its `kernel` with the last axis first and
-    the one before it second.
+    release's Flax file with "." for "/"; its `scale` is our `weight`, and so is its `kernel` with the last axis first
+    and the one before it second.
 
     Args:
         config: Every choice.
