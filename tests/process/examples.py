@@ -6,7 +6,18 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, Levels, LinearBetas, Process, SubVP, Tabulated
+from scorefield.process import (
+    VE,
+    VP,
+    GeneralSDE,
+    GeometricSigmas,
+    Levels,
+    LinearBetas,
+    LinearSigmas,
+    Process,
+    SubVP,
+    Tabulated,
+)
 
 SMALL = st.floats(1e-3, 0.5)
 BETAS = st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 20.0)).map(lambda pair: (pair[0], sum(pair)))
@@ -14,6 +25,7 @@ BETAS = st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 20.0)).map(lambda pair: (
 
 LADDERS = st.one_of(
     st.builds(GeometricSigmas, SMALL, st.floats(0.6, 300.0), st.integers(2, 300)),
+    st.builds(LinearSigmas, SMALL, st.floats(0.6, 300.0), st.integers(2, 300)),
     BETAS.flatmap(lambda b: st.builds(LinearBetas, st.just(b[0]), st.just(b[1]), st.integers(30, 1000))),
     st.just(Levels((0.1, 0.2, 0.5, 2.0))),
     st.just(Levels((0.1, 0.3, 0.6), (0.99, 0.9, 0.3))),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from process.examples import LADDERS, concrete
 from scorefield._codec import dumps, loads
-from scorefield.process import GeometricSigmas, Levels, LinearBetas, Tabulated
+from scorefield.process import GeometricSigmas, Levels, LinearBetas, LinearSigmas, Tabulated
 from scorefield.process.tabulated import SNAP, Ladder
 from tolerance import FLOAT32, FLOAT64
 
@@ -22,7 +22,7 @@ def ladder_of(levels: int, between: Any = "linear") -> Tabulated:
 
 
 def test_every_ladder_is_here() -> None:
-    assert concrete(Ladder) == {GeometricSigmas, LinearBetas, Levels}
+    assert concrete(Ladder) == {GeometricSigmas, LinearBetas, LinearSigmas, Levels}
 
 
 # ---------------------------------------------------------------------------------------------------- indexing

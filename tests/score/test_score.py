@@ -7,13 +7,13 @@ import torch
 
 from score.laws import ORACLES, concrete
 from scorefield.process import VE
-from scorefield.score import BoundScore, EnergyScore, FunctionScore, NetworkScore, Score, oracles
+from scorefield.score import BoundScore, EnergyScore, FunctionScore, NetworkEnergy, NetworkScore, Score, oracles
 from scorefield.score.score import as_times
 
 
 def test_every_score_is_tested_somewhere() -> None:
     """A new kind of score is added here and gets its tests."""
-    known = {EnergyScore, FunctionScore, NetworkScore, *concrete(BoundScore), *oracles.EXAMPLES}
+    known = {EnergyScore, FunctionScore, NetworkEnergy, NetworkScore, *concrete(BoundScore), *oracles.EXAMPLES}
     ours = {cls for cls in concrete(Score) if cls.__module__.startswith("scorefield.score")}
     assert ours == known
 

@@ -12,7 +12,8 @@ from scorefield.nets.network import NetworkConfig
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.sampler import Sampler
-from scorefield.score.parametrisation import Form, TimeInput
+from scorefield.score.network import Parametrisation
+from scorefield.score.parametrisation import TimeInput
 
 
 @record
@@ -146,7 +147,7 @@ class Experiment:
     data: DataSource
     process: Process
     network: NetworkConfig
-    form: Form
+    form: Parametrisation
     time_input: TimeInput
     objective: Objective = DenoisingScoreMatching()
     sampler: Sampler = Sampler()

@@ -29,7 +29,8 @@ from scorefield.process.process import Process
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.named import named
 from scorefield.sampling.sampler import Callback, Sampler
-from scorefield.score.network import NetworkScore
+from scorefield.score.energy import NetworkEnergy
+from scorefield.score.network import NetworkScore, network_score
 from scorefield.score.parametrisation import LevelLabel, ScaledTime
 from scorefield.score.score import Score, as_times
 
@@ -64,9 +65,9 @@ class Samples:
     start: int
 
 
-def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore:
+def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | NetworkEnergy:
     """The score of an experiment's network, which may be a distributed or compiled wrapper."""
-    return NetworkScore(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
+    return network_score(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
 
 
 def continuous(experiment: Experiment) -> Experiment:
@@ -148,11 +149,17 @@ class Model:
             )
 
     def energy(self, x: Tensor, t: float | Tensor) -> Tensor:
-        """The energy, where the model is one.
+        """The raw energy E(x), shape (B,), where the model is one; p_t is proportional to exp(-E / T(t)).
+
+        It has one arbitrary additive constant, and does not depend on t.
 
         Raises:
             TypeError: This model is a score network; it has a gradient and no energy.
         """
+        self.data.check(x, name="x", values=False)
+        if isinstance(self._score, NetworkEnergy):
+            with torch.no_grad():
+                return self._score.energy(x.to(self.device), as_times(t, x)).to(x.device)
         raise TypeError(
             f"{self.name} is a score network, which has no energy; its log density is model.log_prob(x), its gradient"
             f" model.score(x, t)"

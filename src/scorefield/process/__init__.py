@@ -30,7 +30,7 @@ from scorefield.process.families import VE, VP, SubVP
 from scorefield.process.general import GeneralSDE, NormalPrior
 from scorefield.process.levels import LevelChoice, choose_levels
 from scorefield.process.process import Process, TimeLimits
-from scorefield.process.tabulated import GeometricSigmas, Levels, LinearBetas, Tabulated
+from scorefield.process.tabulated import GeometricSigmas, Levels, LinearBetas, LinearSigmas, Tabulated
 
 __all__ = [
     "VE",
@@ -40,6 +40,7 @@ __all__ = [
     "LevelChoice",
     "Levels",
     "LinearBetas",
+    "LinearSigmas",
     "NormalPrior",
     "Process",
     "SubVP",

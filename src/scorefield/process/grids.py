@@ -154,9 +154,17 @@ class EveryLevel(Grid):
     Args:
         clean: End below level 0, where there is no noise (the release's sigma_{-1} = 0), so that the last step starts
             at level 0.
+        refine: Steps from each level to the next; above 1 the times between are evenly spaced, so that the noise of a
+            geometric ladder stays geometric, with (N - 1) refine + 1 levels (n_sigma of Jolicoeur-Martineau et al.
+            2021).
     """
 
     clean: bool = True
+    refine: int = 1
+
+    def __post_init__(self) -> None:
+        if self.refine < 1:
+            raise ValueError(f"refine={self.refine} steps per level; it must be at least 1")
 
     def times(self, process: Process | GeneralSDE) -> Tensor:
         """t_{N-1}, ..., t_0, and below level 0 if `clean`."""
@@ -165,4 +173,8 @@ class EveryLevel(Grid):
                 f"only a Tabulated process has levels, this one is {type(process).__name__}; use Uniform(steps=1000) or"
                 " give the sampler process=Tabulated(...)"
             )
-        return process.time(torch.arange(process.levels - 1, -2 if self.clean else -1, -1))
+        if self.refine > 1 and process.between == "floor":
+            raise ValueError("a ladder with between='floor' has nothing between its levels; use between='linear'")
+        steps = (process.levels - 1) * self.refine
+        times = process.time(torch.arange(steps, -1, -1, dtype=torch.float64) / self.refine)
+        return torch.cat([times, process.time(torch.tensor([-1]))]) if self.clean else times

@@ -74,6 +74,33 @@ class GeometricSigmas(Ladder):
 
 
 @record
+class LinearSigmas(Ladder):
+    """alpha = 1 and sigma_i equally spaced from sigma_min to sigma_max: MDSM's "lin" grid (Li et al. 2019).
+
+    Args:
+        sigma_min: Level 0.
+        sigma_max: Level N - 1.
+        levels: N.
+    """
+
+    sigma_min: float = 0.05
+    sigma_max: float = 1.2
+    levels: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf or self.levels < 2:
+            raise ValueError(
+                "a linear ladder needs 0 < sigma_min < sigma_max and levels >= 2; got"
+                f" {self.sigma_min}, {self.sigma_max} and {self.levels}"
+            )
+
+    def table(self) -> tuple[Tensor, Tensor]:
+        """alpha_i = 1, sigma_i = linspace(sigma_min, sigma_max, N)_i."""
+        sigmas = torch.linspace(self.sigma_min, self.sigma_max, self.levels, dtype=torch.float64)
+        return torch.ones_like(sigmas), sigmas
+
+
+@record
 class LinearBetas(Ladder):
     """beta_i linear from beta_min / N to beta_max / N, alpha_i^2 = prod_{j <= i} (1 - beta_j): DDPM, discrete VP.
 

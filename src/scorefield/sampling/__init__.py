@@ -12,13 +12,15 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     step         the type, Chain, Repeat, Hold
     predictors   Euler-Maruyama, reverse diffusion, ancestral, flow by Euler and Heun
     langevin     correctors and the rules for their step size
+    consistent   consistent annealed sampling
     adaptive     Dormand-Prince with per-example steps
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
 
-from scorefield.sampling import adaptive, langevin, named, predictors, sampler, step
+from scorefield.sampling import adaptive, consistent, langevin, named, predictors, sampler, step
 from scorefield.sampling.adaptive import AdaptiveFlow
+from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
 from scorefield.sampling.sampler import DataStart, PriorStart, Progress, Sampler, UniformStart, drive
@@ -28,6 +30,7 @@ __all__ = [
     "AdaptiveFlow",
     "Ancestral",
     "Chain",
+    "Consistent",
     "DataStart",
     "EulerMaruyama",
     "FlowEuler",
@@ -46,6 +49,7 @@ __all__ = [
     "Step",
     "UniformStart",
     "adaptive",
+    "consistent",
     "drive",
     "langevin",
     "named",

@@ -19,7 +19,7 @@ from scorefield._math import norm_event, over_event
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
 from scorefield.sampling.step import Moved, Step
-from scorefield.score.score import BoundScore
+from scorefield.score.score import BoundScore, tweedie
 
 
 class StepSize(ABC):
@@ -98,13 +98,20 @@ class Langevin(Step):
     Args:
         size: The rule for e.
         convention: "full" is x + e score + sqrt(2 e) z; "half" is x + (e / 2) score + sqrt(e) z.
+        noise: "last" adds the noise after the gradient step; "first" before it, y + e score(y) with y = x + sqrt(2 e)
+            z, as most runs of Jolicoeur-Martineau et al. (2021) do: the two alternate the same moves, and "first" ends
+            on a gradient step.
     """
 
     size: StepSize = NoiseScaled()
     convention: Literal["full", "half"] = "full"
+    noise: Literal["last", "first"] = "last"
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "p_t as e -> 0; on a Gaussian of variance v, v / (1 - e / (2 v)) (half: e / (4 v))"
+    law: ClassVar[str | None] = (
+        "p_t as e -> 0; on a Gaussian of variance v, v / (1 - e / (2 v)) (half: e / (4 v)); noise first: that of the"
+        " same chain seen after its gradient steps, v (1 - e / v)^2 / (1 - e / (2 v))"
+    )
     moves: ClassVar[bool] = False
 
     def __call__(
@@ -113,16 +120,33 @@ class Langevin(Step):
         """See `Step`.
 
         Raises:
-            ValueError: There is no noise at t, so no score to follow.
+            ValueError: There is no noise at t, so no score to follow; or a size that noise="first" cannot know.
         """
         if bool((t < 0.0).any()):
             raise ValueError(
                 "a corrector has no score to follow below level 0, where there is no noise; put it before the predictor"
                 " in the Chain, or end at level 0 with EveryLevel(clean=False)"
             )
-        gradient, z = score(x, t), noise(x)
-        e = self.size(process, t, s, gradient, z)
-        if self.convention == "half":
-            e = 0.5 * e
+        z = noise(x)
+        if self.noise == "first":
+            return self._noise_first(score, process, x, t, s, z)
+        gradient = score(x, t)
+        e = self._full_size(process, t, s, gradient, z)
         mean = x + over_event(e, x) * gradient
-        return Moved(mean + over_event((2.0 * e).sqrt(), x) * z, mean)
+        return Moved(mean + over_event((2.0 * e).sqrt(), x) * z, mean, denoised=tweedie(process, x, t, gradient))
+
+    def _noise_first(self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, z: Tensor) -> Moved:
+        if isinstance(self.size, NormRatio):
+            raise ValueError(
+                "NormRatio sets the size by the score at the point before the noise, which noise='first' does not"
+                " evaluate; use NoiseScaled(snr) or LadderScaled(epsilon, sigma_end)"
+            )
+        e = self._full_size(process, t, s, x, z)
+        y = x + over_event((2.0 * e).sqrt(), x) * z
+        gradient = score(y, t)
+        x = y + over_event(e, x) * gradient
+        return Moved(x, x, denoised=tweedie(process, y, t, gradient))
+
+    def _full_size(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
+        e = self.size(process, t, s, gradient, z)
+        return 0.5 * e if self.convention == "half" else e

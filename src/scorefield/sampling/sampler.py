@@ -73,17 +73,17 @@ def drive(
         ValueError: The step needs what the process, or the end of the grid, has not.
     """
     _check_needs(step, process, times)
-    batch, memory, mean = x.shape[0], None, x
+    batch, memory, mean, denoised = x.shape[0], None, x, None
     status = calls = torch.zeros(batch, dtype=torch.long)
     for k in range(len(times) - 1):
         t, s = times[k].expand(batch), times[k + 1].expand(batch)
         moved = taken(step, score, process, x, t, s, StepNoise(noise, k), memory)
-        x, mean, memory = moved.x, moved.mean, moved.memory
+        x, mean, memory, denoised = moved.x, moved.mean, moved.memory, moved.denoised
         status, calls = torch.maximum(status, moved.status), calls + moved.calls
         for callback in callbacks:
             callback(Progress(k + 1, len(times) - 1, float(times[k + 1]), x, mean))
     finite = torch.isfinite(x).reshape(batch, math.prod(x.shape[1:])).all(dim=1).cpu()
-    return Taken(x, mean, memory, torch.where(finite | (status > 0), status, NOT_FINITE), calls)
+    return Taken(x, mean, memory, torch.where(finite | (status > 0), status, NOT_FINITE), calls, denoised)
 
 
 def _check_needs(step: Step, process: Process | GeneralSDE, times: Tensor) -> None:
@@ -175,7 +175,9 @@ class Sampler:
         start: The state at the first time.
         final: "denoise" replaces the end state by its posterior mean, with one more score call (Song et al. 2021,
             appendix G), unless the last step went to where there is no noise: its noise-free mean is that already.
-            "mean" takes the last step's noise-free mean, what the published code does. "none" keeps the noise.
+            "mean" takes the last step's noise-free mean, what the code of Song et al. does. "expected" takes the
+            posterior mean that the last step's own score call gives, at no further call: the expected denoised sample
+            of Jolicoeur-Martineau et al. (2021). "none" keeps the noise.
         process: Replaces the score's process in the steps: the ladder of a discrete model, say; None to keep it.
         begin: Time at which to begin, for chains started from data or from a latent; the grid is cut there.
     """
@@ -183,7 +185,7 @@ class Sampler:
     step: Step = EulerMaruyama()
     grid: Grid = Uniform(1000)
     start: Start = PriorStart()
-    final: Literal["denoise", "mean", "none"] = "denoise"
+    final: Literal["denoise", "mean", "expected", "none"] = "denoise"
     process: Process | None = None
     begin: float = 1.0
 
@@ -251,10 +253,20 @@ class Sampler:
             else:
                 x = self.start(process, times[:1].expand(len(indices)), like, StepNoise(noise, PRIOR_STEP), data)
             end = drive(bound, process, self.step, times, x, noise, callbacks)
-            clean, calls = (end.x if self.final == "none" else end.mean), end.calls
+            clean, calls = self._clean(end), end.calls
             if self.final == "denoise" and (noisy := self._noisy_time(process, times)) is not None:
                 clean, calls = bound.denoised(end.x, noisy.expand(len(indices))), calls + 1
         return Run(clean, end.x, end.status, calls)
+
+    def _clean(self, end: Taken) -> Tensor:
+        if self.final != "expected":
+            return end.x if self.final == "none" else end.mean
+        if end.denoised is None:
+            raise ValueError(
+                f'final="expected" takes the posterior mean from the last step, and {type(self.step).__name__} offers'
+                ' none; use final="denoise", which makes one call more'
+            )
+        return end.denoised
 
     def _noisy_time(self, process: Process, times: Tensor) -> Tensor | None:
         """The time whose noise the end state still has; None where the last step has removed all noise."""

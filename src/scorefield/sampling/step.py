@@ -28,6 +28,8 @@ class Moved:
         memory: What the step wants to be handed at the next call (multistep methods), None at first.
         status: 0 where the step succeeded, else a code of `STATUS`, shape (B,); None means all succeeded.
         calls: Score evaluations each example took, shape (B,); None where every example took as many as the batch.
+        denoised: The posterior mean at the point where the step last evaluated its score, from that evaluation; None
+            for steps that do not offer it.
     """
 
     x: Tensor
@@ -35,6 +37,7 @@ class Moved:
     memory: Any = None
     status: Tensor | None = None
     calls: Tensor | None = None
+    denoised: Tensor | None = None
 
 
 class Step(ABC):
@@ -104,13 +107,14 @@ class Chain(Step):
         """Apply the steps in order; see `Step`."""
         memories = list(memory or [None] * len(self.steps))
         status = calls = torch.zeros(x.shape[0], dtype=torch.long)
-        mean, now = x, t
+        mean, now, denoised = x, t, None
         for i, step in enumerate(self.steps):
             moved = taken(step, score, process, x, now, s, noise, memories[i])
             x, mean, memories[i] = moved.x, moved.mean, moved.memory
             status, calls = torch.maximum(status, moved.status), calls + moved.calls
+            denoised = moved.denoised if moved.denoised is not None else denoised
             now = s if step.moves else now
-        return Moved(x, mean, memories, status, calls)
+        return Moved(x, mean, memories, status, calls, denoised)
 
     def calls_per_step(self) -> int | None:
         """Sum over the steps."""
@@ -149,12 +153,13 @@ class Repeat(Step):
     ) -> Moved:
         """Apply the step `times` times; see `Step`."""
         status = calls = torch.zeros(x.shape[0], dtype=torch.long)
-        mean = x
+        mean, denoised = x, None
         for _ in range(self.times):
             moved = taken(self.step, score, process, x, t, s, noise, memory)
             x, mean, memory = moved.x, moved.mean, moved.memory
             status, calls = torch.maximum(status, moved.status), calls + moved.calls
-        return Moved(x, mean, memory, status, calls)
+            denoised = moved.denoised
+        return Moved(x, mean, memory, status, calls, denoised)
 
     def calls_per_step(self) -> int | None:
         """`times` times the step's."""
@@ -194,6 +199,7 @@ class Taken:
     memory: Any
     status: Tensor
     calls: Tensor
+    denoised: Tensor | None = None
 
 
 def taken(
@@ -207,4 +213,4 @@ def taken(
         status = torch.zeros(x.shape[0], dtype=torch.long)
     if calls is None:
         calls = torch.full((x.shape[0],), score.calls - before, dtype=torch.long)
-    return Taken(moved.x, moved.mean, moved.memory, status.cpu(), calls.cpu())
+    return Taken(moved.x, moved.mean, moved.memory, status.cpu(), calls.cpu(), moved.denoised)

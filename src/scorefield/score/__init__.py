@@ -9,13 +9,13 @@ and a network predicts some combination of x and D; which one is its *form*.
     score             the type, plain functions as scores, conditions bound
     parametrisation   forms of a network's output and numbers it is conditioned on
     network           a network, a process and a form make a Score
-    energy            -grad E / T as a Score
+    energy            -grad E / T as a Score, and the form of an energy network
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """
 
 from scorefield.score import energy, network, oracles, parametrisation, score
-from scorefield.score.energy import EnergyScore
-from scorefield.score.network import NetworkScore
+from scorefield.score.energy import EnergyForm, EnergyScore, NetworkEnergy
+from scorefield.score.network import NetworkScore, Parametrisation, network_score
 from scorefield.score.parametrisation import (
     DataForm,
     Form,
@@ -30,11 +30,12 @@ from scorefield.score.parametrisation import (
     TimeInput,
     VelocityForm,
 )
-from scorefield.score.score import BoundScore, FunctionScore, Score
+from scorefield.score.score import BoundScore, FunctionScore, Score, tweedie
 
 __all__ = [
     "BoundScore",
     "DataForm",
+    "EnergyForm",
     "EnergyScore",
     "Form",
     "FunctionScore",
@@ -42,8 +43,10 @@ __all__ = [
     "LevelLabel",
     "LogRatio",
     "LogSigma",
+    "NetworkEnergy",
     "NetworkScore",
     "NoiseForm",
+    "Parametrisation",
     "ScaledScoreForm",
     "ScaledTime",
     "Score",
@@ -52,7 +55,9 @@ __all__ = [
     "VelocityForm",
     "energy",
     "network",
+    "network_score",
     "oracles",
     "parametrisation",
     "score",
+    "tweedie",
 ]

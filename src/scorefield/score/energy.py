@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from scorefield._codec import record
 from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
@@ -51,3 +52,48 @@ class EnergyScore(Score):
         self.process.check_time(t)
         gradient = self.gradient(x, t, condition)
         return -gradient if self.temperature is None else -gradient / over_event(self.temperature(t), x)
+
+
+@record
+class EnergyForm:
+    """The network's output is the energy E(x) itself, one for every noise level (Li et al. 2019, MDSM).
+
+    The network knows no noise level. exp(-E / T) at the temperature T(t) = sigma(t)^2 / sigma_0^2 stands for p_t, so
+
+        score = -(sigma_0^2 / sigma^2) grad E,        D = x - sigma_0^2 grad E,
+
+    and one curvature bound, 1 / sigma_0^2, holds at every level.
+
+    Args:
+        sigma_0: The reference level, whose temperature is 1; model units.
+    """
+
+    sigma_0: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.sigma_0 > 0:
+            raise ValueError(f"sigma_0={self.sigma_0} is a noise level and must be positive; 0.1 in all published runs")
+
+
+class NetworkEnergy(EnergyScore):
+    """A trained energy network as a Score, by an `EnergyForm`.
+
+    Args:
+        network: Maps (x, c, condition) to one number per example; c is 0.
+        process: Whose marginals the energy stands for, alpha = 1.
+        form: For sigma_0.
+    """
+
+    def __init__(self, network: nn.Module, process: Process, form: EnergyForm):
+        super().__init__(self._evaluate, process, lambda t: (process.sigma(t) / form.sigma_0) ** 2)
+        self.network, self.form = network, form
+
+    def _evaluate(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        c = torch.zeros(x.shape[0], dtype=dtype, device=x.device)
+        return self.network(x.to(dtype), c, condition).to(x.dtype)
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """x - sigma_0^2 grad E, which stays finite where there is no noise."""
+        self.process.check_time(t)
+        return x - self.form.sigma_0**2 * self.gradient(x, t, condition)

@@ -9,6 +9,7 @@ from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
+from scorefield.score.energy import EnergyForm, NetworkEnergy
 from scorefield.score.parametrisation import Form, TimeInput
 from scorefield.score.score import Score
 
@@ -76,3 +77,20 @@ class NetworkScore(Score):
             }
         y = self.network(nn.functional.pad(x, pads), c, padded)
         return y[(slice(None), slice(None), *(slice(0, n) for n in sizes))]
+
+
+Parametrisation = Form | EnergyForm
+"""What a network's output means: a field of vectors, or an energy."""
+
+
+def network_score(
+    network: nn.Module,
+    process: Process,
+    form: Parametrisation,
+    time_input: TimeInput,
+    levels: Tabulated | None = None,
+) -> NetworkScore | NetworkEnergy:
+    """The score of a trained network; arguments as for `NetworkScore`."""
+    if isinstance(form, EnergyForm):
+        return NetworkEnergy(network, process, form)
+    return NetworkScore(network, process, form, time_input, levels)

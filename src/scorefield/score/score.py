@@ -38,12 +38,16 @@ class Score(ABC):
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """Posterior mean of x_0 given x_t = x: (x + sigma^2 score) / alpha (Tweedie; Efron 2011), shape of x."""
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        return (x + over_event(sigma**2, x) * self(x, t, condition)) / over_event(alpha, x)
+        return tweedie(self.process, x, t, self(x, t, condition))
 
     def bind(self, condition: Condition | None) -> BoundScore:
         """The same score with its condition filled in."""
         return BoundScore(self, condition)
+
+
+def tweedie(process: Process, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
+    """Posterior mean of x_0 given x_t = x from a score already evaluated there: (x + sigma^2 score) / alpha."""
+    return (x + over_event(process.sigma(t) ** 2, x) * score) / over_event(process.alpha(t), x)
 
 
 class BoundScore(Score):

@@ -1,0 +1,75 @@
+"""Consistent annealed sampling: steps that keep the noise of the state at the level it is meant to have."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield._math import over_event
+from scorefield._random import StepNoise
+from scorefield.process.process import Process
+from scorefield.sampling.step import Moved, Step
+from scorefield.score.score import BoundScore
+
+
+@record
+class Consistent(Step):
+    """A share eta of the way to the posterior mean, then just the noise that the next level lacks.
+
+    With y = x / alpha, r = sigma / alpha and D the posterior mean,
+
+        y <- y + eta (D - y) + sqrt(r_s^2 - (1 - eta)^2 r_t^2) z,    x = alpha_s y,
+
+    consistent annealed sampling (Jolicoeur-Martineau et al. 2021, algorithm 2) where alpha = 1. Their step size is
+    epsilon = eta sigma_L^2, and their factor of sigma_s z is beta = sqrt(1 - ((1 - eta) sigma_t / sigma_s)^2). Where
+    x_t = x_0 + sigma_t e with e of unit variance and score = -e / sigma_t, the state has exactly the noise sigma_s
+    afterwards; annealed Langevin dynamics lags behind its ladder. Into a level without noise the step goes without
+    noise, and the state keeps (1 - eta) sigma_t of it: finish with `Sampler(final="expected")`.
+
+    Args:
+        eta: Share of the noise that is replaced, in (0, 2); admissible steps have |1 - eta| <= r_s / r_t.
+    """
+
+    eta: float
+
+    order: ClassVar[int | None] = None
+    law: ClassVar[str | None] = (
+        "noise sigma_s exactly on a point mass; a Gaussian of variance v loses eta^2 r_t^2 v / (v + r_t^2) a step"
+    )
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.eta < 2.0:
+            raise ValueError(
+                f"eta={self.eta} is the share of the noise that a step replaces and must lie in (0, 2); a published"
+                " step size epsilon is eta = epsilon / sigma_end^2"
+            )
+
+    def __call__(
+        self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
+    ) -> Moved:
+        """See `Step`.
+
+        Raises:
+            ValueError: A step from t to s is too long for eta: the state would have more noise than the level s.
+        """
+        alpha_t, alpha_s = process.alpha(t), process.alpha(s)
+        r_t, r_s = process.sigma(t) / alpha_t, process.sigma(s) / alpha_s
+        clean = r_s == 0.0
+        missing = r_s**2 - ((1.0 - self.eta) * r_t) ** 2
+        if bool(((missing < 0.0) & ~clean).any()):
+            raise ValueError(self._too_long(float((r_s / r_t)[~clean].min())))
+        denoised = score.denoised(x, t)
+        y = x / over_event(alpha_t, x)
+        mean = over_event(alpha_s, x) * (y + self.eta * (denoised - y))
+        added = alpha_s * torch.where(clean, torch.zeros_like(missing), missing.clamp_min(0.0)).sqrt()
+        return Moved(mean + over_event(added, x) * noise(x), mean, denoised=denoised)
+
+    def _too_long(self, ratio: float) -> str:
+        return (
+            f"eta={self.eta:g} is not admissible on this grid: its smallest ratio of consecutive noise levels is"
+            f" {ratio:.6g}, and |1 - eta| must not exceed it. Choose eta in [{1 - ratio:.6g}, {1 + ratio:.6g}], or a"
+            " finer grid (EveryLevel(refine=...))"
+        )

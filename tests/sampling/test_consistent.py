@@ -1,0 +1,160 @@
+"""Consistent annealed sampling and noise-first Langevin: laws, the published chains, the admissible interval."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sampling.doubles import sines
+from sampling.orders import affine_chain
+from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
+from scorefield.process.grids import EveryLevel, LogSNR
+from scorefield.sampling import (
+    Chain,
+    Consistent,
+    EulerMaruyama,
+    Hold,
+    LadderScaled,
+    Langevin,
+    NormRatio,
+    Repeat,
+    Sampler,
+)
+from scorefield.score import FunctionScore
+from scorefield.score.oracles import Gaussian
+from tolerance import FLOAT64, PRINTED_CHAIN, STATIONARY
+
+F64 = torch.float64
+
+
+def ladder(levels: int = 232) -> Tabulated:
+    return Tabulated(GeometricSigmas(0.01, 50.0, levels))
+
+
+def scalar_chain(sampler: Sampler, process: Process) -> tuple[float, float]:
+    """(raw, clean) from x0 = 0.5 with sigma score = -0.3 x and the k-th draw sin(k)."""
+    score = FunctionScore(lambda x, t: -0.3 * x / process.sigma(t)[:, None], process)
+    start = torch.full((1, 1), 0.5, dtype=F64)
+    run = sampler.run(score, (1,), indices=[0], latent=start, noise=sines(), dtype=F64)
+    return float(run.raw), float(run.x)
+
+
+def annealed(epsilon: float, repeats: int, noise: str) -> Sampler:
+    stay = Repeat(Langevin(LadderScaled(epsilon, 0.01), noise=noise), repeats)  # type: ignore[arg-type]
+    return Sampler(Chain((stay, Hold())), EveryLevel(), final="expected")
+
+
+@pytest.mark.parametrize(
+    ("repeats", "epsilon", "raw", "clean"),
+    [(1, 1.8e-5, -0.0032584760036, -0.0032504558217), (5, 3.6e-6, 0.0026411673647, 0.0026335282837)],
+)
+def test_printed_chain_of_annealed_langevin_noise_first(repeats: int, epsilon: float, raw: float, clean: float) -> None:
+    found = scalar_chain(annealed(epsilon, repeats, "first"), ladder())
+    assert found == pytest.approx((raw, clean), rel=PRINTED_CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "epsilon", "raw", "clean"),
+    [(1, 1.8e-5, -0.0032601069854, 0.0027073181105), (5, 3.6e-6, 0.0026414449927, 0.0019778629173)],
+)
+def test_printed_chain_of_annealed_langevin_noise_last(repeats: int, epsilon: float, raw: float, clean: float) -> None:
+    """The release returns the state with its trailing noise, and the denoised one from before it."""
+    found = scalar_chain(annealed(epsilon, repeats, "last"), ladder())
+    assert found == pytest.approx((raw, clean), rel=PRINTED_CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("refine", "epsilon", "raw", "clean"),
+    [(1, 5.6e-6, 8.7991902426e-4, 8.7742667487e-4), (5, 1.1e-6, 3.7409937848e-5, 3.7298938900e-5)],
+)
+def test_printed_chain_of_consistent_annealing(refine: int, epsilon: float, raw: float, clean: float) -> None:
+    sampler = Sampler(Consistent(epsilon / 0.01**2), EveryLevel(refine=refine), final="expected")
+    assert scalar_chain(sampler, ladder()) == pytest.approx((raw, clean), rel=PRINTED_CHAIN)
+    assert sampler.times(ladder()).shape == (231 * refine + 2,)
+
+
+def test_printed_chains_of_ncsn_and_ncsnv2() -> None:
+    v1 = Sampler(Chain((Repeat(Langevin(LadderScaled(2e-5, 0.01)), 100), Hold())), EveryLevel(), final="none")
+    assert scalar_chain(v1, Tabulated(GeometricSigmas(0.01, 1.0, 10)))[1] == pytest.approx(
+        0.026970893552, rel=PRINTED_CHAIN
+    )
+    v2 = Sampler(Chain((Repeat(Langevin(LadderScaled(6.2e-6, 0.01)), 5), Hold())), EveryLevel(), final="denoise")
+    assert scalar_chain(v2, ladder()) == pytest.approx((0.0034665499494, 0.0034561502995), rel=PRINTED_CHAIN)
+
+
+def law_after(sampler: Sampler, data: Gaussian, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    chain = affine_chain(sampler.step, data, data.process, sampler.times(data.process))
+    return chain.push(mean, covariance)
+
+
+@pytest.mark.parametrize("process", [VE(0.01, 5.0), VP(), SubVP(), ladder(40)], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("eta", [0.4, 1.0, 1.5])
+def test_a_point_mass_keeps_exactly_the_noise_of_its_level(process: Process, eta: float) -> None:
+    """Started right, the variance is sigma_s^2 at the last noisy level; a chain with the wrong eta is elsewhere."""
+    data = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), 0.0)
+    sampler = Sampler(Consistent(eta), EveryLevel(clean=False) if isinstance(process, Tabulated) else LogSNR(40))
+    times = sampler.times(process)
+    start = process.sigma(times[:1]) ** 2 * torch.eye(2, dtype=F64)
+    mean = process.alpha(times[:1]) * data.mean
+    if eta > 1.4 and bool((process.log_snr(times[1:]) - process.log_snr(times[:-1]) > 2 * math.log(2.0)).any()):
+        pytest.skip("this grid is too coarse for eta = 1.5")
+    mean, covariance = law_after(sampler, data, mean, start)
+    sigma = process.sigma(times[-1:])
+    assert torch.allclose(covariance, sigma**2 * torch.eye(2, dtype=F64), rtol=STATIONARY, atol=0)
+    assert torch.allclose(mean, process.alpha(times[-1:]) * data.mean, rtol=0, atol=STATIONARY)
+    if isinstance(process, Tabulated):  # a mutant that must be noticed: Langevin of the same drift lags behind
+        langevin = Chain((Langevin(LadderScaled(eta * 0.01**2, 0.01)), Hold()))
+        lagging = law_after(Sampler(langevin, EveryLevel(clean=False)), data, mean, start)[1]
+        assert not torch.allclose(lagging, covariance, rtol=1e3 * STATIONARY, atol=0)
+
+
+def test_a_gaussian_loses_the_stated_variance_in_one_step() -> None:
+    process, v, eta = VE(0.01, 5.0), 1.7, 0.3
+    data = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), v)
+    times = process.time_at_sigma(torch.tensor([2.0, 1.6], dtype=F64))
+    chain = affine_chain(Consistent(eta), data, process, times)
+    _, covariance = chain.push(data.mean, (v + 4.0) * torch.eye(2, dtype=F64))
+    assert float(covariance[0, 0]) == pytest.approx(v + 1.6**2 - eta**2 * 4.0 * v / (v + 4.0), rel=STATIONARY)
+
+
+def test_noise_first_leaves_its_stated_variance() -> None:
+    process, v, e = VE(0.01, 5.0), 1.3, 0.3
+    data = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), v - 0.25)
+    times = process.time_at_sigma(torch.tensor([0.5, 0.4], dtype=F64))
+    chain = affine_chain(Chain((Langevin(LadderScaled(e, 0.5), noise="first"), Hold())), data, process, times)
+    mean, covariance = torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64)
+    for _ in range(200):
+        mean, covariance = chain.push(mean, covariance)
+    assert float(covariance[0, 0]) == pytest.approx(v * (1 - e / v) ** 2 / (1 - e / (2 * v)), rel=STATIONARY)
+
+
+def test_published_bounds_of_the_step_size() -> None:
+    """CIFAR-10 with 232 levels: epsilon in (3.62e-6, 1.964e-4); outside is told the interval."""
+    for inside, outside in ((3.63e-6, 3.60e-6), (1.963e-4, 1.966e-4)):
+        scalar_chain(Sampler(Consistent(inside / 1e-4), EveryLevel(), final="expected"), ladder())
+        with pytest.raises(ValueError, match=r"Choose eta in \[0\.0361995, 1\.9638\]"):
+            scalar_chain(Sampler(Consistent(outside / 1e-4), EveryLevel(), final="expected"), ladder())
+
+
+def test_refined_ladder_is_geometric() -> None:
+    times = EveryLevel(clean=False, refine=5).times(ladder(24))
+    sigmas = ladder(24).sigma(times)
+    expected = torch.linspace(math.log(50.0), math.log(0.01), 23 * 5 + 1, dtype=F64).exp()
+    torch.testing.assert_close(sigmas, expected, rtol=FLOAT64, atol=0)
+
+
+def test_what_cannot_work_is_refused() -> None:
+    score = Gaussian(VE(), torch.zeros(1), 1.0)
+    with pytest.raises(ValueError, match="eta"):
+        Consistent(2.0)
+    with pytest.raises(ValueError, match="refine"):
+        EveryLevel(refine=0)
+    with pytest.raises(ValueError, match="nothing between its levels"):
+        EveryLevel(refine=2).times(Tabulated(GeometricSigmas(), between="floor"))
+    with pytest.raises(ValueError, match="EulerMaruyama offers none"):
+        Sampler(EulerMaruyama(), final="expected").run(score, (1,), indices=[0])
+    with pytest.raises(ValueError, match="before the noise"):
+        Sampler(Chain((Langevin(NormRatio(), noise="first"), Hold()))).run(score, (1,), indices=[0])
