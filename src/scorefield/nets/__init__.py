@@ -34,29 +34,56 @@ list of tensors. Initial weights and dropout draw from torch's global generator;
 
 from __future__ import annotations
 
-from scorefield.nets import blocks, conditioning, ddpm, layers, mlp, ncsnpp, network, published, resampling
+from scorefield.nets import (
+    blocks,
+    conditioning,
+    ddpm,
+    instance_norm,
+    layers,
+    mlp,
+    ncsn,
+    ncsnpp,
+    ncsnv2,
+    network,
+    published,
+    refine,
+    resampling,
+    resscore,
+)
 from scorefield.nets.ddpm import DDPM
-from scorefield.nets.mlp import MLP
+from scorefield.nets.mlp import MLP, ToyMLP
+from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
+from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.nets.network import Network, NetworkConfig
 from scorefield.nets.published import load_published, published_order
+from scorefield.nets.resscore import ResScore
 
 __all__ = [
     "DDPM",
     "MLP",
+    "NCSN",
     "NCSNpp",
+    "NCSNv2",
     "Network",
     "NetworkConfig",
+    "ResScore",
+    "ToyMLP",
     "UNet",
     "blocks",
     "conditioning",
     "ddpm",
+    "instance_norm",
     "layers",
     "load_published",
     "mlp",
+    "ncsn",
     "ncsnpp",
+    "ncsnv2",
     "network",
     "published",
     "published_order",
+    "refine",
     "resampling",
+    "resscore",
 ]

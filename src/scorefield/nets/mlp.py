@@ -1,4 +1,4 @@
-"""A residual multi-layer perceptron with time features, for vectors and other small events."""
+"""Perceptrons for vectors and other small events: a residual one with time features, and the toy of NCSN."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.conditioning import Conditioning
 from scorefield.nets.layers import Activation, Dense, TimeEmbedding, activation, variance_scaling_
-from scorefield.nets.network import Network, NetworkConfig
+from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions
 
 
 @record
@@ -111,3 +112,50 @@ class Perceptron(Network):
         for layer in self.layers:
             h = layer(h, embedding)
         return self.last(self.act(h)).reshape(x.shape).to(x.dtype)
+
+
+@record
+class ToyMLP(NetworkConfig):
+    """Configuration of the perceptron of a toy density (Song and Ermon 2019, figure 2).
+
+    Its output is the score, and c is not read: it belongs to one noise level, or to none.
+
+    Args:
+        width: Units of both hidden layers.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    width: int = 128
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width must be positive, for example 128; got {self.width}")
+
+    def build(self, data: DataSpec) -> ToyPerceptron:
+        """The network for data of any shape, flattened.
+
+        Raises:
+            ValueError: The data have conditions.
+        """
+        refuse_conditions("ToyMLP", data)
+        return ToyPerceptron(self, data)
+
+
+class ToyPerceptron(Network):
+    """The network of a `ToyMLP` configuration: W_3 softplus(W_2 softplus(W_1 x + b_1) + b_2) + b_3."""
+
+    def __init__(self, config: ToyMLP, data: DataSpec):
+        super().__init__(data)
+        self.first = nn.Linear(data.dimension, config.width)
+        self.second = nn.Linear(config.width, config.width)
+        self.third = nn.Linear(config.width, data.dimension)
+
+    def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
+        """(B, *data.shape), (B,) -> (B, *data.shape); see `Network.forward`."""
+        self.check(x, c)
+        refuse_condition(condition)
+        h = functional.softplus(self.first(x.flatten(1)))
+        h = functional.softplus(self.second(h))
+        return self.third(h).reshape(x.shape).to(x.dtype)
