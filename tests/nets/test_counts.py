@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from nets import published_nets as published
-from scorefield.nets import NetworkConfig, published_order
+from scorefield.nets import MLP, NCSNpp, NetworkConfig, published_order
 
 COUNTS = {
     "ddpm cifar10": (published.DDPM_CIFAR10, 32, 308, 308, 35_218_947),
@@ -41,6 +43,51 @@ def test_counts_are_the_published_ones(name: str) -> None:
     assert sum(p.parameter.numel() for p in order) == parameters
 
 
+@pytest.mark.parametrize("block", ["biggan", "ddpm"])
+@pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
+@pytest.mark.parametrize("progressive_input", ["none", "input_skip", "residual"])
+@pytest.mark.parametrize("fir", [True, False])
+def test_every_flag_keeps_the_published_order(block, progressive, progressive_input, fir) -> None:
+    data = published.images(32)
+    for embedding, told, learned in itertools.product(("fourier", "positional"), (True, False), (True, False)):
+        config = NCSNpp(
+            channels=8,
+            channel_multipliers=(1, 2, 2),
+            blocks=1,
+            block=block,
+            progressive=progressive,
+            progressive_input=progressive_input,
+            progressive_combine="cat" if fir else "sum",
+            fir=fir,
+            embedding=embedding,
+            time_conditional=told,
+            resample_with_conv=learned,
+        )
+        with torch.device("meta"):
+            net = config.build(data)
+        order = published_order(net)
+        assert [p.name for p in order] == [name for name, _ in net.named_parameters()]
+        assert len({p.release for p in order}) == len(order)
+
+
+def test_names_of_the_release() -> None:
+    """Against the table of the published NCSN++ for 256 pixels."""
+    data = published.images(256)
+    with torch.device("meta"):
+        order = {p.release: p for p in published_order(published.CHURCH.build(data))}
+    for name, shape in {
+        "all_modules.0.W": (128,),
+        "all_modules.7.Conv_0.weight": (128, 3, 1, 1),
+        "all_modules.21.NIN_0.W": (256, 256),
+        "all_modules.52.weight": (3, 256, 3, 3),
+        "all_modules.66.Conv_2.weight": (128, 384, 1, 1),
+        "all_modules.76.bias": (3,),
+    }.items():
+        assert order[name].shape == shape
+    assert order["all_modules.21.NIN_0.W"].name == "down.4.stages.0.attention.query.weight"
+    assert order["all_modules.21.NIN_0.W"].transposed
+
+
 def test_fourier_frequencies_come_first_and_are_not_trained() -> None:
     data = published.images(32)
     with torch.device("meta"):
@@ -48,3 +95,8 @@ def test_fourier_frequencies_come_first_and_are_not_trained() -> None:
     assert order[0].name == "time.fourier.W" and not order[0].trainable
     assert tuple(order[1].parameter.shape) == (512, 256)
     assert tuple(order[5].parameter.shape) == (128, 3, 3, 3)
+
+
+def test_other_networks_have_no_published_order() -> None:
+    with pytest.raises(TypeError, match="NCSNpp or DDPM"):
+        published_order(MLP().build(published.images(4)))

@@ -1,20 +1,39 @@
-"""Our parameters in the order and layout of the published networks.
+"""Our U-Nets' parameters by the names, in the order and in the layout of the published networks.
 
-Published averages of weights are lists without names: the trainable tensors in the order in which the release's modules
-were made. Our modules register theirs in the same order, so that the k-th tensor of the list is our k-th parameter;
-only the 1x1 maps that the releases store as (in, out) are transposed.
+The releases keep the modules of a U-Net in one list, `all_modules`, and call a parameter by the index of its module.
+Published averages of weights have not even that: they are lists of the trainable tensors in the order in which the
+modules were made. Our modules register theirs in the same order, so that the k-th tensor of such a list is our k-th
+parameter; only the 1x1 maps that the releases store as (in, out) are transposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scorefield.nets.layers import ChannelMix
+from scorefield.nets.ncsnpp import DownLevel, Head, UNet, UpLevel
 from scorefield.nets.network import Network
+
+Kind = Literal["fourier", "dense", "conv", "norm", "block", "attention", "combine", "down", "up"]
+
+
+class PublishedModule(NamedTuple):
+    """One module of a published U-Net.
+
+    Attributes:
+        kind: What it is.
+        name: Of our module that does the same.
+        listed: Whether it takes a place in `all_modules`; the samplers of an image pyramid, which have no parameters,
+            are kept elsewhere.
+    """
+
+    kind: Kind
+    name: str
+    listed: bool = True
 
 
 class PublishedTensor(NamedTuple):
@@ -25,23 +44,128 @@ class PublishedTensor(NamedTuple):
         parameter: Our parameter.
         transposed: Whether the release's tensor is the transpose of ours.
         trainable: False for the Fourier frequencies, which published lists of averages leave out.
+        release: The release's name, such as "all_modules.4.GroupNorm_0.weight".
     """
 
     name: str
     parameter: nn.Parameter
     transposed: bool
     trainable: bool
+    release: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the release's tensor."""
+        return tuple(self.parameter.shape[::-1] if self.transposed else self.parameter.shape)
+
+
+# Our part of a block or of an attention layer -> the release's.
+_BLOCK = {"norm_0": "GroupNorm_0", "conv_0": "Conv_0", "dense": "Dense_0", "norm_1": "GroupNorm_1", "conv_1": "Conv_1"}
+_ATTENTION = {"norm": "GroupNorm_0", "query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "project": "NIN_3"}
+
+
+def published_modules(net: UNet) -> Iterator[PublishedModule]:
+    """The modules of a U-Net in the order in which the releases make them, which is that of their calls.
+
+    An unconditional network of the releases keeps its Fourier frequencies, which nothing reads; ours has none, and the
+    name given then is that of no module.
+    """
+    config, last = net.config, len(net.down) - 1
+    if config.embedding == "fourier":
+        yield PublishedModule("fourier", "time.fourier")
+    if net.time is not None:
+        yield PublishedModule("dense", "time.first")
+        yield PublishedModule("dense", "time.second")
+    yield PublishedModule("conv", "conv_in")
+    for i, level in enumerate(net.down):
+        assert isinstance(level, DownLevel)
+        for j in range(len(level.stages)):
+            yield from _stage(net, f"down.{i}.stages.{j}")
+        if i < last:
+            yield _sampler(net, "down", f"down.{i}.resample")
+        if i < last and config.progressive_input == "input_skip":
+            yield PublishedModule("down", "pyramid_down", listed=False)
+            yield PublishedModule("combine", f"down.{i}.pyramid")
+        elif i < last and config.progressive_input == "residual":
+            yield PublishedModule("down", f"down.{i}.pyramid")
+    for j in range(len(net.middle)):
+        yield from _stage(net, f"middle.{j}")
+    for i, level in enumerate(net.up):
+        assert isinstance(level, UpLevel)
+        yield from _up_level(net, level, f"up.{i}", lowest=i == 0, highest=i == last)
+    if net.head is not None:
+        yield from _head("head")
+
+
+def _up_level(net: UNet, level: UpLevel, name: str, *, lowest: bool, highest: bool) -> Iterator[PublishedModule]:
+    for j in range(len(level.blocks)):
+        yield PublishedModule("block", f"{name}.blocks.{j}")
+    if level.attention is not None:
+        yield PublishedModule("attention", f"{name}.attention")
+    if isinstance(level.pyramid, Head):
+        if not lowest:
+            yield PublishedModule("up", "pyramid_up", listed=False)
+        yield from _head(f"{name}.pyramid")
+    elif level.pyramid is not None:
+        yield PublishedModule("up", f"{name}.pyramid")
+    if not highest:
+        yield _sampler(net, "up", f"{name}.resample")
+
+
+def _stage(net: UNet, name: str) -> Iterator[PublishedModule]:
+    yield PublishedModule("block", f"{name}.block")
+    if getattr(net.get_submodule(name), "attention", None) is not None:
+        yield PublishedModule("attention", f"{name}.attention")
+
+
+def _sampler(net: UNet, kind: Literal["down", "up"], name: str) -> PublishedModule:
+    return PublishedModule("block" if net.style.biggan else kind, name)
+
+
+def _head(name: str) -> Iterator[PublishedModule]:
+    yield PublishedModule("norm", f"{name}.norm")
+    yield PublishedModule("conv", f"{name}.conv")
+
+
+def published_parts(net: UNet, module: PublishedModule) -> dict[str, str]:
+    """What a module's parts with parameters may be: our name -> the release's inside the module, "" for itself."""
+    match module.kind:
+        case "block":
+            inside = _BLOCK | {"shortcut": "Conv_2" if net.style.biggan else "NIN_0"}
+        case "attention":
+            inside = _ATTENTION
+        case "combine":
+            inside = {"conv": "Conv_0"}
+        case "down" | "up":
+            inside = {"conv": "Conv_0" if net.style.taps is None else "Conv2d_0"}
+        case _:
+            return {module.name: ""}
+    return {f"{module.name}.{ours}": theirs for ours, theirs in inside.items()}
 
 
 def published_order(net: Network) -> list[PublishedTensor]:
-    """The network's parameters, except those of conditions, in the order of the release's `all_modules`."""
+    """The network's parameters, except those of conditions, in the order of the release's `all_modules`.
+
+    Raises:
+        TypeError: The network is none of the U-Nets NCSN++, DDPM++ and DDPM.
+    """
+    if not isinstance(net, UNet):
+        raise TypeError(
+            f"{type(net).__name__} is not one of the U-Nets that have a published order of their parameters; build it"
+            " from NCSNpp or DDPM"
+        )
+    own = dict(net.named_parameters())
     found = []
-    for name, parameter in net.named_parameters():
-        owner, _, leaf = name.rpartition(".")
-        if name.startswith("conditioning."):
-            continue
-        transposed = leaf == "weight" and isinstance(net.get_submodule(owner), ChannelMix)
-        found.append(PublishedTensor(name, parameter, transposed, parameter.requires_grad))
+    for index, module in enumerate(m for m in published_modules(net) if m.listed):
+        for part, inside in published_parts(net, module).items():
+            mixes = f"{part}.weight" in own and isinstance(net.get_submodule(part), ChannelMix)
+            for leaf in ("W", "weight", "bias"):
+                if (parameter := own.get(f"{part}.{leaf}")) is None:
+                    continue
+                theirs = {"weight": "W", "bias": "b"}[leaf] if mixes else leaf
+                release = ".".join(["all_modules", str(index), *filter(None, [inside]), theirs])
+                transposed = mixes and leaf == "weight"
+                found.append(PublishedTensor(f"{part}.{leaf}", parameter, transposed, parameter.requires_grad, release))
     return found
 
 
@@ -55,6 +179,7 @@ def load_published(net: Network, tensors: Sequence[Tensor], frozen: Sequence[Ten
         frozen: With the former, the tensors that are not trained: the Fourier frequencies, where the network has them.
 
     Raises:
+        TypeError: The network is none of the U-Nets.
         ValueError: Another number of tensors or another shape; the message names the first parameter that differs.
     """
     order = published_order(net)
@@ -71,11 +196,10 @@ def load_published(net: Network, tensors: Sequence[Tensor], frozen: Sequence[Ten
             " (the Fourier frequencies W) is missing"
         )
     for index, (ours, theirs) in enumerate(pairs):
-        shape = tuple(ours.parameter.shape[::-1] if ours.transposed else ours.parameter.shape)
-        if tuple(theirs.shape) != shape:
+        if tuple(theirs.shape) != ours.shape:
             raise ValueError(
-                f"tensor {index} has shape {tuple(theirs.shape)}; {ours.name} of this network needs {shape}: the"
-                " checkpoint belongs to another configuration"
+                f"tensor {index} has shape {tuple(theirs.shape)}; {ours.name} of this network, {ours.release} of the"
+                f" release, needs {ours.shape}: the checkpoint belongs to another configuration"
             )
     with torch.no_grad():
         for ours, theirs in pairs:
