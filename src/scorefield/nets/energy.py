@@ -132,11 +132,13 @@ class EnergyBlock(nn.Module):
 class ResidualEnergy(EnergyNetwork):
     """The network of an `EnergyResNet` configuration, E(x).
 
-    The head reads every position, so the energy is one of examples of exactly the shape of the data. Sizes that cannot
-    be halved are padded with zeros on both sides to the next multiple of 8 (depth 34: 16), as the release pads MNIST to
-    32 x 32 before it adds noise. Initial values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E|
-    is about 1e-3 and |dE/dx| about 1e-4.
-    Layers are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times the digit).
+    The head reads every position, so the network takes examples of exactly the shape of the data. Sizes that cannot be
+    halved are padded with zeros on both sides to the next multiple of 8 (depth 34: 16); the release does so to MNIST,
+    32 x 32, before it adds noise.
+
+    Initial values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E| is about 1e-3 and |dE/dx|
+    about 1e-4. Layers are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times
+    the digit s).
 
     Args:
         config: Every choice.
