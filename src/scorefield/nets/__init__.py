@@ -36,8 +36,11 @@ from __future__ import annotations
 
 from scorefield.nets import (
     blocks,
+    classifier,
     conditioning,
+    critic,
     ddpm,
+    energy,
     instance_norm,
     layers,
     mlp,
@@ -49,30 +52,50 @@ from scorefield.nets import (
     refine,
     resampling,
     resscore,
+    unet,
 )
+from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, ClassifierConfig, NoisyClassifier, WideResNet
+from scorefield.nets.critic import BigGANCritic, Critic, CriticConfig, DCGANCritic
 from scorefield.nets.ddpm import DDPM
+from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.mlp import MLP, ToyMLP
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
 from scorefield.nets.ncsnv2 import NCSNv2
-from scorefield.nets.network import Network, NetworkConfig
+from scorefield.nets.network import EnergyNetwork, Network, NetworkConfig
 from scorefield.nets.published import load_published, published_order
 from scorefield.nets.resscore import ResScore
+from scorefield.nets.unet import ACSMUNet
 
 __all__ = [
+    "ACSMUNet",
+    "BigGANCritic",
+    "CIFAR10_DEVIATION",
+    "CIFAR10_MEAN",
+    "ClassifierConfig",
+    "Critic",
+    "CriticConfig",
+    "DCGANCritic",
     "DDPM",
+    "EnergyNetwork",
+    "EnergyResNet",
     "MLP",
     "NCSN",
     "NCSNpp",
     "NCSNv2",
     "Network",
     "NetworkConfig",
+    "NoisyClassifier",
     "ResScore",
     "ToyMLP",
     "UNet",
+    "WideResNet",
     "blocks",
+    "classifier",
     "conditioning",
+    "critic",
     "ddpm",
+    "energy",
     "instance_norm",
     "layers",
     "load_published",
@@ -86,4 +109,5 @@ __all__ = [
     "refine",
     "resampling",
     "resscore",
+    "unet",
 ]
