@@ -9,9 +9,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from scorefield.lab.data import Data, Split
+from scorefield.lab.data import Data, DataError, DataSource, Split, open_data
 
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 
@@ -84,3 +85,21 @@ def labels(split: Split) -> np.ndarray:
     """The labels of a split, which must exist."""
     assert split.labels is not None
     return split.labels
+
+
+def everything(split: Split) -> np.ndarray:
+    """All examples."""
+    return split.batch(range(len(split)))[0].numpy()
+
+
+def whole(path, **fields) -> Split:
+    """All examples of the training split."""
+    return open_data(DataSource(str(path), held_out=0, **fields)).train
+
+
+def refused(path, *parts: str, **fields) -> None:
+    """Opening (and reading) raises one DataError whose message holds all parts."""
+    with pytest.raises(DataError) as caught:
+        data = open_data(DataSource(str(path), held_out=0, **fields))
+        data.train.batch(range(len(data.train)))
+    assert all(part in str(caught.value) for part in parts), str(caught.value)

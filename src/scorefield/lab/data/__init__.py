@@ -18,17 +18,24 @@ the slice's r-th contiguous part; example i is mirrored in epoch e when the top 
 | image files, class and split folders | `DataSource("photos/")` |
 | .npy, .npz, .pt | `DataSource("cube.npy")` |
 | IDX (MNIST, Fashion-MNIST) | `DataSource("folder/")` or one `*-images-idx3-ubyte[.gz]` |
+| CIFAR-10 and -100, binary version | `DataSource("cifar-10-batches-bin/")` or one of its .bin files |
+| LMDB (LSUN, FFHQ of NCSNv2) | `DataSource("bedroom_train_lmdb/")`, or the folder above with `key="bedroom"` |
+| TFRecords (ProgressiveGAN's, encoded images) | `DataSource("folder/", size=256)` or one file |
+| CelebA | `DataSource("celeba/")`, the folder of `img_align_celeba` and its lists |
 | image parquet (Hugging Face) | `DataSource("folder/")` or one file |
 | a map-style dataset | `DataSource("package.module:make_dataset")`, or `open_data(DataSource(), dataset)` |
 """
 
 from scorefield.lab.data.arrays import read_array
+from scorefield.lab.data.cifar import read_cifar
 from scorefield.lab.data.content import Arrays, Content, Images
+from scorefield.lab.data.crc32c import crc32c
 from scorefield.lab.data.digits import read_digits
 from scorefield.lab.data.folder import read_folder
 from scorefield.lab.data.idx import read_idx, read_idx_file
 from scorefield.lab.data.images import frame_geometry
 from scorefield.lab.data.inspection import Inspection, inspect, suggest_recipe
+from scorefield.lab.data.lmdb_files import read_lmdb
 from scorefield.lab.data.loader import Loader
 from scorefield.lab.data.objects import import_dataset, read_object
 from scorefield.lab.data.opening import open_data, read_contents
@@ -37,7 +44,9 @@ from scorefield.lab.data.parquet import read_parquet
 from scorefield.lab.data.rows import Rows, rows_of
 from scorefield.lab.data.source import DataError, DataSource
 from scorefield.lab.data.split import Data, Split
+from scorefield.lab.data.stacking import Stacking
 from scorefield.lab.data.survey import Survey, survey
+from scorefield.lab.data.tfrecord import read_tfrecord
 
 __all__ = [
     "Arrays",
@@ -52,20 +61,25 @@ __all__ = [
     "Loader",
     "Rows",
     "Split",
+    "Stacking",
     "Survey",
+    "crc32c",
     "epoch_order",
     "frame_geometry",
     "import_dataset",
     "inspect",
     "open_data",
     "read_array",
+    "read_cifar",
     "read_contents",
     "read_digits",
     "read_folder",
     "read_idx",
     "read_idx_file",
+    "read_lmdb",
     "read_object",
     "read_parquet",
+    "read_tfrecord",
     "rows_of",
     "suggest_recipe",
     "survey",

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from scorefield.lab.data import celeba
 from scorefield.lab.data.content import Content, Images
 from scorefield.lab.data.labels import SPLIT_NAMES
 from scorefield.lab.data.source import DataError
@@ -33,14 +34,19 @@ def files_below(folder: Path) -> Iterator[PurePosixPath]:
                 yield PurePosixPath((Path(top) / file).relative_to(folder).as_posix())
 
 
-def read_folder(folder: Path) -> dict[str, Content]:
+def read_folder(folder: Path, label_key: str | None = None) -> dict[str, Content]:
     """Splits of a folder of images; classes are the first folders below the split, in alphabetical order.
 
-    `train/` and `test/` (or `validation/`) folders are splits where they are all there is. Files are ordered by
-    their path, so that the index of an example does not depend on the file system.
+    `train/` and `test/` (or `validation/`) folders are splits where they are all there is; CelebA's are those of its
+    `list_eval_partition.txt`, in the folder or beside its `img_align_celeba`. Files are ordered by their path, so that
+    the index of an example does not depend on the file system.
+
+    Args:
+        folder: Where the files lie.
+        label_key: An attribute of CelebA's `list_attr_celeba.txt` in place of the folders' names.
 
     Raises:
-        DataError: No image files.
+        DataError: No image files, or lists of CelebA that do not belong to them.
     """
     everything = list(files_below(folder))
     files = sorted((f for f in everything if f.suffix.lower() in SUFFIXES), key=str)
@@ -49,7 +55,10 @@ def read_folder(folder: Path) -> dict[str, Content]:
             f"{folder} holds no images ({_found(everything)}); image files end in {', '.join(sorted(SUFFIXES))}"
         )
     by_split: dict[str, list[PurePosixPath]] = {}
-    if all(len(f.parts) > 1 and f.parts[0].lower() in SPLIT_NAMES for f in files):
+    listed = celeba.partition(folder, files)
+    if listed is not None:
+        by_split, below = {split: [files[i] for i in members] for split, members in listed.items()}, 0
+    elif all(len(f.parts) > 1 and f.parts[0].lower() in SPLIT_NAMES for f in files):
         for f in files:
             by_split.setdefault(SPLIT_NAMES[f.parts[0].lower()], []).append(f)
         below = 1
@@ -60,12 +69,16 @@ def read_folder(folder: Path) -> dict[str, Content]:
     # One class says nothing, and a file beside the class folders has none.
     labelled = len(classes) > 1 and None not in class_of.values()
     number = {c: i for i, c in enumerate(classes)}
+    label_of = {f: number[class_of[f] or ""] for f in files} if labelled else None
+    if label_key is not None:
+        values, names = celeba.attribute(folder, files, label_key)
+        label_of, classes = dict(zip(files, values.tolist(), strict=True)), list(names)
     return {
         split: _images(
             folder,
             members,
-            np.array([number[class_of[f] or ""] for f in members], np.int64) if labelled else None,
-            tuple(classes) if labelled else None,
+            None if label_of is None else np.array([label_of[f] for f in members], np.int64),
+            None if label_of is None else tuple(classes),
         )
         for split, members in by_split.items()
     }

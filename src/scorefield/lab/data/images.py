@@ -20,6 +20,9 @@ NATIVE = {"L": 1, "RGB": 3}
 _ORIENTATION = 0x0112
 """The EXIF tag."""
 
+ENCODED = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+"""How files in the formats of JPEG, PNG, WEBP, GIF, BMP and TIFF begin."""
+
 _ADVICE = {
     "RGBA": "has transparency: data.channels=4 keeps it as a channel, data.channels=3 composites over white",
     "LA": "has transparency: data.channels=1 composites over white, data.channels=4 keeps it",
@@ -106,11 +109,12 @@ def channels_of(modes: Counter[str], source: DataSource, example: dict[str, str]
 def shape_of(
     sizes: Counter[tuple[int, int]], source: DataSource, example: dict[tuple[int, int], str]
 ) -> tuple[int, int]:
-    """(height, width) of a set of images after crop and resize.
+    """(height, width) of a set of images after crop, resize and pad.
 
     Raises:
         DataError: They come out in different sizes, or a crop does not fit.
     """
+    border = 2 * source.pad
     final: Counter[tuple[int, int]] = Counter()
     for size, count in sizes.items():
         try:
@@ -125,7 +129,8 @@ def shape_of(
             f"the images have different sizes (height x width): {found}{more}. Set data.size={smallest} to resize the"
             f" shorter side to {smallest} and take the centre, or data.size=[height,width], or data.crop=[height,width]"
         )
-    return next(iter(final))
+    height, width = next(iter(final))
+    return height + border, width + border
 
 
 class Geometry(NamedTuple):
@@ -172,14 +177,15 @@ def _centred(height: int, width: int, h: int, w: int) -> tuple[int, int, int, in
 
 
 def frame(image: Image.Image, source: DataSource) -> Image.Image:
-    """Crop and resize as the source says: bicubic for 8-bit modes, triangle filter for mode F, both antialiased."""
+    """Crop and resize as the source says, antialiased: by default bicubic for 8-bit modes and bilinear for mode F."""
     if source.crop is None and source.size is None:
         return image
     geometry = frame_geometry(image.height, image.width, source.crop, source.size)
     image = _cut(image, geometry.crop)
     rh, rw = geometry.resized
     if (image.height, image.width) != (rh, rw):
-        kind = Image.Resampling.BILINEAR if image.mode == "F" else Image.Resampling.BICUBIC
+        name = source.resample or ("bilinear" if image.mode == "F" else "bicubic")
+        kind = Image.Resampling.BILINEAR if name == "bilinear" else Image.Resampling.BICUBIC
         image = image.resize((rw, rh), kind)  # PIL widens the filter by the reduction factor: antialiased
     return _cut(image, geometry.take)
 
@@ -214,14 +220,19 @@ def pixels(image: Image.Image, channels: int, source: DataSource) -> np.ndarray:
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     values = np.asarray(frame(convert(image, channels), source))
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+    return _bordered(values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1)), source)
 
 
 def frame_array(x: np.ndarray, source: DataSource) -> np.ndarray:
-    """Crop and resize a batch of images (B, C, H, W) of any channel count; uint8 stays uint8, all else float32."""
+    """Crop, resize and pad images (B, C, H, W) of any channel count; uint8 stays uint8, a resize makes float32 else."""
     if source.size is None:
         left, upper, right, lower = frame_geometry(x.shape[2], x.shape[3], source.crop, None).crop
-        return x[:, :, upper:lower, left:right]
+        return _bordered(x[:, :, upper:lower, left:right], source)
     planes: Iterable[np.ndarray] = (x if x.dtype == np.uint8 else x.astype(np.float32)).reshape(-1, *x.shape[2:])
     out = np.stack([np.asarray(frame(Image.fromarray(plane), source)) for plane in planes])
-    return out.reshape(*x.shape[:2], *out.shape[1:])
+    return _bordered(out.reshape(*x.shape[:2], *out.shape[1:]), source)
+
+
+def _bordered(x: np.ndarray, source: DataSource) -> np.ndarray:
+    """Zeros around the last two axes."""
+    return np.pad(x, [(0, 0)] * (x.ndim - 2) + [(source.pad,) * 2] * 2) if source.pad else x

@@ -234,7 +234,7 @@ def _inspect_array(content: Arrays, source: DataSource, found: Inspection) -> di
     found.settings.update(_layout_setting(content, source))
     tuned = _with_settings(source, found.settings)
     try:
-        rows = ArrayRows(content, dataclasses.replace(tuned, crop=None, size=None, channels=None))
+        rows = ArrayRows(content, dataclasses.replace(tuned, crop=None, size=None, pad=0, stack=1, channels=None))
     except DataError:
         found.shape = tuple(content.array.shape[1:])
         return {}
@@ -258,7 +258,7 @@ def _inspect_array(content: Arrays, source: DataSource, found: Inspection) -> di
 def _array_hashes(content: Content, source: DataSource, into: tuple[Moments, Inspection] | None) -> Any:
     """(index, hash) of the rows that are inspected, taking their statistics on the way."""
     assert isinstance(content, Arrays)
-    rows = ArrayRows(content, dataclasses.replace(source, crop=None, size=None, channels=None))
+    rows = ArrayRows(content, dataclasses.replace(source, crop=None, size=None, pad=0, stack=1, channels=None))
     for part, x in chunks(rows, evenly(len(rows), INSPECTED)):
         if into is not None:
             moments, found = into

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from scorefield._codec import near
-from scorefield.lab.data import arrays, folder, idx
+from scorefield.lab.data import arrays, cifar, folder, idx, lmdb_files, tfrecord
 from scorefield.lab.data.content import Content
 from scorefield.lab.data.digits import read_digits
 from scorefield.lab.data.objects import import_dataset, is_object_path, read_object
@@ -19,6 +19,7 @@ from scorefield.lab.data.parquet import read_parquet
 from scorefield.lab.data.rows import ImageRows, Rows, rows_of
 from scorefield.lab.data.source import DataError, DataSource
 from scorefield.lab.data.split import Data, Split
+from scorefield.lab.data.stacking import stack_labels
 from scorefield.lab.data.survey import Survey, check_values, classes_of, needs_survey, spec_of, survey
 
 
@@ -128,6 +129,10 @@ def read_contents(source: DataSource, dataset: Any = None) -> dict[str, Content]
     Raises:
         DataError: Nothing there, or nothing that a reader knows.
     """
+    return stack_labels(_read(source, dataset), source)
+
+
+def _read(source: DataSource, dataset: Any) -> dict[str, Content]:
     if dataset is not None:
         return read_object(dataset, source.path or type(dataset).__name__, source)
     if source.path is None:
@@ -145,11 +150,17 @@ def read_contents(source: DataSource, dataset: Any = None) -> dict[str, Content]
     if kind == "folder":
         if path.is_file():
             raise DataError(f"{path} is a file; for images give the folder that holds them")
-        return folder.read_folder(path)
+        return folder.read_folder(path, source.label_key)
     if kind == "idx":
         return idx.read_idx(path)
-    if kind == "parquet":
-        return read_parquet(path, source)
+    readers = {
+        "parquet": read_parquet,
+        "cifar": cifar.read_cifar,
+        "lmdb": lmdb_files.read_lmdb,
+        "tfrecord": tfrecord.read_tfrecord,
+    }
+    if kind in readers:
+        return readers[kind](path, source)
     if path.is_dir():
         raise DataError(f"{path} is a folder; for arrays give the file")
     return arrays.read_array(path, source)
@@ -191,32 +202,67 @@ def _kind_of_file(path: Path) -> str:
         return "parquet"
     if idx.is_idx_name(path.name):
         return "idx"
+    if cifar.is_cifar_file(path):
+        return "cifar"
+    if lmdb_files.is_lmdb(path):
+        return "lmdb"
+    if tfrecord.is_tfrecord_name(path.name):
+        return "tfrecord"
+    if cifar.is_pickled_file(path):
+        raise cifar.pickled(path)
+    if path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")):
+        raise DataError(f"{path} is an archive: unpack it and give the folder")
     if suffix in folder.SUFFIXES:
         raise DataError(f"{path} is one image; give the folder that holds the images")
-    known = {*arrays.SUFFIXES, ".parquet", ".idx3-ubyte"}
+    known = {*arrays.SUFFIXES, *lmdb_files.SUFFIXES, ".parquet", ".idx3-ubyte", ".tfrecords"}
     ending = f"files ending in {suffix}" if suffix else "files without an ending"
     raise DataError(f"{path}: {ending} are not known.{near(suffix, known)} Or set data.kind")
 
 
 def _kind_of_folder(path: Path) -> str:
     found: dict[str, str] = {}
-    stray: dict[str, str] = {}
+    stray: dict[str, Path] = {}
     for file in folder.files_below(path):
-        suffix = file.suffix.lower()
-        if suffix == ".parquet":
-            found.setdefault("parquet", str(file))
-        elif len(file.parts) == 1 and idx.is_idx_name(file.name):
-            found.setdefault("idx", str(file))
-        elif suffix in folder.SUFFIXES:
-            found.setdefault("folder", str(file))
-        elif suffix in arrays.SUFFIXES:
-            stray.setdefault("array", str(file))
+        kind = _kind_by_name(path, file)
+        if kind is None:
+            continue
+        # A folder of images or parquet may be deep, LSUN's folders lie side by side, all other files where one says.
+        depth = {"folder": None, "parquet": None, "lmdb": 2}.get(kind, 1)
+        if kind in ("array", "pickle") or (depth is not None and len(file.parts) > depth):
+            stray.setdefault(kind, path / file)
+        else:
+            found.setdefault(kind, str(file))
     if len(found) > 1:
         listed = ", ".join(f"{kind} ({file})" for kind, file in found.items())
         raise DataError(f"{path} holds data of several kinds: {listed}. Choose one with data.kind, or give a subfolder")
-    if not found and stray:
-        raise DataError(f"{path} is a folder; give the array file in it, for example {path / stray['array']}")
-    return next(iter(found), "folder")
+    if found or not stray:
+        return next(iter(found), "folder")
+    kind, example = next(iter(stray.items()))
+    if kind == "pickle":
+        raise cifar.pickled(example)
+    if kind == "array":
+        raise DataError(f"{path} is a folder; give the array file in it, for example {example}")
+    raise DataError(f"{path} holds {kind} files further down; give their folder, for example {example.parent}")
+
+
+def _kind_by_name(path: Path, file: PurePosixPath) -> str | None:
+    """What a file in a folder belongs to, with "pickle" for the Python version of CIFAR; None for anything else."""
+    suffix = file.suffix.lower()
+    if suffix == ".parquet":
+        return "parquet"
+    if idx.is_idx_name(file.name):
+        return "idx"
+    if file.name == "data.mdb" or (suffix in lmdb_files.SUFFIXES and file.name != "lock.mdb"):
+        return "lmdb"
+    if tfrecord.is_tfrecord_name(file.name):
+        return "tfrecord"
+    if suffix == ".bin" and cifar.is_cifar_file(path / file):
+        return "cifar"
+    if suffix in folder.SUFFIXES:
+        return "folder"
+    if suffix in arrays.SUFFIXES:
+        return "array"
+    return "pickle" if cifar.is_pickled_file(path / file) else None
 
 
 def choose_splits(contents: dict[str, Content], source: DataSource) -> tuple[str, str | None]:

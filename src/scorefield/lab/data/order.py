@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ORDER, _FLIP, _PICK = 1, 2, 3  # keep the hashes for different uses apart
+_ORDER, _FLIP, _PICK, _STACK = 1, 2, 3, 4  # keep the hashes for different uses apart
 
 
 def hash64(*words: int | np.ndarray) -> np.ndarray:
@@ -32,6 +32,11 @@ def hash64(*words: int | np.ndarray) -> np.ndarray:
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which one epoch visits n examples: a permutation of 0..n-1, int64."""
     return np.argsort(hash64(seed, _ORDER, epoch, np.arange(n)), kind="stable")
+
+
+def shuffled(n: int, seed: int, number: int) -> np.ndarray:
+    """One of the fixed shuffles behind stacked examples: a permutation of 0..n-1, unrelated to the epochs' orders."""
+    return np.argsort(hash64(seed, _STACK, number, np.arange(n)), kind="stable")
 
 
 def flips(seed: int, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from scorefield.lab.data.images import (
     shape_of,
 )
 from scorefield.lab.data.source import DataError, DataSource
+from scorefield.lab.data.stacking import Stacking
 
 HEADERS_CHECKED = 10_000
 """Image headers read when a set is opened: all of a set up to this size, so many evenly spaced ones of a larger set."""
@@ -94,9 +95,11 @@ class ImageRows:
         self._pool = ThreadPoolExecutor(self._threads, "scorefield-decode")
         modes, sizes, named = self._survey()
         self._channels = channels_of(modes, source, named)
-        self.shape = (self._channels, *shape_of(sizes, source, named))
-        fits = images.count * math.prod(self.shape) <= source.memory_gib * 2**30
-        self._kept = np.zeros((images.count, *self.shape), np.uint8) if fits else None
+        self._single = (self._channels, *shape_of(sizes, source, named))
+        self._stack = Stacking(images.count, source)
+        self.shape = (self._stack.count * self._channels, *self._single[1:])
+        fits = images.count * math.prod(self._single) <= source.memory_gib * 2**30
+        self._kept = np.zeros((images.count, *self._single), np.uint8) if fits else None
         self._ready = np.zeros(images.count if fits else 0, bool)
 
     def __len__(self) -> int:
@@ -104,7 +107,7 @@ class ImageRows:
 
     def describe(self, index: int) -> str:
         """Path of a file, or file and row."""
-        return self._images.name(int(index))
+        return self._stack.describe(self._images.name, int(index))
 
     def _survey(self) -> tuple[Counter, Counter, dict]:
         modes: Counter = Counter()
@@ -118,8 +121,8 @@ class ImageRows:
                 continue
             modes[header.mode] += 1
             sizes[header.size] += 1
-            named.setdefault(header.mode, self.describe(index))
-            named.setdefault(header.size, self.describe(index))
+            named.setdefault(header.mode, self._images.name(int(index)))
+            named.setdefault(header.size, self._images.name(int(index)))
         if bad and not self._source.skip_bad:
             raise self._damaged(bad)
         if not modes:
@@ -134,7 +137,7 @@ class ImageRows:
             return error
 
     def _damaged(self, bad: list[tuple[int, Exception]]) -> DataError:
-        names = "; ".join(f"{self.describe(i)} ({_reason(error)})" for i, error in bad[:3])
+        names = "; ".join(f"{self._images.name(i)} ({_reason(error)})" for i, error in bad[:3])
         more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
         return DataError(
             f"cannot read {names}{more}. Repair or remove, or set data.skip_bad=true (--skip-bad) to leave out"
@@ -153,11 +156,11 @@ class ImageRows:
             with self._images.open(index) as image:
                 x = pixels(image, self._channels, self._source)
         except UnlikeError as error:
-            raise DataError(f"{self.describe(index)} {error}") from None
+            raise DataError(f"{self._images.name(index)} {error}") from None
         except DECODE_ERRORS as error:
             return error
-        if x.shape != self.shape:
-            found = f"{self.describe(index)} has shape {x.shape} where the others have {self.shape}"
+        if x.shape != self._single:
+            found = f"{self._images.name(index)} has shape {x.shape} where the others have {self._single}"
             raise DataError(f"{found}; set data.size, or data.crop")
         if self._kept is not None:
             self._kept[index] = x
@@ -166,21 +169,26 @@ class ImageRows:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """uint8 (B, C, H, W)."""
+        return self._stack.read(self._read, indices)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
         wanted = indices if self._kept is None else np.unique(indices[~self._ready[indices]])
         found = self._spread(wanted, self._decode)
         if bad := [(int(i), x) for i, x in zip(wanted, found, strict=True) if isinstance(x, Exception)]:
             raise self._damaged(bad)
         if self._kept is not None:
             return self._kept[indices]
-        return np.stack(found) if found else np.zeros((0, *self.shape), np.uint8)
+        return np.stack(found) if found else np.zeros((0, *self._single), np.uint8)
 
     def unreadable(self, indices: np.ndarray) -> np.ndarray:
         """Decode the given examples; those that cannot be."""
+        parts = np.stack(self._stack.parts(indices))
+        single = np.unique(parts)
         bad: list[int] = []
-        for part in np.array_split(indices, 1 + len(indices) // 1024):
+        for part in np.array_split(single, 1 + len(single) // 1024):
             found = self._spread(part, self._decode)
             bad += [int(i) for i, x in zip(part, found, strict=True) if isinstance(x, Exception)]
-        return np.array(bad, np.int64)
+        return indices[np.isin(parts, np.array(bad, np.int64)).any(axis=0)]
 
 
 def _reason(error: Exception) -> str:
@@ -192,7 +200,7 @@ def _reason(error: Exception) -> str:
 
 
 class ArrayRows:
-    """Rows of an array: channel-first, cropped and resized; uint8 stays uint8, everything else becomes float32.
+    """Rows of an array: channel-first, cropped, resized and padded; uint8 stays uint8, everything else becomes float32.
 
     Raises:
         DataError: A type that holds no real numbers, or axes that could mean several things.
@@ -211,14 +219,16 @@ class ArrayRows:
         if source.channels is not None and source.channels != item[0]:
             asked = f"data.channels={source.channels}"
             raise DataError(f"{arrays.name} has {item[0]} channel(s) and {asked}: arrays are never converted")
-        self._frames = source.crop is not None or source.size is not None
+        self._frames = source.crop is not None or source.size is not None or source.pad > 0
         if self._frames:
             if len(item) != 3:
                 raise DataError(
-                    f"data.crop and data.size are for images; the examples of {arrays.name} have shape {item}"
+                    f"data.crop, data.size and data.pad are for images; the examples of {arrays.name} have shape {item}"
                 )
-            item = (item[0], *frame_geometry(item[1], item[2], source.crop, source.size).final)
-        self.shape = item
+            height, width = frame_geometry(item[1], item[2], source.crop, source.size).final
+            item = (item[0], height + 2 * source.pad, width + 2 * source.pad)
+        self._stack = Stacking(arrays.count, source)
+        self.shape = (self._stack.count * item[0], *item[1:])
         self.dtype = np.dtype(np.uint8 if stored in (np.uint8, np.bool_) else np.float32)
         self.stored = stored
         if self._frames and source.size is not None and (arrays.grey or stored == np.bool_):
@@ -229,10 +239,13 @@ class ArrayRows:
 
     def describe(self, index: int) -> str:
         """Array and row."""
-        return f"{self._name}[{int(index)}]"
+        return self._stack.describe(lambda i: f"{self._name}[{i}]", int(index))
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """uint8 or float32, (B, *shape)."""
+        return self._stack.read(self._read, indices)
+
+    def _read(self, indices: np.ndarray) -> np.ndarray:
         x = np.asarray(self._arrays.array[indices])
         if self._last:
             x = np.moveaxis(x, -1, 1)

@@ -7,7 +7,7 @@ from typing import Literal
 from scorefield._codec import record
 from scorefield.data_spec import PerChannel
 
-Kind = Literal["auto", "digits", "folder", "array", "idx", "parquet", "object"]
+Kind = Literal["auto", "digits", "folder", "array", "idx", "parquet", "cifar", "lmdb", "tfrecord", "object"]
 Layout = Literal["channels_first", "channels_last", "grey"]
 
 
@@ -20,7 +20,26 @@ class DataSource:
     """Where the data of an experiment are and how they become examples.
 
     Geometry, in this order: images are turned upright (their EXIF orientation is always applied, as every viewer does),
-    cropped, resized with antialiasing, converted, and, in training only, flipped.
+    cropped, resized with antialiasing, padded, stacked, and, in training only, flipped.
+
+    The releases' preprocessing in these terms (spare pixels of odd margins go below and right):
+
+    | release | data | fields |
+    | --- | --- | --- |
+    | NCSN | CelebA 32 | `crop=(140, 140), size=32, resample="bilinear", flip=True` |
+    | NCSNv2 | CelebA 64 | `crop=(140, 140), size=64, resample="bilinear", flip=True` |
+    | NCSNv2 | LSUN s | `size=s, resample="bilinear", flip=True` (shorter side to s, then the centre) |
+    | Score SDE | CelebA 64 | `crop=(140, 140), size=64, resample="bilinear", flip=True` |
+    | Score SDE | LSUN 128 | `size=128, resample="bilinear", flip=True` |
+    | Score SDE | LSUN 256 | `crop="center", size=256, resample="bicubic", flip=True` |
+    | MDSM | MNIST, Fashion-MNIST | `pad=2` |
+    | ACSM | Stacked MNIST | `stack=3, conditional=True` with the folder of MNIST |
+
+    The Score SDE release resizes LSUN at 128 and CelebA in floating point and keeps fractions of grey levels; here
+    images stay 8-bit, so values differ from it by rounding, half a level at most. It holds out `split="validation"` of
+    CelebA and LSUN, which is the rule of `split` here; its FFHQ and CelebA-HQ are trained and evaluated on all images
+    (`held_out=0`). NCSNv2 holds out the last 7,000 of the indices 0..69,999 of FFHQ shuffled by numpy's legacy
+    generator with seed 2019; `held_out=0.1` is as large and chosen otherwise.
 
     Args:
         path: "digits" (bundled), a file, a folder, or "module:attribute" for a map-style dataset or a function without
@@ -28,22 +47,30 @@ class DataSource:
         kind: The reader; "auto" decides by name. Write "./digits" for a folder called digits.
         split: Which split to train on, where the data have named ones ("train", "test", "validation"). With None it is
             "train", and "validation", else "test", is held out; a split named here is all that is used, and `held_out`
-            is taken from it.
+            is taken from it. A single file or LMDB folder has one split, named "all".
         held_out: Fraction (below 1) or number of examples held out where no split of the data serves. Chosen by a hash
             of each example's index: a fraction never moves an old example when data are appended.
-        held_out_seed: Seed of that hash, and of `limit`.
+        held_out_seed: Seed of that hash, of `limit` and of `stack`.
         limit: Use at most so many examples of each split, chosen by the same kind of hash.
         crop: "center" for the centred square, or (height, width) of a centred crop, taken before resizing.
         size: Antialiased resize: a number s makes the shorter side s and takes the centred s x s; (height, width) makes
-            the image just cover that rectangle and takes its centre. 8-bit images use the bicubic filter; all other
-            arrays the triangle filter, which never leaves the range of its input, and become continuous (float32).
+            the image just cover that rectangle and takes its centre. All but 8-bit images become continuous (float32).
+            Where a set is stored at several resolutions (FFHQ LMDB, TFRecords r02 to r10), it says which one is read.
+        resample: Filter of the resize. With None it is bicubic for 8-bit images, and for all other arrays bilinear
+            (the triangle filter), which never leaves the range of its input.
+        pad: Border of so many pixels of value 0 (in data units) on each side of an image.
+        stack: Join so many examples along the channels, each from its own shuffle of the split; n examples make n. The
+            class is the number whose digits are theirs, in base of the number of classes: with MNIST and stack=3 it is
+            100 R + 10 G + B. A part held out of the same split shares single images with the rest, not stacks.
         channels: Convert image files: 1 grey (ITU-R 601 luma), 3 RGB, 4 RGBA. Without it a file that is neither 8-bit
             grey nor 8-bit RGB is refused. Transparency is composited over white by 1 and 3; 16 bits become 8.
         layout: Where the channels of an array are, where that cannot be told: "grey" for (N, height, width).
         flip: Flip images left to right with probability 1/2, in training only.
         conditional: Labels become the class condition "class".
-        key: Which array of an .npz or .pt file, which image column, which entry of a dataset's dictionaries.
-        label_key: The same for the labels; for a .npy file the name of a second .npy file beside it.
+        key: Which array of an .npz or .pt file, which image column, which entry of a dataset's dictionaries, which
+            feature of TFRecords, which category of a folder of LSUN's LMDB folders.
+        label_key: The same for the labels; for a .npy file the name of a second .npy file beside it, for CIFAR-100
+            "fine" (which None means) or "coarse", for CelebA one of its attributes, such as "Smiling".
         low: Smallest possible value in data units, one number or one per channel. With None floats are unbounded and
             standardised per channel by the mean and deviation of the training split.
         high: Largest possible value.
@@ -64,6 +91,9 @@ class DataSource:
     limit: int | None = None
     crop: Literal["center"] | tuple[int, int] | None = None
     size: int | tuple[int, int] | None = None
+    resample: Literal["bicubic", "bilinear"] | None = None
+    pad: int = 0
+    stack: int = 1
     channels: Literal[1, 3, 4] | None = None
     layout: Layout | None = None
     flip: bool = False
@@ -89,5 +119,16 @@ class DataSource:
             sides = value if isinstance(value, tuple) else (value,)
             if any(isinstance(side, int) and side < 1 for side in sides):
                 raise ValueError(f"{name}={value}: sizes must be positive")
+        if self.pad < 0:
+            raise ValueError(f"pad={self.pad} must not be negative; crop=(height, width) takes pixels away")
+        if self.stack < 1:
+            raise ValueError(f"stack={self.stack} leaves nothing; 1 takes examples as they are")
         if self.memory_gib < 0:
             raise ValueError(f"memory_gib={self.memory_gib} must not be negative; 0 keeps nothing in memory")
+
+
+def square(size: int | tuple[int, int] | None) -> int:
+    """The side of a square size, 0 for any other."""
+    if isinstance(size, tuple):
+        return size[0] if size[0] == size[1] else 0
+    return size or 0
