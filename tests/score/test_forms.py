@@ -19,6 +19,7 @@ from scorefield.score import (
     KarrasForm,
     LevelLabel,
     LogRatio,
+    LogScaledTime,
     LogSigma,
     NetworkScore,
     NoiseForm,
@@ -126,6 +127,7 @@ T = torch.tensor([0.001, 0.1, 0.5, 1.0], dtype=torch.float64)
 INPUTS: dict[type[TimeInput], tuple[TimeInput, Callable]] = {
     ScaledTime: (ScaledTime(), lambda process: 999.0 * T),
     LogSigma: (LogSigma(), lambda process: torch.log(process.sigma(T))),
+    LogScaledTime: (LogScaledTime(), lambda process: torch.log(999.0 * T)),
     LogRatio: (LogRatio(), lambda process: torch.log(process.sigma(T) / process.alpha(T)) / 4),
     LevelLabel: (LevelLabel(between="linear"), lambda process: T * (process.levels - 1)),
 }

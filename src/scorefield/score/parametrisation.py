@@ -160,6 +160,21 @@ class LogSigma(TimeInput):
 
 
 @record
+class LogScaledTime(TimeInput):
+    """c = log(factor t): Fourier features under VP and sub-VP, which embed the logarithm of what `ScaledTime` gives.
+
+    Args:
+        factor: As for `ScaledTime`.
+    """
+
+    factor: float = 999.0
+
+    def __call__(self, process: Process, t: Tensor) -> Tensor:
+        """Log of factor t."""
+        return (self.factor * t).log()
+
+
+@record
 class LogRatio(TimeInput):
     """c = log(sigma / alpha) / 4, the noise input of EDM (Karras et al. 2022, table 1)."""
 

@@ -1,35 +1,17 @@
 """The CIFAR-10 configurations of Song et al. (2021) at full size, row by row of their tables.
 
-Networks, processes, objectives, optimisers and averages are the published ones. The samplers differ where the
-published code ties an example to its batch mates or to a grid artefact: Langevin steps use each example's own norms
-(`NormRatio(norm="batch")` is theirs), continuous models take 1000 steps that end at t_min and are denoised there
-(theirs step by 1/N and take the last mean), discrete VP models have whole labels (theirs drift by up to 1), and the
-first learning rate is 1/warmup of the full one (theirs is 0).
+`sde_configuration` makes experiments of them, and says where their samplers are not the release's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.losses.denoising import DenoisingScoreMatching
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import NCSNpp
-from scorefield.nets.network import NetworkConfig
-from scorefield.process.families import VE, VP, SubVP
-from scorefield.process.grids import EveryLevel, Uniform
-from scorefield.process.process import Process
-from scorefield.process.tabulated import GeometricSigmas, LinearBetas, Tabulated
-from scorefield.sampling.langevin import Langevin, NormRatio
-from scorefield.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
-from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Chain, Step
-from scorefield.score.parametrisation import LevelLabel, LogSigma, NoiseForm, ScaledScoreForm, ScaledTime, TimeInput
-
-N = 1000
 
 
 class Row(NamedTuple):
@@ -43,8 +25,8 @@ class Row(NamedTuple):
         paper: Published numbers.
     """
 
-    process: str
-    network: str
+    process: Literal["ve", "vp", "subvp"]
+    network: Literal["ddpm", "ddpmpp", "ncsnpp"]
     continuous: bool
     deep: bool
     paper: dict[str, float] | None
@@ -81,7 +63,7 @@ ROWS = (
 )
 
 
-def _network(row: Row) -> NetworkConfig:
+def _network(row: Row) -> NCSNpp | DDPM:
     centered = row.process != "ve"
     if row.network == "ddpm":
         return DDPM(
@@ -108,65 +90,34 @@ def _network(row: Row) -> NetworkConfig:
     )
 
 
-def _table(row: Row) -> Tabulated | None:
-    if row.continuous:
-        return None
-    # The conversion of F uses the level's own sigma, whatever the (possibly fractional) label says.
-    return Tabulated(
-        GeometricSigmas(0.01, 50.0, N) if row.process == "ve" else LinearBetas(0.1, 20.0, N), between="floor"
-    )
-
-
-def _time_input(row: Row) -> TimeInput:
-    if row.continuous:
-        return LogSigma() if row.process == "ve" else ScaledTime(999.0)
-    return LevelLabel(descending=row.process == "ve", between="refuse" if row.process == "ve" else "linear")
-
-
-def _sampler(row: Row, table: Tabulated | None) -> Sampler:
-    step: Step
-    if row.process == "ve":
-        step = Chain((Langevin(NormRatio(0.16, norm="example")), ReverseDiffusion()))
+def _configuration(row: Row) -> Configuration:
+    """What the release's configuration file of a row says."""
+    ve = row.process == "ve"
+    if ve:
+        predictor, corrector = "reverse_diffusion", "langevin"
     elif row.continuous:
-        step = EulerMaruyama()
+        predictor, corrector = "euler_maruyama", "none"
     else:
-        step = ReverseDiffusion() if row.network == "ncsnpp" else Ancestral(variance="forward")
-    if table is None:
-        return Sampler(step, Uniform(N))
-    return Sampler(step, EveryLevel(), final="mean", process=table)
+        predictor, corrector = "reverse_diffusion" if row.network == "ncsnpp" else "ancestral_sampling", "none"
+    return Configuration(
+        process=row.process,
+        network=_network(row),
+        continuous=row.continuous,
+        divided=ve,
+        predictor=predictor,
+        corrector=corrector,
+        reduce="half_sum" if ve else "mean",
+        ema=0.999 if ve else 0.9999,
+        steps=950_001 if row.deep else 1_300_001,
+    )
 
 
 def _build(row: Row) -> Experiment:
-    processes: dict[str, Process] = {"ve": VE(0.01, 50.0), "vp": VP(), "subvp": SubVP()}
-    table, ve = _table(row), row.process == "ve"
     file = row.name.split("-", 1)[1].replace("-", "_")
     if row.process == "vp" and row.network == "ddpm":  # the release keeps its DDPM runs in a folder of their own
         file = "ddpm/" + file.replace("cifar10_ddpm", "cifar10")
-    return Experiment(
-        name=row.name,
-        data=DataSource(flip=True, model_range=(0.0, 1.0) if ve else (-1.0, 1.0)),
-        spec=DataSpec((3, 32, 32), 0, 255, 256, model_range=(0.0, 1.0) if ve else (-1.0, 1.0)),
-        process=processes[row.process],
-        network=_network(row),
-        form=ScaledScoreForm() if ve else NoiseForm(),
-        time_input=_time_input(row),
-        levels=table,
-        objective=DenoisingScoreMatching(reduce="half_sum" if ve else "mean", levels=table),
-        sampler=_sampler(row, table),
-        optimiser=Adam(learning_rate=2e-4, warmup=5000, clip=1.0),
-        averaging=Averaging((0.999 if ve else 0.9999,)),
-        training=Training(
-            steps=950_001 if row.deep else 1_300_001,
-            batch_size=128,
-            validate_every=5000,
-            checkpoint_every=10_000,
-            sample_every=50_000,
-            sample_steps=None,
-            seed=42,
-        ),
-        source=f"Song et al. 2021, arXiv:2011.13456, configuration {row.process}/{file}",
-        paper=row.paper,
-    )
+    source = f"{PAPER}, configuration {row.process}/{file}"
+    return _configuration(row).experiment(row.name, source=source, paper=row.paper)
 
 
 def _recipe(row: Row) -> Callable[[], Experiment]:
