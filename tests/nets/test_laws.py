@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nets.small_nets import CASES, IMAGE, NCSNPP, batch, build, naive_module
 from scorefield._codec import dumps, loads, record_types
 from scorefield.data_spec import DataSpec
-from scorefield.nets import DDPM, MLP, NCSNpp, NetworkConfig, UNet, load_published, published_order
+from scorefield.nets import DDPM, MLP, EnergyNetwork, NCSNpp, NetworkConfig, UNet, load_published, published_order
 from tolerance import AUTOCAST_BFLOAT16, FINITE_DIFFERENCE, FLOAT32_NETWORK, FLOAT64_NETWORK
 
 ALL_CASES = pytest.mark.parametrize("name", CASES)
@@ -36,7 +36,7 @@ def test_examples_do_not_see_each_other(name: str) -> None:
         assert relative(net(x[order], c[order]), whole[order]) <= FLOAT64_NETWORK
         alone = torch.cat([net(x[i : i + 1], c[i : i + 1]) for i in range(4)])
     assert relative(alone, whole) <= FLOAT64_NETWORK
-    assert whole.shape == x.shape and whole.is_contiguous()
+    assert whole.shape == (x.shape[:1] if isinstance(net, EnergyNetwork) else x.shape) and whole.is_contiguous()
 
 
 @ALL_CASES
@@ -58,6 +58,8 @@ def test_gradient_of_the_input_is_the_slope(name: str) -> None:
     config, data = CASES[name]
     net, (x, c) = build(config, data).double(), batch(data, 2, torch.float64)
     direction, weight = (batch(data, 2, torch.float64, seed)[0] for seed in (5, 6))
+    if isinstance(net, EnergyNetwork):
+        weight = weight.flatten(1)[:, 0]
     x.requires_grad_(True)
     (gradient,) = torch.autograd.grad((net(x, c) * weight).sum(), x)
     h = 1e-5
@@ -146,7 +148,8 @@ def test_input_is_centred_before_anything_else() -> None:
 
 
 def test_every_configuration_is_known_to_the_codec() -> None:
-    assert set(record_types(NetworkConfig)) >= {"NCSNpp", "DDPM", "MLP"}
+    known = {tag for tag, cls in record_types(NetworkConfig).items() if cls.__module__.startswith("scorefield.")}
+    assert known == {type(config).__name__ for config, _ in CASES.values()}
     assert loads('{"schema": 1, "value": "DDPM"}', NetworkConfig) == DDPM()
 
 
