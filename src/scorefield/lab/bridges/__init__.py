@@ -24,13 +24,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scorefield._codec import near
-from scorefield.lab.bridges import imported, reading
+from scorefield.lab.bridges import diffusers_folder, diffusers_unet, imported, reading
 from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, write
+from scorefield.lab.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
+Writer = Callable[[Model | Path, Path], tuple[str, ...]]
 
-BRIDGES: dict[str, Reader] = {}
+BRIDGES: dict[str, Reader] = {"diffusers": diffusers_folder.read}
 """Layout -> reader: (checkpoint, configuration file, "ema" or "raw" or the layout's own choice, hints)."""
+
+EXPORTS: dict[str, Writer] = {"diffusers": diffusers_folder.export}
+"""Layout -> writer: (model or its folder, folder to write), which returns what the layout does not say."""
 
 
 def import_checkpoint(
@@ -63,4 +68,16 @@ def import_checkpoint(
     return found
 
 
-__all__ = ["BRIDGES", "BridgeError", "Hints", "Imported", "Weights", "import_checkpoint", "imported", "reading"]
+__all__ = [
+    "BRIDGES",
+    "EXPORTS",
+    "BridgeError",
+    "Hints",
+    "Imported",
+    "Weights",
+    "diffusers_folder",
+    "diffusers_unet",
+    "import_checkpoint",
+    "imported",
+    "reading",
+]
