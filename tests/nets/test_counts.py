@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nets import published_nets as published
-from scorefield.nets import MLP, NCSNpp, NetworkConfig, published_order
+from scorefield.data_spec import DataSpec
+from scorefield.nets import MLP, ACSMUNet, BigGANCritic, EnergyResNet, NCSNpp, NetworkConfig, published_order
 
 COUNTS = {
     "ddpm cifar10": (published.DDPM_CIFAR10, 32, 308, 308, 35_218_947),
@@ -88,6 +89,30 @@ def test_names_of_the_release() -> None:
     assert order["all_modules.21.NIN_0.W"].transposed
 
 
+REFINE_COUNTS = {
+    "ncsn mnist": (NCSN(channels=64), (1, 28, 28), 173, 7_638_657),
+    "ncsn": (NCSN(), (3, 32, 32), 173, 30_117_635),
+    "ncsn deeper, 2019": (NCSN(deeper=True, norm="instance"), (3, 64, 64), 217, 83_931_651),
+    "ncsn deeper, 2020": (NCSN(deeper=True), (3, 64, 64), 217, 84_183_811),
+    "one noise level mnist": (NCSN(channels=64, levels=None), (1, 28, 28), 315, 7_443_393),
+    "one noise level": (NCSN(levels=None), (3, 32, 32), 315, 29_727_107),
+    "ncsnv2": (NCSNv2(), (3, 32, 32), 153, 29_694_083),
+    "ncsnv2 deeper": (NCSNv2(depth="deeper"), (3, 128, 128), 191, 83_445_379),
+    "ncsnv2 deepest": (NCSNv2(depth="deepest"), (3, 256, 256), 229, 94_132_611),
+    "resscore": (ResScore(), (3, 32, 32), 92, 1_379_651),
+}
+
+
+@pytest.mark.parametrize("name", REFINE_COUNTS)
+def test_counts_of_the_networks_copied_by_name(name: str) -> None:
+    config, shape, entries, parameters = REFINE_COUNTS[name]
+    data = DataSpec(shape)
+    with torch.device("meta"):
+        net = config.build(data)
+    assert len(net.state_dict()) == entries
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
 def test_fourier_frequencies_come_first_and_are_not_trained() -> None:
     data = published.images(32)
     with torch.device("meta"):
@@ -100,3 +125,46 @@ def test_fourier_frequencies_come_first_and_are_not_trained() -> None:
 def test_other_networks_have_no_published_order() -> None:
     with pytest.raises(TypeError, match="NCSNpp or DDPM"):
         published_order(MLP().build(published.images(4)))
+
+
+DEEPER = (1, 2, 2, 2, 4, 4)
+BY_NAME = {
+    "acsm unet": (ACSMUNet(), 3, 32, 284, 33_185_411),
+    "acsm unet, deeper": (ACSMUNet(channel_multipliers=DEEPER), 3, 64, 386, 111_547_267),
+    "mdsm cifar10": (EnergyResNet(), 3, 32, 53, 62_339_075),
+    "mdsm fashion-mnist": (EnergyResNet(64, 12), 1, 32, 38, 9_060_483),
+    "mdsm 12, wide": (EnergyResNet(128, 12), 3, 32, 38, 36_186_627),
+    "mdsm 6": (EnergyResNet(64, 6), 1, 32, 23, 2_521_475),
+    "mdsm 6, narrow": (EnergyResNet(32, 6), 1, 32, 23, 637_123),
+    "mdsm 34": (EnergyResNet(128, 34), 3, 32, 88, 316_875_779),
+    "mdsm 18, linear": (EnergyResNet(head="linear"), 3, 32, 49, 62_306_305),
+}
+"""Releases that name their tensors; those of MDSM without four unused ones for each block."""
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_counts_of_named_tensors(name: str) -> None:
+    config, channels, size, tensors, parameters = BY_NAME[name]
+    data = DataSpec((channels, size, size), 0.0, 1.0, 256)
+    with torch.device("meta"):
+        net = config.build(data)
+    assert len(net.state_dict()) == len(list(net.parameters())) == tensors
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+CRITICS = {
+    28: (22, 4_204_801),
+    32: (22, 4_204_801),
+    64: (32, 19_542_721),
+    128: (41, 38_424_258),
+    256: (47, 43_421_890),
+}
+
+
+@pytest.mark.parametrize("size", CRITICS)
+def test_counts_of_critics(size: int) -> None:
+    data = published.images(size)
+    with torch.device("meta"):
+        critic = BigGANCritic().build(data)
+    parameters = list(critic.parameters())
+    assert (len(parameters), sum(p.numel() for p in parameters)) == CRITICS[size]
