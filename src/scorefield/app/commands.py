@@ -11,6 +11,9 @@ import tyro
 SamplerName = Literal["pc", "em", "reverse-diffusion", "ancestral", "ald", "ode", "flow-euler", "flow-heun"]
 """The names of `sampling.named.NAMED`; a test compares the two."""
 
+LayoutName = Literal["score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers"]
+"""The keys of `lab.bridges.BRIDGES`; a test compares the two."""
+
 Set = Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="FIELD=VALUE")]
 UseAppend = tyro.conf.UseAppendAction
 
@@ -156,6 +159,49 @@ class DataCommand:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Make a model folder of a release's checkpoint. Nothing in the checkpoint is executed.
+
+    The release's configuration file says what the tensors cannot; without one, the flags below do.
+    """
+
+    layout: tyro.conf.Positional[LayoutName]
+    """Which release's."""
+    checkpoint: tyro.conf.Positional[Path]
+    """The checkpoint file; for diffusers, the folder."""
+    out: Path
+    """The model folder to write."""
+    config: Path | None = None
+    """The release's configuration, JSON or YAML (ml_collections: config.to_json() or to_yaml())."""
+    weights: Literal["ema", "raw"] | None = None
+    """The average of the weights, or the trained ones. Default: the average where there is one."""
+    size: int | None = None
+    """Without a configuration: height and width of the images."""
+    sigma_min: float | None = None
+    """Without a configuration: smallest noise level, model units."""
+    sigma_max: float | None = None
+    """Without a configuration: largest noise level, model units."""
+    levels: int | None = None
+    """Without a configuration: number of noise levels."""
+    process: Literal["ve", "vp", "subvp"] | None = None
+    """Without a configuration: family of the process."""
+    discrete: bool | None = None
+    """Without a configuration: trained on levels, not in continuous time."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model in another library's layout."""
+
+    layout: tyro.conf.Positional[Literal["diffusers"]]
+    """Which."""
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or the name of a bundled model."""
+    out: Path
+    """The folder to write."""
+
+
+@dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
@@ -171,5 +217,7 @@ Command = (
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Recipes, tyro.conf.subcommand("recipes")]
 )

@@ -84,6 +84,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.evaluation import likelihood
 
         return likelihood
+    if isinstance(command, commands.Import | commands.Export):
+        from scorefield.app import bridging
+
+        return bridging.import_model if isinstance(command, commands.Import) else bridging.export_model
     from scorefield.app import describing
 
     if isinstance(command, commands.Describe):

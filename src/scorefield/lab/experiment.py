@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from scorefield._codec import record
@@ -18,7 +19,7 @@ from scorefield.score.parametrisation import TimeInput
 
 @record
 class Adam:
-    """Adam with linear warm-up and clipping of the global gradient norm (Kingma and Ba 2015).
+    """Adam with linear warm-up, cosine decay and clipping of the global gradient norm (Kingma and Ba 2015).
 
     Args:
         learning_rate: After warm-up.
@@ -28,6 +29,8 @@ class Adam:
         weight_decay: L2 penalty, coupled as in the published runs.
         warmup: Steps over which the rate grows from learning_rate / warmup; 0 for none.
         clip: Largest global gradient norm, None for no clipping.
+        cosine: Steps over which the rate falls along half a cosine to `least_rate` (MDSM); None keeps it.
+        least_rate: Where that ends.
     """
 
     learning_rate: float = 2e-4
@@ -37,10 +40,20 @@ class Adam:
     weight_decay: float = 0.0
     warmup: int = 5000
     clip: float | None = 1.0
+    cosine: int | None = None
+    least_rate: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.cosine is not None and self.cosine < 1:
+            raise ValueError(f"cosine={self.cosine} is a number of steps and must be positive, or None")
 
     def rate(self, step: int) -> float:
         """Learning rate of the update with number `step`, from 0."""
-        return self.learning_rate * min((step + 1) / self.warmup, 1.0) if self.warmup else self.learning_rate
+        rate = self.learning_rate
+        if self.cosine is not None:
+            fall = 0.5 * (1.0 + math.cos(math.pi * min(step / self.cosine, 1.0)))
+            rate = self.least_rate + (rate - self.least_rate) * fall
+        return rate * min((step + 1) / self.warmup, 1.0) if self.warmup else rate
 
 
 @record
@@ -70,6 +83,7 @@ class Training:
         accumulate: Micro-batches per optimiser step.
         precision: "bf16" runs the network under autocast; weights and optimiser stay float32.
         compile: Compile the network with torch.compile.
+        dequantise: Train on grey levels with uniform noise inside their bins, (k + u) / levels (NCSN).
         condition_dropout: Probability with which all conditions of an example are made unknown.
         seed: Of the initial weights, the data order and all noise.
         max_minutes: Stop, with a checkpoint, after so many minutes of training; None for no limit.
@@ -89,6 +103,7 @@ class Training:
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
+    dequantise: bool = False
     condition_dropout: float = 0.0
     seed: int = 0
     max_minutes: float | None = None

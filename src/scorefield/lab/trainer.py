@@ -33,7 +33,7 @@ from scorefield.lab.stopping import stop_signals
 from scorefield.lab.tally import Tally
 from scorefield.lab.weights import save_tensors
 from scorefield.losses.denoising import Draw
-from scorefield.score.network import NetworkScore
+from scorefield.score.score import Score
 
 VALIDATION_SEED = 20_110_713
 FREE = (
@@ -230,11 +230,10 @@ class _Trainer:
 
     def _train_step(self, x: Tensor, condition: dict[str, Tensor]) -> float:
         """One optimiser step; returns this process's mean loss."""
-        device, spec = self.accelerator.device, self.experiment.spec
-        assert spec is not None
+        device = self.accelerator.device
         generator = torch.Generator().manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 0))
         torch.manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 1))  # dropout
-        x0 = spec.to_model(x).to(device)
+        x0 = self._in_model_units(x, generator).to(device)
         if x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
         condition = _dropped(condition, self.settings.condition_dropout, generator)
@@ -258,6 +257,13 @@ class _Trainer:
         self._update()
         self.sums.add(losses, draw.t)
         return float(losses.mean())
+
+    def _in_model_units(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        spec = self.experiment.spec
+        assert spec is not None
+        if not self.settings.dequantise:
+            return spec.to_model(x)
+        return spec.dequantise(x, torch.rand(x.shape, generator=generator, dtype=torch.float32))
 
     def _autocast(self) -> torch.autocast:
         # Not accelerate's: that patches the network's own forward, and evaluation is to run in float32.
@@ -346,8 +352,8 @@ class _Trainer:
                 if (first // size) % self.world != self.rank:
                     continue
                 x, condition = split.batch(range(first, min(first + size, n)))
-                x0 = self.experiment.spec.to_model(x).to(self.accelerator.device)  # type: ignore[union-attr]
                 generator = torch.Generator().manual_seed(_step_seed(VALIDATION_SEED, first, 0, 0))
+                x0 = self._in_model_units(x, generator).to(self.accelerator.device)
                 draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
                 moved = {k: v.to(x0.device) for k, v in condition.items()}
                 sums.add(self.experiment.objective(score, x0, draw, moved or None), draw.t)
@@ -355,7 +361,7 @@ class _Trainer:
         return {"validation": row["loss"], "validation_bins": row["loss_bins"]}
 
     @contextmanager
-    def _evaluating(self) -> Iterator[NetworkScore]:
+    def _evaluating(self) -> Iterator[Score]:
         """The bare network in evaluation mode with the shown average's weights, without gradients."""
         network = self.player.network
         name = self._shown_weights()

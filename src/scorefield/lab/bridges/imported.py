@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -195,3 +196,65 @@ def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, object]:
             f" ({reasons}). Give --config FILE, or {flags}"
         )
     return given
+
+
+def choose_weights(
+    raw: Mapping[str, Tensor],
+    average: Mapping[str, Tensor] | None,
+    wanted: Weights | None,
+    decay: float | None,
+    experiment: Experiment,
+    checkpoint: Path,
+) -> tuple[str, dict[str, Tensor]]:
+    """The weights asked for, by default the average where there is one: (name of the set, tensors by name).
+
+    An average holds parameters only; buffers of the network come from the raw state.
+
+    Args:
+        raw: State dictionary of the network.
+        average: Averaged parameters by name; None or empty where the checkpoint holds none.
+        wanted: "ema", "raw" or None.
+        decay: Of the average, where known.
+        experiment: For the names of the network's buffers.
+        checkpoint: For messages.
+
+    Raises:
+        BridgeError: An average is asked for and there is none.
+    """
+    if not average:
+        if wanted == "ema":
+            raise BridgeError(f"{checkpoint} holds no average of the weights; import the trained ones, --weights raw")
+        return "raw", dict(raw)
+    if wanted == "raw":
+        return "raw", dict(raw)
+    assert experiment.spec is not None
+    buffers = {name for name, _ in meta_network(experiment, experiment.spec).named_buffers()}
+    return average_name(decay), {**{n: v for n, v in raw.items() if n in buffers}, **average}
+
+
+def settled(hints: Hints, name: str, known: Any) -> Any:
+    """What the checkpoint or its configuration says of a hint's subject, else the hint; None where neither does.
+
+    Raises:
+        BridgeError: Both do, and they differ.
+    """
+    hint = getattr(hints, name)
+    if hint is None or known is None:
+        return hint if known is None else known
+    same = math.isclose(hint, known, rel_tol=1e-6) if isinstance(known, float) else hint == known
+    if not same:
+        flag = name.replace("_", "-")
+        raise BridgeError(f"--{flag} {hint} contradicts the checkpoint or its configuration, which says {known}")
+    return known
+
+
+def image_size(configured: object, hints: Hints, layout: str) -> int:
+    """Height and width of the images: those of the configuration, else the hint.
+
+    Raises:
+        BridgeError: Neither is there; or both, and they differ.
+    """
+    size = settled(hints, "size", None if configured is None else int(str(configured)))
+    if size is None:
+        with_hints(hints, layout, size="convolutions take any size")
+    return size

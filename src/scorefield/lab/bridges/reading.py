@@ -112,11 +112,15 @@ def is_edm(path: Path) -> bool:
         return b"torch_utils.persistence" in file.read(2**16)
 
 
-def read_config(path: Path | None) -> dict[str, Any] | None:
+def read_config(path: Path | None, *, sections: bool = True) -> dict[str, Any] | None:
     """A release's configuration file, JSON or YAML, as nested dictionaries; None where none is given.
 
     The YAML that NCSN's and ACSM's runs write names Python classes (`!!python/object:argparse.Namespace`); such tags
     are read as the mappings and sequences that follow them, and no class is made.
+
+    Args:
+        path: The file.
+        sections: Whether fields lie in sections such as `model`.
 
     Raises:
         BridgeError: No such file, or one that is neither.
@@ -131,7 +135,7 @@ def read_config(path: Path | None) -> dict[str, Any] | None:
         found = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Plain)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
         raise BridgeError(f"the configuration {path} is neither JSON nor YAML: {error}") from None
-    if not isinstance(found, dict) or not any(isinstance(v, dict) for v in found.values()):
+    if not isinstance(found, dict) or (sections and not any(isinstance(v, dict) for v in found.values())):
         raise BridgeError(
             f"the configuration {path} holds no sections such as `model` and `data`; give the file that the release"
             " trained with, or its ml_collections dictionary as JSON (config.to_json()) or YAML"

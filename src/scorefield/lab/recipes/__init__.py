@@ -1,7 +1,11 @@
 """Recipes: functions that return an `Experiment`, by name.
 
 small      laptop-sized experiments, and starting points for one's own data
-score_sde  the published CIFAR-10 configurations at full size
+score_sde  every configuration of Song et al. 2021, at full size as all that follow
+ncsn       NCSN and NCSNv2
+acsm       adversarial score matching: its score networks
+mdsm       multi-scale denoising score matching: energies
+ladders    what the last three share
 points     point sets in the plane
 """
 
@@ -11,7 +15,7 @@ from collections.abc import Callable
 
 from scorefield._codec import near
 from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes import points, score_sde, small
+from scorefield.lab.recipes import acsm, ladders, mdsm, ncsn, points, score_sde, small
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "digits": small.digits,
@@ -23,6 +27,9 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "fashion-mnist": small.fashion_mnist,
     "cifar10": small.cifar10,
     **score_sde.RECIPES,
+    **ncsn.RECIPES,
+    **acsm.RECIPES,
+    **mdsm.RECIPES,
 }
 """Name -> function without arguments."""
 
@@ -38,4 +45,4 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "points", "recipe", "score_sde", "small"]
+__all__ = ["RECIPES", "acsm", "ladders", "mdsm", "ncsn", "points", "recipe", "score_sde", "small"]

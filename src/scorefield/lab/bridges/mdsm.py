@@ -1,0 +1,86 @@
+"""Checkpoints of multi-scale denoising score matching (Li et al. 2019): energies.
+
+A flat state dictionary, with `module.` before every name when trained on several devices. The release builds layer
+normalisations (`bn1`, `bn2`) and never applies them; their tensors are dropped. The size of the images follows from the
+head, assuming squares; the noise levels are in no file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, settled
+from scorefield.lab.bridges.reading import expect, read_config, read_torch, without_prefix
+from scorefield.lab.data import DataSource
+from scorefield.lab.recipes.mdsm import Settings, experiment
+from scorefield.nets.energy import EnergyResNet
+
+DROPPED = "the layer normalisations of the release, which it never applies, were dropped"
+
+
+def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
+    """A checkpoint as a model; see `scorefield.lab.bridges`."""
+    content = read_torch(checkpoint)
+    expect(content, "mdsm", checkpoint)
+    if weights == "ema":
+        raise BridgeError(f"{checkpoint} holds no average of the weights, and MDSM has none; leave --weights out")
+    tensors = {name: v for name, v in without_prefix(content).items() if ".bn1." not in name and ".bn2." not in name}
+    found = _flat(config)
+    depth, head = _kind(tensors, found, checkpoint)
+    channels = int(found.get("dim", tensors["conv1.conv.weight"].shape[0]))
+    inputs = int(found.get("in_channels", tensors["conv1.conv.weight"].shape[1]))
+    size = _size(tensors, found, hints, depth, head)
+    network = EnergyResNet(channels, depth, head, found.get("activation", "elu"))
+    spacing: Literal["geometric", "linear"] = "geometric" if inputs == 1 else "linear"
+    low, high = (0.1, 3.0) if inputs == 1 else (0.05, 1.2)
+    low, high = hints.sigma_min or low, hints.sigma_max or high
+    settings = Settings(network, (inputs, size, size), low, high, spacing, levels=hints.levels or 128)
+    padded = DataSource(pad=2 if inputs == 1 and size == 32 else 0, model_range=(0.0, 1.0))
+    made = experiment("mdsm", settings, data=padded, source="Li et al. 2019, arXiv:1910.07762")
+    levels = (
+        f"the noise levels are in no file: these are {settings.levels} {spacing} ones from {low:g} to {high:g}, those"
+        f" of the release for {'grey' if inputs == 1 else 'colour'} images unless given"
+    )
+    return Imported(made, "raw", tensors, None, (DROPPED, levels))
+
+
+def _flat(config: Path | None) -> dict[str, Any]:
+    """The configuration, whose fields may lie in one section or in none."""
+    found = read_config(config, sections=False) or {}
+    return {k: v for part in (found, *found.values()) if isinstance(part, Mapping) for k, v in part.items()}
+
+
+def _kind(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path
+) -> tuple[Literal[6, 12, 18, 34], Literal["quadratic", "linear"]]:
+    depth: Literal[6, 12, 18, 34] = 6
+    markers: tuple[tuple[str, Literal[6, 12, 18, 34]], ...] = (("rbc1", 12), ("rbc11", 18), ("rb4", 34))
+    for name, d in markers:
+        if any(key.startswith(f"{name}.") for key in tensors):
+            depth = d
+    head: Literal["quadratic", "linear"] = "linear" if "ln.weight" in tensors else "quadratic"
+    named = str(config.get("network", f"Res{depth}_{head.capitalize()}"))
+    if named != f"Res{depth}_{head.capitalize()}":
+        raise BridgeError(
+            f"{path} holds a Res{depth}_{head.capitalize()} and its configuration names {named}: it belongs to another"
+            " checkpoint"
+        )
+    return depth, head
+
+
+def _size(tensors: Mapping[str, Tensor], config: Mapping[str, Any], hints: Hints, depth: int, head: str) -> int:
+    """Height and width: the head reads c s^2 features at 1/8 of the size, at 1/16 with four stages."""
+    stages = 4 if depth == 34 else 3
+    features = int(tensors["ln.weight" if head == "linear" else "ln1.weight"].shape[1])
+    channels = int(tensors["conv1.conv.weight"].shape[0]) * 2**stages
+    side = math.isqrt(features // channels) * 2**stages
+    if config.get("image_size", side) != side:
+        raise BridgeError(
+            f"the head of this energy belongs to images of {side} pixels; its configuration says {config['image_size']}"
+        )
+    return settled(hints, "size", side)

@@ -1,0 +1,45 @@
+"""What NCSN, NCSNv2, adversarial score matching and MDSM share: ladders of noise levels and samplers along them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from scorefield.process.grids import EveryLevel
+from scorefield.process.tabulated import GeometricSigmas, LinearSigmas, Tabulated
+from scorefield.sampling.consistent import Consistent
+from scorefield.sampling.langevin import LadderScaled, Langevin
+from scorefield.sampling.sampler import Sampler, UniformStart
+from scorefield.sampling.step import Chain, Hold, Repeat
+
+
+def ladder(sigma_min: float, sigma_max: float, levels: int, spacing: Literal["geometric", "linear"]) -> Tabulated:
+    """alpha = 1 and `levels` noise levels, geometric or equally spaced."""
+    made = GeometricSigmas if spacing == "geometric" or levels == 1 else LinearSigmas
+    return Tabulated(made(sigma_min, sigma_max, levels))
+
+
+def annealed_langevin(
+    sigma_min: float,
+    step_size: float,
+    repeats: int,
+    *,
+    noise: Literal["last", "first"] = "last",
+    final: Literal["denoise", "expected", "none"] = "denoise",
+    low: float = 0.0,
+) -> Sampler:
+    """Annealed Langevin dynamics as the releases run it, from uniform noise on [low, 1].
+
+    `repeats` steps x + e score + sqrt(2 e) z at each level with e = step_size (sigma / sigma_min)^2: the convention of
+    the code, whose step_size is half the epsilon of the papers (Song and Ermon 2019, algorithm 1).
+    """
+    stay = Repeat(Langevin(LadderScaled(step_size, sigma_min), noise=noise), repeats)
+    return Sampler(Chain((stay, Hold())), EveryLevel(), start=UniformStart(low, 1.0), final=final)
+
+
+def consistent(sigma_min: float, step_size: float, refine: int, *, low: float = 0.0) -> Sampler:
+    """Consistent annealed sampling with eta = step_size / sigma_min^2 (Jolicoeur-Martineau et al. 2021).
+
+    From uniform noise; `refine` steps from each level to the next.
+    """
+    eta = step_size / sigma_min**2
+    return Sampler(Consistent(eta), EveryLevel(refine=refine), start=UniformStart(low, 1.0), final="expected")
