@@ -38,7 +38,7 @@ class SpectralConv2d(nn.Conv2d):
         del self._parameters["weight"]
         self.weight_orig = nn.Parameter(weight.detach())
         matrix = self.weight_orig.detach().flatten(1)
-        u, v = (functional.normalize(matrix.new_empty(n).normal_(), dim=0, eps=1e-12) for n in matrix.shape)
+        u, v = self._improved(matrix, matrix.new_empty(outputs).normal_())
         for _ in range(15):  # a fresh network may be evaluated before it is trained
             u, v = self._improved(matrix, u)
         self.register_buffer("weight_u", u)
@@ -53,6 +53,11 @@ class SpectralConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H, W)."""
+        with torch.autocast(input.device.type, enabled=False):
+            weight = self._normalised()
+        return self._conv_forward(input, weight, self.bias)
+
+    def _normalised(self) -> Tensor:
         matrix = self.weight_orig.flatten(1)
         u, v = self.weight_u, self.weight_v
         if self.training:
@@ -60,7 +65,7 @@ class SpectralConv2d(nn.Conv2d):
                 u, v = self._improved(matrix, u)
                 self.weight_u.copy_(u)
                 self.weight_v.copy_(v)
-        return self._conv_forward(input, self.weight_orig / torch.dot(u, matrix @ v), self.bias)
+        return self.weight_orig / torch.dot(u, matrix @ v)
 
 
 def mean_pool(x: Tensor) -> Tensor:
