@@ -156,3 +156,14 @@ def test_score_of_a_published_ncsnv2() -> None:
     averaged, raw = errors
     assert averaged <= GOLDEN_SCORE
     assert raw > 10 * GOLDEN_SCORE
+
+
+def test_output_of_a_published_ncsnv2_of_adversarial_training() -> None:
+    """The same network without a ladder, registered in another order; its output is sigma times the score."""
+    checkpoint = torch.load(GOLDEN / "acsm" / "ncsnv2" / "checkpoint.pth", weights_only=True)
+    io = load_file(GOLDEN / "acsm" / "ncsnv2" / "io.safetensors")
+    net = loaded(NCSNv2(channels=8), (3, 16, 16), checkpoint[-1])
+    with torch.no_grad():
+        output = net(io["xt"], io["labels"].float())
+    largest = io["network_output"].abs().max()
+    assert (output - io["network_output"]).abs().max() <= GOLDEN_SCORE * largest
