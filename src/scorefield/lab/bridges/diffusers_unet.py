@@ -236,8 +236,8 @@ def _check_groups(network: NCSNpp, spec: DataSpec, fields: Mapping[str, Any], at
         theirs, field = min(channels // 4, 32), "block_out_channels"
         if where[0] == "middle" or name == f"up.{last}.pyramid.norm":
             theirs, field = middle or theirs, "norm_num_groups"
-            if where[0] == "middle" and "attention" in where:
-                theirs = fields["attn_norm_num_groups"] or theirs
+            if "attention" in where and fields["attn_norm_num_groups"] is not None:
+                theirs, field = fields["attn_norm_num_groups"], "attn_norm_num_groups"
         elif "attention" in where:
             theirs, field = 32, "down_block_types"
         elif where[0] == "up" and attends[last - int(where[1])] and where[2] == "blocks" and where[4] == "norm_0":
