@@ -11,6 +11,7 @@ from PIL import Image
 
 import tolerance
 from lab.data.files import everything, held, labels, pictures, refused, whole, write_idx, write_images
+from scorefield._codec import CodecError, dumps, loads, with_field
 from scorefield.lab.data import DataError, DataSource, Stacking, inspect, open_data
 from scorefield.lab.data.order import epoch_order
 
@@ -178,6 +179,8 @@ def test_stacked_mnist(tmp_path):
     assert data.train.describe(0).count(" + ") == 2
     report = inspect(source)
     assert report.problem is None and report.spec == data.spec and "data.stack=3" in report.command
+    shapes = [line[13:] for line in report.lines() if line.startswith(("shape", "trained as"))]
+    assert shapes == ["1 x 4 x 4", "3 x 4 x 4"]
 
 
 def test_stacks_of_anything(tmp_path):
@@ -205,3 +208,11 @@ def test_stacks_of_anything(tmp_path):
 def test_sources_that_mean_nothing(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         DataSource("x", **fields)
+
+
+def test_fields_survive_json_and_the_command_line():
+    source = DataSource("x", kind="tfrecord", resample="bilinear", pad=2, stack=3)
+    assert loads(dumps(source), DataSource) == source
+    assert with_field(with_field(DataSource(), "resample", "bilinear"), "pad", "2").pad == 2
+    with pytest.raises(CodecError, match="resample"):
+        with_field(DataSource(), "resample", "nearest")

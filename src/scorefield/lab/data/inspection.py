@@ -343,6 +343,8 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     if found.looked_at < total:
         facts.append(("looked at", f"{found.looked_at} evenly spaced examples of {total}"))
     facts.append(("shape", "differs" if found.shape is None else " x ".join(map(str, found.shape))))
+    if found.spec is not None and found.spec.shape != found.shape:
+        facts.append(("trained as", " x ".join(map(str, found.spec.shape))))
     facts.append(("type", found.dtype))
     if found.modes:
         facts.append(("colour", ", ".join(f"{mode} ({n})" for mode, n in found.modes.most_common(6))))

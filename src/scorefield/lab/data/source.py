@@ -35,11 +35,11 @@ class DataSource:
     | MDSM | MNIST, Fashion-MNIST | `pad=2` |
     | ACSM | Stacked MNIST | `stack=3, conditional=True` with the folder of MNIST |
 
-    The Score SDE release resizes LSUN at 128 and CelebA in floating point and keeps fractions of grey levels; here
-    images stay 8-bit, so values differ from it by rounding, half a level at most. It holds out `split="validation"` of
-    CelebA and LSUN, which is the rule of `split` here; its FFHQ and CelebA-HQ are trained and evaluated on all images
-    (`held_out=0`). NCSNv2 holds out the last 7,000 of the indices 0..69,999 of FFHQ shuffled by numpy's legacy
-    generator with seed 2019; `held_out=0.1` is as large and chosen otherwise.
+    Score SDE resizes CelebA and LSUN at 128 in floating point and keeps fractions of grey levels; here images stay
+    8-bit, and values differ by rounding, a level at most. NCSNv2 rounds the longer side of a resized LSUN image down,
+    here it goes to the nearest pixel. Score SDE evaluates CelebA and LSUN on validation splits, which `split=None`
+    holds out, and FFHQ and CelebA-HQ on the images it trains on (`held_out=0`). NCSNv2 holds out the last 7,000 of
+    FFHQ's indices as numpy's legacy generator shuffles them with seed 2019; `held_out=0.1` holds out as many others.
 
     Args:
         path: "digits" (bundled), a file, a folder, or "module:attribute" for a map-style dataset or a function without
