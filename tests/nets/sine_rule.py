@@ -1,4 +1,4 @@
-"""The rule that fills the networks of NCSN, NCSNv2 and ACSM with reproducible weights, and the numbers of one output."""
+"""The rule that fills networks of NCSN, NCSNv2 and ACSM with reproducible weights, and the numbers of one output."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def refuse_conditions(network: str, data: DataSpec) -> None:
         names = ", ".join(repr(condition.name) for condition in data.conditions)
         raise ValueError(
             f"{network} cannot hear conditions, and the data have {names}. Build it for the data alone,"
-            " dataclasses.replace(data, conditions=()), or use a network that hears them, such as NCSNpp, DDPM or MLP"
+            " dataclasses.replace(data, conditions=()); the networks that hear conditions are NCSNpp, DDPM and MLP"
         )
 
 
