@@ -19,6 +19,8 @@ NAN = float("nan")
 CONFIGS: dict[str, tuple[NetworkConfig, tuple[int, ...]]] = {
     "image": (NCSNpp(**TINY, centered=True), (3, 8, 8)),
     "image, not centred": (NCSNpp(**TINY, progressive_input="input_skip"), (1, 4, 8)),
+    "image, early": (NCSNpp(**TINY, conditions_enter="features"), (1, 4, 8)),
+    "image, early, positional": (NCSNpp(**TINY, conditions_enter="features", embedding="positional"), (1, 4, 8)),
     "image, no time": (NCSNpp(**TINY, time_conditional=False), (1, 4, 8)),
     "signal": (NCSNpp(**TINY), (2, 8)),
     "points": (MLP(width=16, depth=1), (3,)),
@@ -148,3 +150,21 @@ def test_data_without_conditions_refuse_any() -> None:
     x, c = batch(DataSpec(shape))
     with pytest.raises(ValueError, match="have no conditions"):
         net(x, c, {"label": torch.zeros(3, dtype=torch.int64)})
+
+
+def test_early_conditions_are_added_to_the_features_of_c() -> None:
+    """A class whose row is the difference of two times' features makes the one time look like the other."""
+    data = DataSpec((1, 4, 8), conditions=(LABEL,))
+    net = build(NCSNpp(**TINY, conditions_enter="features"), data).double()
+    assert isinstance(net, UNet) and net.time is not None and net.time.fourier is not None
+    x, c = batch(data, 2, torch.float64)
+    other = c + 0.3
+    table = net.conditioning.embeddings[0].get_parameter("table.weight")
+    with torch.no_grad():
+        table.zero_()
+        expected = net(x, other, {"label": torch.tensor([0, 1])})
+        table[:2] = net.time.fourier(other) - net.time.fourier(c)
+        assert close(net(x, c, {"label": torch.tensor([0, 1])}), expected)
+        assert not close(net(x, c), expected)
+    with pytest.raises(ValueError, match="time_conditional=False has none"):
+        NCSNpp(conditions_enter="features", time_conditional=False)

@@ -337,8 +337,10 @@ class TimeEmbedding(nn.Module):
         self.second = Dense(outputs, outputs)
         self.size, self.act = size, act
 
-    def forward(self, c: Tensor) -> Tensor:
-        """(B,) -> (B, outputs); no activation after the second layer."""
+    def forward(self, c: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(B,), what is added to the features -> (B, outputs); no activation after the second layer."""
         c = c.to(self.first.weight)  # from float64 on the CPU, where coefficients of time are computed
         features = sinusoid(c, self.size) if self.fourier is None else self.fourier(c)
+        if condition is not None:
+            features = features + condition
         return self.second(self.act(self.first(features)))

@@ -45,6 +45,8 @@ class NCSNpp(NetworkConfig):
         init_scale: Variance scale of last layers at the start; 0 means 1e-10.
         activation: Pointwise function.
         centered: Whether x is in [-1, 1] already; otherwise the network maps its noisy input to 2 x - 1.
+        conditions_enter: Class and vector conditions are added to the embedding of c ("embedding"), or to the features
+            that it is made of ("features", as in Karras et al. 2022, appendix F).
 
     Raises:
         ValueError: A field is out of its range.
@@ -69,6 +71,7 @@ class NCSNpp(NetworkConfig):
     init_scale: float = 0.0
     activation: Activation = "swish"
     centered: bool = False
+    conditions_enter: Literal["embedding", "features"] = "embedding"
 
     def __post_init__(self) -> None:
         check_unet_fields(self.channels, self.channel_multipliers, self.blocks, self.dropout)
@@ -78,6 +81,11 @@ class NCSNpp(NetworkConfig):
             )
         if self.init_scale < 0:
             raise ValueError(f"init_scale is a variance and must not be negative; got {self.init_scale}")
+        if self.conditions_enter == "features" and not self.time_conditional:
+            raise ValueError(
+                "conditions_enter='features' adds conditions to the features of c, and time_conditional=False has none;"
+                " use conditions_enter='embedding'"
+            )
 
     def build(self, data: DataSpec) -> UNet:
         """The network for data of shape (C, L) or (C, H, W)."""
@@ -154,7 +162,9 @@ class UNet(Network):
             )
         self.config = config
         features = 4 * config.channels
-        conditioning = Conditioning(data.conditions, features)
+        frequencies = config.channels * (2 if config.embedding == "fourier" else 1)
+        early = config.conditions_enter == "features"
+        conditioning = Conditioning(data.conditions, frequencies if early else features)
         self.style = BlockStyle(
             dims=dims,
             act=activation(config.activation),
@@ -266,8 +276,7 @@ class UNet(Network):
         dtype = x.dtype
         if x.ndim == 4 and x.device.type == "cpu":  # CUDA's normalisation works in the other layout
             x = x.contiguous(memory_format=torch.channels_last)
-        embedding = self.time(c) if self.time is not None else None
-        embedding = self.conditioning.embedding(condition, embedding, x.shape[0])
+        embedding = self._embed(c, condition)
         if embedding is not None:
             embedding = self.style.act(embedding)  # every block wants the activated one
         if not self.config.centered:
@@ -278,6 +287,14 @@ class UNet(Network):
         for stage in self.middle:
             h = stage(h, embedding)
         return self._ascend(h, skips, embedding).to(dtype).contiguous()
+
+    def _embed(self, c: Tensor, condition: Condition | None) -> Tensor | None:
+        """What c and the conditions say, (B, 4 channels); None if blocks are told nothing."""
+        if self.config.conditions_enter == "features":
+            assert self.time is not None
+            return self.time(c, self.conditioning.embedding(condition, None, len(c)))
+        embedding = self.time(c) if self.time is not None else None
+        return self.conditioning.embedding(condition, embedding, len(c))
 
     def _descend(self, pyramid: Tensor, skips: list[Tensor], embedding: Tensor | None) -> None:
         """Run the way down, pushing what the way up will pop."""
