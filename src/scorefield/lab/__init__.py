@@ -1,6 +1,7 @@
 """Running experiments: data in, model folders out.
 
 experiment    everything that decides a run, as one record
+bridges       checkpoints of the releases as models, and back
 recipes       functions that return experiments
 data          readers, splits, the order of examples
 trainer       the loop; averages, weights, checkpoints, tally and run_folder are what it keeps; observer, stopping
@@ -12,6 +13,7 @@ ranks, files  several processes; files that are never half written
 
 from scorefield.lab import (
     averages,
+    bridges,
     checkpoints,
     curves,
     data,
@@ -42,6 +44,7 @@ __all__ = [
     "Model",
     "Samples",
     "averages",
+    "bridges",
     "checkpoints",
     "curves",
     "data",

@@ -38,9 +38,10 @@ class SpectralConv2d(nn.Conv2d):
         del self._parameters["weight"]
         self.weight_orig = nn.Parameter(weight.detach())
         matrix = self.weight_orig.detach().flatten(1)
-        u, v = self._improved(matrix, matrix.new_empty(outputs).normal_())
-        for _ in range(15):  # a fresh network may be evaluated before it is trained
-            u, v = self._improved(matrix, u)
+        u, v = matrix.new_empty(outputs).normal_(), matrix.new_empty(matrix.shape[1])
+        if not matrix.is_meta:
+            for _ in range(16):  # a fresh network may be evaluated before it is trained
+                u, v = self._improved(matrix, u)
         self.register_buffer("weight_u", u)
         self.register_buffer("weight_v", v)
         self.weight_u: Tensor

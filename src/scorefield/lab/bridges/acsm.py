@@ -74,6 +74,7 @@ def _ladder(config: Mapping[str, Any] | None, hints: Hints) -> tuple[float, floa
     if values["sigma_max"] is None or values["levels"] is None:
         why = "the ladder is in the configuration alone"
         with_hints(hints, "acsm", sigma_max=why, levels=why)
+    assert values["sigma_max"] is not None and values["levels"] is not None
     return values["sigma_max"], values["sigma_min"] or 0.01, int(values["levels"])
 
 

@@ -175,7 +175,7 @@ def card(imported: Imported, origin: Mapping[str, str]) -> str:
     return CARD.format(name=experiment.name, table=table, notes=notes)
 
 
-def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, object]:
+def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, Any]:
     """The hints by name; an error that names the flags that are missing.
 
     Args:
@@ -257,4 +257,5 @@ def image_size(configured: object, hints: Hints, layout: str) -> int:
     size = settled(hints, "size", None if configured is None else int(str(configured)))
     if size is None:
         with_hints(hints, layout, size="convolutions take any size")
+    assert size is not None
     return size
