@@ -24,14 +24,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scorefield._codec import near
-from scorefield.lab.bridges import diffusers_folder, diffusers_unet, imported, reading
+from scorefield.lab.bridges import (
+    acsm,
+    diffusers_folder,
+    diffusers_unet,
+    edm,
+    imported,
+    lists,
+    mdsm,
+    ncsn,
+    ncsnv2,
+    reading,
+    restricted,
+)
 from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, write
 from scorefield.lab.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
 Writer = Callable[[Model | Path, Path], tuple[str, ...]]
 
-BRIDGES: dict[str, Reader] = {"diffusers": diffusers_folder.read}
+BRIDGES: dict[str, Reader] = {
+    "ncsn": ncsn.read,
+    "ncsnv2": ncsnv2.read,
+    "acsm": acsm.read,
+    "mdsm": mdsm.read,
+    "edm": edm.read,
+    "diffusers": diffusers_folder.read,
+}
 """Layout -> reader: (checkpoint, configuration file, "ema" or "raw" or the layout's own choice, hints)."""
 
 EXPORTS: dict[str, Writer] = {"diffusers": diffusers_folder.export}
@@ -75,9 +94,16 @@ __all__ = [
     "Hints",
     "Imported",
     "Weights",
+    "acsm",
     "diffusers_folder",
     "diffusers_unet",
+    "edm",
     "import_checkpoint",
     "imported",
+    "lists",
+    "mdsm",
+    "ncsn",
+    "ncsnv2",
     "reading",
+    "restricted",
 ]
