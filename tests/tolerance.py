@@ -258,11 +258,6 @@ LARGE_NORM = 5e-5
 GOLDEN_LATENT = 5e-2
 """Relative, norm: the reference's latents at its tolerance 1e-5; ours at a tenth of it differ by two percent."""
 
-# ---------------------------------------------------------------------------------- lineage of discrete ladders
-
-PRINTED_CHAIN = 1e-9
-"""Relative: the scalar chains of the releases' samplers are printed with 11 significant digits."""
-
 # Networks. Relative: numbers of float64 outputs that a float64 reference printed to eight digits.
 EIGHT_DIGITS = 1e-7
 
