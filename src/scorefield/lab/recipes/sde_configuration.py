@@ -25,6 +25,7 @@ from scorefield.process.families import VE, VP, SubVP
 from scorefield.process.grids import EveryLevel, Uniform
 from scorefield.process.process import Process
 from scorefield.process.tabulated import GeometricSigmas, LinearBetas, Tabulated
+from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.langevin import Langevin, NoiseScaled, NormRatio
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, ReverseDiffusion
 from scorefield.sampling.sampler import Sampler
@@ -59,6 +60,7 @@ class Configuration:
         beta_min: beta(0) of VP and sub-VP.
         beta_max: beta(1).
         levels: N: levels of a discrete model, steps of the sampler.
+        method: "pc", the predictor and the corrector, or "ode", the probability flow by an adaptive solver.
         predictor: Of the sampler.
         corrector: Of the sampler.
         snr: r of the corrector.
@@ -89,6 +91,7 @@ class Configuration:
     beta_min: float = 0.1
     beta_max: float = 20.0
     levels: int = 1000
+    method: Literal["pc", "ode"] = "pc"
     predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral_sampling", "none"]
     corrector: Literal["langevin", "ald", "none"]
     snr: float = 0.16
@@ -121,6 +124,8 @@ class Configuration:
             why = "likelihood weighting is for continuous times"
         elif self.process == "subvp" and self.predictor == "ancestral_sampling":
             why = "ancestral sampling is defined for VE and VP"
+        elif self.method == "ode" and self.process == "ve" and not self.continuous:
+            why = "a discrete VE model has no score between its levels, which the flow needs"
         elif self.flow and self.predictor not in ("reverse_diffusion", "euler_maruyama"):
             why = f"there is no probability flow of the predictor {self.predictor}"
         if why is not None:
@@ -212,6 +217,8 @@ class Configuration:
     # ------------------------------------------------------------------------------------------- sampling
 
     def _sampler(self, table: Tabulated | None) -> Sampler:
+        if self.method == "ode":
+            return Sampler(AdaptiveFlow(), Uniform(1), final="denoise" if self.denoise else "none")
         step = self._predictor()
         correct = {
             "langevin": Langevin(NormRatio(self.snr, norm="example")),
@@ -244,24 +251,27 @@ class Configuration:
     def departures(self) -> tuple[str, ...]:
         """Sentences: where our sampler of this configuration is not the release's, and what would be."""
         said = []
-        if self.corrector == "langevin":
+        if self.method == "ode":
+            said.append("The flow is solved for each image by itself; the release solves the batch as one.")
+        elif self.corrector == "langevin":
             said.append(
                 "The Langevin corrector takes each image's own norms; the release averages them over the batch, which"
                 " NormRatio(norm='batch') does."
             )
-        if self.corrector != "none" and self.process == "subvp":
+        pc = self.method == "pc"
+        if pc and self.corrector != "none" and self.process == "subvp":
             said.append(
                 "The release cannot run a corrector on sub-VP models; here its step has the factor"
                 " (alpha_t / alpha_s)^2 of the process."
             )
-        if self.continuous and self.predictor != "none":
+        if pc and self.continuous and self.predictor != "none":
             said.append(
                 f"The sampler takes {self.levels} steps that end at t_min and denoises there; the release's steps are"
                 f" 1/{self.levels} long, and it takes the last one's mean."
             )
-        if not self.continuous and self.process == "vp":
+        if pc and not self.continuous and self.process == "vp":
             said.append("Levels have whole labels in sampling; the release's drift by up to 1 towards the last step.")
-        if self.predictor == "none" and self.denoise:
+        if pc and self.predictor == "none" and self.denoise:
             said.append("Samples are denoised at the end; with predictor 'none' the release's code does not do so.")
         if self.optimiser.warmup:
             said.append("Training would begin with 1/warmup of the learning rate; the release's first rate is 0.")
