@@ -29,6 +29,7 @@ from scorefield.lab.bridges import (
     diffusers_folder,
     diffusers_unet,
     edm,
+    flax_tree,
     imported,
     lists,
     mdsm,
@@ -36,6 +37,9 @@ from scorefield.lab.bridges import (
     ncsnv2,
     reading,
     restricted,
+    score_sde,
+    score_sde_config,
+    score_sde_shapes,
 )
 from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, write
 from scorefield.lab.model import Model
@@ -44,6 +48,7 @@ Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
 Writer = Callable[[Model | Path, Path], tuple[str, ...]]
 
 BRIDGES: dict[str, Reader] = {
+    "score-sde": score_sde.read,
     "ncsn": ncsn.read,
     "ncsnv2": ncsnv2.read,
     "acsm": acsm.read,
@@ -98,6 +103,7 @@ __all__ = [
     "diffusers_folder",
     "diffusers_unet",
     "edm",
+    "flax_tree",
     "import_checkpoint",
     "imported",
     "lists",
@@ -106,4 +112,7 @@ __all__ = [
     "ncsnv2",
     "reading",
     "restricted",
+    "score_sde",
+    "score_sde_config",
+    "score_sde_shapes",
 ]
