@@ -188,7 +188,7 @@ Reading = tuple[Process, Form, TimeInput, float]
 def _edm(state: Mapping[str, Any], hints: Hints) -> Reading:
     low = max(0.002 if hints.sigma_min is None else hints.sigma_min, state["sigma_min"])
     high = min(80.0 if hints.sigma_max is None else hints.sigma_max, state["sigma_max"])
-    return VE(low, high), KarrasForm(state["sigma_data"]), LogRatio(), -1.0
+    return VE(low, high), KarrasForm(float(state["sigma_data"])), LogRatio(), -1.0
 
 
 def _vp(state: Mapping[str, Any], _: Hints) -> Reading:
@@ -351,6 +351,10 @@ def _classes(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([rows, bias[None]])
 
 
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.isclose(a, b).all())
+
+
 def _check_layers(song: Inert, arguments: Mapping[str, Any], experiment: Experiment) -> None:
     """Compare what the pickled layers say of themselves with ours: a changed SongUNet may have the same tensors."""
     assert experiment.spec is not None
@@ -363,7 +367,7 @@ def _check_layers(song: Inert, arguments: Mapping[str, Any], experiment: Experim
         facts: dict[str, Any] = {}
         if node.kind == "GroupNorm":
             name = f"{_attention_name(block, table)}.norm" if leaf == "norm2" else table.get(path, "")
-            if name in ours:
+            if name in ours and ours[name].num_channels == node.state["_parameters"]["weight"].numel():
                 facts = {"num_groups": ours[name].num_groups, "eps": ours[name].eps}
         elif node.kind == "UNetBlock":
             facts = {"skip_scale": math.sqrt(0.5), "adaptive_scale": False}
@@ -374,5 +378,5 @@ def _check_layers(song: Inert, arguments: Mapping[str, Any], experiment: Experim
                     f"the SongUNet was changed: {path} has {name} = {node.state.get(name)!r}, where EDM's has {value!r}"
                 )
         found = node.state.get("_buffers", {}).get("resample_filter")
-        if found is not None and not torch.allclose(found.float().squeeze(), expected_filter):
+        if found is not None and not _alike(found.float().reshape(found.shape[-2:]), expected_filter):
             raise BridgeError(f"the SongUNet was changed: the filter of {path} is not made of {taps.tolist()}")

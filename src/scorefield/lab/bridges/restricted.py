@@ -92,7 +92,7 @@ def _storage(content: bytes) -> torch.TypedStorage:
 
 
 def _tensor(storage: torch.TypedStorage, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-    whole = torch.empty(0, dtype=storage.dtype).set_(storage.untyped())  # type: ignore[call-overload]
+    whole = torch.empty(0, dtype=storage.dtype).set_(storage)  # type: ignore[call-overload]
     return whole.as_strided(tuple(size), tuple(stride), offset)  # checks that it lies within the storage
 
 
