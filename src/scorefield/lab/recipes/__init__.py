@@ -1,12 +1,17 @@
 """Recipes: functions that return an `Experiment`, by name.
 
-small      laptop-sized experiments, and starting points for one's own data
-score_sde  every configuration of Song et al. 2021, at full size as all that follow
-ncsn       NCSN and NCSNv2
-acsm       adversarial score matching: its score networks
-mdsm       multi-scale denoising score matching: energies
-ladders    what the last three share
-points     point sets in the plane
+small              laptop-sized experiments, and starting points for one's own data
+points             point sets in the plane
+
+and, at full size, every configuration of the releases:
+
+score_sde          Song et al. 2021 on CIFAR-10
+score_sde_images   the same beyond it: faces, rooms and churches, NCSN in their code
+sde_configuration  what both, and the release's checkpoints, are made through
+ncsn               NCSN and NCSNv2
+acsm               adversarial score matching: its score networks
+mdsm               multi-scale denoising score matching: energies
+ladders            what the last three share
 """
 
 from __future__ import annotations
@@ -15,7 +20,17 @@ from collections.abc import Callable
 
 from scorefield._codec import near
 from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes import acsm, ladders, mdsm, ncsn, points, score_sde, small
+from scorefield.lab.recipes import (
+    acsm,
+    ladders,
+    mdsm,
+    ncsn,
+    points,
+    score_sde,
+    score_sde_images,
+    sde_configuration,
+    small,
+)
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
     "digits": small.digits,
@@ -27,6 +42,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "fashion-mnist": small.fashion_mnist,
     "cifar10": small.cifar10,
     **score_sde.RECIPES,
+    **score_sde_images.RECIPES,
     **ncsn.RECIPES,
     **acsm.RECIPES,
     **mdsm.RECIPES,
@@ -45,4 +61,16 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "acsm", "ladders", "mdsm", "ncsn", "points", "recipe", "score_sde", "small"]
+__all__ = [
+    "RECIPES",
+    "acsm",
+    "ladders",
+    "mdsm",
+    "ncsn",
+    "points",
+    "recipe",
+    "score_sde",
+    "score_sde_images",
+    "sde_configuration",
+    "small",
+]
