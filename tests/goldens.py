@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nets.published_nets import network_of_release
-from scorefield.nets import load_published
-from scorefield.process import VE, VP, LinearBetas, Process, SubVP, Tabulated
-from scorefield.score import LevelLabel, LogSigma, NetworkScore, NoiseForm, ScaledScoreForm, ScaledTime
+from scorefield.lab.bridges import Hints, score_sde
+from scorefield.lab.model import build_score
+from scorefield.lab.weights import fill
+from scorefield.process import VE, VP, Process, SubVP
+from scorefield.score import NetworkScore
 
 GOLDEN = Path(__file__).parent / "golden"
 SCORE_SDE = sorted(path.name for path in (GOLDEN / "score_sde").iterdir() if path.is_dir())
@@ -42,18 +42,13 @@ class Golden:
 
     def score(self) -> NetworkScore:
         """The network with the averaged weights, in the parametrisation of its release."""
-        checkpoint = torch.load(self.folder / "checkpoint.pth", weights_only=True)
-        net = network_of_release(self.config).eval()
-        frozen = [value for key, value in checkpoint["model"].items() if key.endswith("all_modules.0.W")]
-        load_published(net, checkpoint["ema"]["shadow_params"], frozen)
-        net.requires_grad_(False)  # after loading, which tells trained tensors from frozen ones by it
-        if isinstance(self.process, VE):
-            return NetworkScore(net, self.process, ScaledScoreForm(), LogSigma())
-        if self.config["training"]["continuous"]:
-            return NetworkScore(net, self.process, NoiseForm(), ScaledTime(999.0))
-        model = self.config["model"]
-        table = Tabulated(LinearBetas(model["beta_min"], model["beta_max"], model["num_scales"]))
-        return NetworkScore(net, self.process, NoiseForm(), LevelLabel(between="linear"), levels=table)
+        found = score_sde.read(self.folder / "checkpoint.pth", self.folder / "config.json", "ema", Hints())
+        assert found.experiment.spec is not None
+        net = found.experiment.network.build(found.experiment.spec).eval()
+        fill(net, found.tensors, str(self.folder))
+        score = build_score(found.experiment, net.requires_grad_(False))
+        assert isinstance(score, NetworkScore)
+        return score
 
 
 @functools.cache

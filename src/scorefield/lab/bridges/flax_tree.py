@@ -106,15 +106,15 @@ def _value(code: int, data: bytes) -> Any:
 
 
 def _array(shape: tuple[int, ...], name: str, content: bytes) -> Tensor:
-    if name == "bfloat16":  # which NumPy has not
-        return torch.from_numpy(np.frombuffer(content, np.int16).copy()).view(torch.bfloat16).reshape(shape)
-    kind = np.dtype(name)
+    half = name == "bfloat16"  # which NumPy has not
+    kind = np.dtype(np.int16 if half else name)
     if kind.kind not in "fiub":
         raise ValueError(f"an array of type {name} is none of numbers")
-    array = np.frombuffer(content, kind)
-    if kind.kind == "u" and kind.itemsize > 1:  # seeds of random generators
+    array = np.frombuffer(content, kind).reshape(shape)
+    if kind.kind == "u" and kind.itemsize > 1:  # which torch has not
         array = array.astype(np.int64)
-    return torch.from_numpy(array.copy()).reshape(shape)
+    tensor = torch.from_numpy(array.copy())
+    return tensor.view(torch.bfloat16) if half else tensor
 
 
 def _whole(value: Any) -> Any:
