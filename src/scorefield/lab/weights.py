@@ -92,12 +92,16 @@ def choose(sets: Sets, wanted: str | None, path: str | Path) -> str:
     return wanted
 
 
+HINTED = 12
+"""Differences with a near match beside them: messages show no more, and finding matches is slow."""
+
+
 def differences(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, theirs: str) -> list[str]:
     """Where names or shapes of tensors differ from a network's own, one line each; `theirs` is what holds them."""
     lines = [f"  missing in the {theirs}: {n} {tuple(own[n].shape)}" for n in own if n not in tensors]
     for name, value in tensors.items():
         if name not in own:
-            close = difflib.get_close_matches(name, list(own), n=1)
+            close = difflib.get_close_matches(name, list(own), n=1) if len(lines) < HINTED else []
             lines.append(
                 f"  unknown to the network: {name} {tuple(value.shape)}{f' (has {close[0]})' if close else ''}"
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -197,12 +196,18 @@ def test_published_networks_are_told_by_their_tensors(layout: str) -> None:
     assert replace(found.network, dropout=config.dropout) == config and found.colours == 3
 
 
+CHOICES: tuple[tuple[Literal["fourier", "positional"], bool, bool], ...] = (
+    ("fourier", True, True),
+    ("positional", False, False),
+)
+
+
 @pytest.mark.parametrize("block", ["biggan", "ddpm"])
 @pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
 @pytest.mark.parametrize("progressive_input", ["none", "input_skip", "residual"])
 def test_other_flags_are_told_by_their_tensors(block, progressive, progressive_input) -> None:
     """Up to what tensors do not show: the network told has the same ones."""
-    for embedding, fir, learned in itertools.product(("fourier", "positional"), (True, False), (True, False)):
+    for embedding, fir, learned in CHOICES:
         config = NCSNpp(
             channels=8,
             channel_multipliers=(2, 1, 2),
@@ -345,7 +350,10 @@ SAMPLED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", SAMPLED)
+SLOW = {"ve, ald", "ve, discrete, em", "vp, discrete, ode", "vp, discrete, langevin", "vp, fourier", "ve, not divided"}
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] if c in SLOW else []) for c in SAMPLED])
 def test_every_sampler_runs(case: str, tmp_path: Path) -> None:
     """Imported from a file, by the sampler that its configuration names."""
     config = configured(
@@ -375,8 +383,8 @@ NCSN_RUN = {
     ("name", "network", "form"),
     [
         ("ncsnv2_64", NCSNv2(8), ScaledScoreForm()),
-        ("ncsnv2_128", NCSNv2(8, "deeper"), ScaledScoreForm()),
-        ("ncsnv2_256", NCSNv2(8, "deepest"), ScaledScoreForm()),
+        pytest.param("ncsnv2_128", NCSNv2(8, "deeper"), ScaledScoreForm(), marks=pytest.mark.slow),
+        pytest.param("ncsnv2_256", NCSNv2(8, "deepest"), ScaledScoreForm(), marks=pytest.mark.slow),
         ("ncsn", NCSN(8, levels=10), ScoreForm()),
     ],
 )
