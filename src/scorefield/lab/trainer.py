@@ -33,6 +33,7 @@ from scorefield.lab.stopping import stop_signals
 from scorefield.lab.tally import Tally
 from scorefield.lab.weights import save_tensors
 from scorefield.losses.denoising import Draw
+from scorefield.nets.ncsnpp import UNet
 from scorefield.score.score import Score
 
 VALIDATION_SEED = 20_110_713
@@ -118,6 +119,15 @@ def _differences(a: Any, b: Any, path: str) -> Iterator[str]:
         yield f"{path}: {a!r} in the run, {b!r} now"
 
 
+def _checkpoint_activations(network: nn.Module) -> None:
+    if not isinstance(network, UNet):
+        raise TrainingError(
+            f"checkpoint_activations=True is for the U-Nets of NCSNpp and DDPM, and the network is a"
+            f" {type(network).__name__}; leave it out, or lower the memory of a step with accumulate"
+        )
+    network.checkpoint_activations = True
+
+
 class _Trainer:
     """The state of a run between steps."""
 
@@ -140,6 +150,8 @@ class _Trainer:
         torch.manual_seed(self.settings.seed)  # the same initial weights in every process
         assert experiment.spec is not None
         network = experiment.network.build(experiment.spec)
+        if self.settings.checkpoint_activations:
+            _checkpoint_activations(network)
         if len(experiment.spec.shape) == 3:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.to(self.accelerator.device)
