@@ -14,22 +14,29 @@ per dimension exist only for grey levels, whose bins turn a density into a proba
 
     flow         the flow as a map, and its density in model units
     likelihood   log densities in data units, bits per dimension
+    latents      paths between latents, temperature, agreement of two models' encodings
 """
 
 from __future__ import annotations
 
-from scorefield.inference import flow, likelihood
+from scorefield.inference import flow, latents, likelihood
 from scorefield.inference.flow import FlowDensity, FlowSettings, log_density, require_flow, transport
+from scorefield.inference.latents import Agreement, agreement, interpolate, tempered
 from scorefield.inference.likelihood import LogProb, flow_log_prob
 
 __all__ = [
+    "Agreement",
     "FlowDensity",
     "FlowSettings",
     "LogProb",
+    "agreement",
     "flow",
     "flow_log_prob",
+    "interpolate",
+    "latents",
     "likelihood",
     "log_density",
     "require_flow",
+    "tempered",
     "transport",
 ]
