@@ -121,7 +121,7 @@ def training(folder: Path) -> dict[str, Any]:
     torch.nn.utils.clip_grad_norm_(net.parameters(), experiment.optimiser.clip or 1.0)
     optimiser.step()
     averages.update()
-    return {"seconds": time.perf_counter() - begin, "loss": float(loss)}
+    return {"seconds": time.perf_counter() - begin, "loss": float(loss.detach())}
 
 
 def sampling(folder: Path) -> dict[str, Any]:
