@@ -251,8 +251,10 @@ def test_an_average_that_is_not_there(tmp_path: Path) -> None:
         imported("mdsm/res18_rgb", tmp_path, weights="ema")
     stored = torch.load(GOLDEN / "ncsnv2/cifar_style/checkpoint.pth", weights_only=True)
     path = save(stored[:4], tmp_path / "no_average.pth")
-    out = tmp_path / "raw"
-    made = import_checkpoint("ncsnv2", path, out, config=GOLDEN / "ncsnv2/cifar_style/config.json")
+    out, config = tmp_path / "raw", GOLDEN / "ncsnv2/cifar_style/config.json"
+    with pytest.raises(BridgeError, match="--weights raw"):
+        import_checkpoint("ncsnv2", path, out, config=config)
+    made = import_checkpoint("ncsnv2", path, out, config=config, weights="raw")
     assert made.weights == "raw" and sf.load(out).weights == "raw"
 
 
@@ -305,7 +307,9 @@ def test_other_sizes_channels_and_flags(case: str, tmp_path: Path) -> None:
     state = {f"module.{name}": v for name, v in config.build(data).state_dict().items()}
     content = state if layout == "mdsm" else [state, {}] if layout == "ncsn" else [state, {}, 1, 2]
     hints = Hints(size=32, sigma_max=20.0, levels=7) if layout == "acsm" else Hints(size=32)
-    made = import_checkpoint(layout, save(content, tmp_path / "checkpoint.pth"), tmp_path / "out", hints=hints)
+    path = save(content, tmp_path / "checkpoint.pth")
+    weights = None if layout == "mdsm" else "raw"
+    made = import_checkpoint(layout, path, tmp_path / "out", weights=weights, hints=hints)
     assert made.experiment.network == config
     loaded = sf.load(tmp_path / "out").network.state_dict()
     assert all(torch.equal(loaded[name.removeprefix("module.")], v) for name, v in state.items())

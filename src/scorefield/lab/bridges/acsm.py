@@ -61,7 +61,8 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     name = "-".join(filter(None, ("acsm", image.dataset.lower().replace("_", "-"))))
     data = DataSource(flip=image.flip, model_range=model_range)
     made = experiment(name, settings, data=data, source="Jolicoeur-Martineau et al. 2021, arXiv:2009.05475")
-    chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint)
+    expected = bool(field(found or {}, "model.ema", True))
+    chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint, expected=expected)
     return Imported(made, chosen, named, parts.step, tuple(notes))
 
 

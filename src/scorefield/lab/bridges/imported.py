@@ -205,8 +205,10 @@ def choose_weights(
     decay: float | None,
     experiment: Experiment,
     checkpoint: Path,
+    *,
+    expected: bool,
 ) -> tuple[str, dict[str, Tensor]]:
-    """The weights asked for, by default the average where there is one: (name of the set, tensors by name).
+    """The weights asked for, by default the average: (name of the set, tensors by name).
 
     An average holds parameters only; buffers of the network come from the raw state.
 
@@ -217,12 +219,13 @@ def choose_weights(
         decay: Of the average, where known.
         experiment: For the names of the network's buffers.
         checkpoint: For messages.
+        expected: Whether such a run keeps an average, so that the trained weights are not taken in its place unasked.
 
     Raises:
-        BridgeError: An average is asked for and there is none.
+        BridgeError: An average is asked for, or expected, and there is none.
     """
     if not average:
-        if wanted == "ema":
+        if wanted == "ema" or (expected and wanted is None):
             raise BridgeError(f"{checkpoint} holds no average of the weights; import the trained ones, --weights raw")
         return "raw", dict(raw)
     if wanted == "raw":

@@ -66,7 +66,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     name = "-".join(filter(None, ("ncsn", image.dataset.lower())))
     data = DataSource(flip=image.flip, model_range=image.model_range or (-1.0, 1.0))
     made = experiment(name, settings, data=data, source="Song and Ermon 2019, arXiv:1907.05600")
-    chosen, named = choose_weights(tensors, parts.average, weights, decay, made, checkpoint)
+    chosen, named = choose_weights(tensors, parts.average, weights, decay, made, checkpoint, expected=False)
     return Imported(made, chosen, named, parts.step, tuple(notes))
 
 

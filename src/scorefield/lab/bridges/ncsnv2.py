@@ -47,8 +47,6 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     image = read_image(found, hints, "ncsnv2", tensors["begin_conv.weight"].shape[1])
     if image.model_range is None:
         notes.append(LOGITS)
-    if parts.average is None:
-        notes.append("the checkpoint holds no average of the weights; these are the trained ones")
     size, repeats, note = langevin_settings(process, found)
     notes += note
     settings = Settings(
@@ -72,7 +70,8 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     name = "-".join(filter(None, ("ncsnv2", image.dataset.lower())))
     data = DataSource(flip=image.flip, model_range=image.model_range or (-1.0, 1.0))
     made = experiment(name, settings, data=data, source="Song and Ermon 2020, arXiv:2006.09011")
-    chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint)
+    expected = bool(field(found or {}, "model.ema", True))
+    chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint, expected=expected)
     return Imported(made, chosen, named, parts.step, tuple(notes))
 
 

@@ -204,7 +204,8 @@ def recognise(path: Path) -> str | None:
 def layout_of(content: Any) -> str | None:
     """The layout of a checkpoint already read."""
     if isinstance(content, Mapping):
-        if {"model", "ema"} <= set(content):
+        inner = content.get("model")
+        if {"model", "ema"} <= set(content) or (isinstance(inner, Mapping) and layout_of(inner) == "score-sde"):
             return "score-sde"
         names = {str(name).removeprefix("module.") for name in content}
         if any(name.startswith("down_blocks.") for name in names):
