@@ -112,7 +112,9 @@ def _experiment(run: Configuration, config: Path | None, fields: Mapping[str, An
         return run.experiment(experiment_name(run, "images"), data=DataSource(flip=True), source=PAPER)
     dataset = str(fields["data"].get("dataset", "images")).lower()
     source = f"{PAPER}, configuration file {config.name}"
-    return run.experiment(experiment_name(run, dataset), data=data_source(fields), source=source)
+    made = run.experiment(experiment_name(run, dataset), data=data_source(fields), source=source)
+    dequantise = bool(fields["data"].get("uniform_dequantization", False))
+    return replace(made, training=replace(made.training, dequantise=dequantise))
 
 
 # ---------------------------------------------------------------------------------------------- PyTorch files
