@@ -11,9 +11,20 @@ DataSpec:
 
     net = NCSNpp(channels=64, blocks=2).build(DataSpec((3, 32, 32), 0, 255, 256))
 
-* `NCSNpp`  the U-Net of Song et al. 2021 with every choice of that paper; NCSN++ and DDPM++ are two sets of its fields.
-* `DDPM`    the U-Net of Ho et al. 2020.
-* `MLP`     a residual perceptron for vectors, or for any small event, flattened.
+* `NCSNpp`        the U-Net of Song et al. 2021 with every choice of that paper; NCSN++ and DDPM++ are two sets of its
+                  fields.
+* `DDPM`          the U-Net of Ho et al. 2020.
+* `NCSN`          the RefineNet of Song and Ermon 2019, which has one set of normalisations per noise level; its deeper
+                  variant, and the baseline of a single level.
+* `NCSNv2`        the RefineNet of Song and Ermon 2020, which is told no level, in three depths.
+* `ACSMUNet`      the U-Net of Jolicoeur-Martineau et al. 2021, which is told no level.
+* `EnergyResNet`  the energies of Li et al. 2019, 6 to 34 layers: one number per example, lower = more likely.
+* `ResScore`, `ToyMLP`  the small networks of two figures of Song and Ermon 2019.
+* `MLP`           a residual perceptron for vectors, or for any small event, flattened.
+
+Two kinds of modules are no score networks: critics D(x), which tell clean from denoised examples in adversarial score
+matching (`BigGANCritic`, `DCGANCritic`), and classifiers log p(y | x) of noisy examples, whose gradient guides a score
+to a class (`WideResNet`, Song et al. 2021, appendix I).
 
 The U-Nets take signals (C, L) and images (C, H, W) with any number of channels and any size, square or not. With n
 levels each spatial size must be a multiple of 2^(n - 1), `net.multiple`; the parametrisation pads and crops. A level
@@ -28,8 +39,12 @@ block is
 and the U-Net runs blocks down to half sizes, keeps every h, and runs blocks up on [h, kept h]. Resampling goes
 through a low-pass filter (`resampling`), classes and vectors add to e, images to the input channels (`conditioning`).
 
-Parameters are registered in the order of the published networks: `load_published` fills a network from a release's
-list of tensors. Initial weights and dropout draw from torch's global generator; whoever trains seeds it.
+A RefineNet (`refine`) is an encoder of residual blocks, which soon dilates in place of halving, and a chain of blocks
+that join its features from coarse to fine. InstanceNorm++ (`instance_norm`) normalises every channel of an example and
+adds the channels' means, which that takes away, back again, normalised among themselves.
+
+Parameters are registered in the order of the published networks: `load_published` fills an NCSNpp or DDPM from a
+release's list of tensors. The other published networks have the names and shapes of their releases' state dictionaries. Initial weights and dropout draw from torch's global generator; whoever trains seeds it.
 """
 
 from __future__ import annotations

@@ -7,6 +7,11 @@ them to the units in which noise levels are given, bounded data by their range a
 deviation of the training split. Whatever could mean two things (colour modes, channel order, ranges of whole numbers)
 is an error that names the field to set.
 
+The preprocessing of the published runs is a few of these fields: a centred crop, an antialiased resize by the release's
+filter, a border, stacks of examples along the channels, flips. `DataSource` has them as a table, with the places where
+a release keeps fractions of grey levels and this does not. TFRecords are read without TensorFlow and CIFAR's binary
+batches as they are; LMDB needs the package lmdb. Nothing is unpickled: CIFAR's Python version is refused.
+
 Order is arithmetic. With n examples, batches of B and a seed, the training stream is the concatenation of the epochs'
 permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k + 1) B); rank r of W takes
 the slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of h'(seed, e, i) is set. So
