@@ -44,7 +44,8 @@ that join its features from coarse to fine. InstanceNorm++ (`instance_norm`) nor
 adds the channels' means, which that takes away, back again, normalised among themselves.
 
 Parameters are registered in the order of the published networks: `load_published` fills an NCSNpp or DDPM from a
-release's list of tensors. The other published networks have the names and shapes of their releases' state dictionaries. Initial weights and dropout draw from torch's global generator; whoever trains seeds it.
+release's list of tensors. The other published networks have the names and shapes of their releases' state
+dictionaries. Initial weights and dropout draw from torch's global generator; whoever trains seeds it.
 """
 
 from __future__ import annotations
