@@ -172,7 +172,7 @@ class Import:
     out: Path
     """The model folder to write."""
     config: Path | None = None
-    """The release's configuration, JSON or YAML (ml_collections: config.to_json() or to_yaml())."""
+    """The release's configuration, JSON or YAML (ml_collections: config.to_json_best_effort() or to_yaml())."""
     weights: Literal["ema", "raw"] | None = None
     """The average of the weights, or the trained ones. Default: the average where there is one."""
     size: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(zipped: bool, tmp_path: 
     with pytest.raises(BridgeError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
         read_torch(path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_with_code_is_refused_in_every_protocol(protocol: int, tmp_path: Path) -> None:
+    path, target = tmp_path / "bomb.pth", tmp_path / "exploded"
+    path.write_bytes(pickle.dumps({"model": {"w": 1.0}, "ema": Bomb(target)}, protocol))
+    with pytest.raises(BridgeError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
+        read_torch(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_newer_protocols_are_named(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"w": torch.ones(2)}, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(BridgeError, match="newer protocol.*save it again"):
+        read_torch(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

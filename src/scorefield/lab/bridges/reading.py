@@ -7,8 +7,11 @@ learning rate in the releases' optimiser state) are read; anything else is refus
 from __future__ import annotations
 
 import json
+import pickletools
 import re
+import warnings
 import zipfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +52,8 @@ def read_torch(path: Path) -> Any:
         raise BridgeError(f"{path} is a pickled network of EDM.{_fits('edm')}")
     mapped = kind == "torch" and zipfile.is_zipfile(path)  # files from before 2020 are no archives
     try:
-        with torch.serialization.safe_globals(_NUMPY):
+        with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickles in newer protocols, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises a dozen types for damaged files
         raise BridgeError(_why(path, error)) from None
@@ -57,16 +61,43 @@ def read_torch(path: Path) -> Any:
 
 def _why(path: Path, error: Exception) -> str:
     text = str(error)
-    if found := re.search(r"(?:GLOBAL|[Gg]lobal:?(?: GLOBAL)?) ([\w.]+)", text):
+    found, newer = re.search(r"(?:GLOBAL|[Gg]lobal:?(?: GLOBAL)?) ([\w.]+)", text), "Unsupported operand" in text
+    name = found.group(1) if found else _asks_for(path) if newer else None
+    if name is not None:
         return (
-            f"{path} holds more than tensors and numbers: it asks for {found.group(1)}, and making that could run code."
+            f"{path} holds more than tensors and numbers: it asks for {name}, and making that could run code."
             " Nothing was executed. If you trust its author, load it where it was made and save only its state"
             " dictionaries"
+        )
+    if newer:
+        return (
+            f"{path} is a pickle in a newer protocol than that of torch.save, in which no checkpoint is read here."
+            " Nothing was executed. Where it was made, save it again: torch.save(content, path)"
         )
     return (
         f"{path} ({path.stat().st_size} bytes) is truncated or damaged and cannot be read"
         f" ({type(error).__name__}: {text.splitlines()[0][:160] if text else 'no reason given'}). Copy it again"
     )
+
+
+def _asks_for(path: Path) -> str | None:
+    """The first name outside torch and NumPy that a bare pickle asks for; its instructions are listed, not followed."""
+    strings: deque[str] = deque(maxlen=2)
+    try:
+        with path.open("rb") as file:
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    name = str(argument).replace(" ", ".")
+                elif opcode.name == "STACK_GLOBAL":
+                    name = ".".join(strings)
+                else:
+                    strings.extend([argument] if isinstance(argument, str) else [])
+                    continue
+                if not name.startswith(("torch.", "numpy.", "collections.")):
+                    return name
+    except (ValueError, UnicodeDecodeError):  # no pickle, but an archive, or cut off
+        pass
+    return None
 
 
 _KINDS = {
@@ -138,7 +169,7 @@ def read_config(path: Path | None, *, sections: bool = True) -> dict[str, Any] |
     if not isinstance(found, dict) or (sections and not any(isinstance(v, dict) for v in found.values())):
         raise BridgeError(
             f"the configuration {path} holds no sections such as `model` and `data`; give the file that the release"
-            " trained with, or its ml_collections dictionary as JSON (config.to_json()) or YAML"
+            " trained with, or its ml_collections dictionary as JSON (config.to_json_best_effort()) or YAML"
         )
     return found
 
