@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorefield._codec import dumps, loads
 from scorefield.metrics import (
+    EnergyDistance,
     FrechetDistance,
     MemorisationRatio,
     Metric,
@@ -39,6 +40,7 @@ SAMPLES = normal(2, 37, 2, 2)
 EXAMPLES: dict[type[Metric], Callable[[Reference], Metric]] = {
     FrechetDistance: lambda r: FrechetDistance(RawFeatures(), r),
     SlicedWasserstein: lambda r: SlicedWasserstein(r, projections=9, seed=4),
+    EnergyDistance: lambda r: EnergyDistance(r),
     NearestNeighbours: lambda r: NearestNeighbours(r, count=2),
     MemorisationRatio: lambda r: MemorisationRatio(r, HELD_OUT, count=2),
 }

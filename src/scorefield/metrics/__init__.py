@@ -10,6 +10,8 @@ reference and features, how the samples were made, and the software.
   is what you choose. Biased upwards by about F / N, so it compares at equal N only.
 * `SlicedWasserstein`: one-dimensional optimal transport averaged over directions, in data units; no features, no
   Gaussians.
+* `EnergyDistance`: squared energy distance in data units, unbiased, with a standard error; differences of samplers
+  that shared their noise are sharper than the values.
 * `NearestNeighbours`: how far samples are from the training data, and which examples are nearest to each.
 * `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies.
 
@@ -24,6 +26,7 @@ data at hand), `ModuleFeatures` (any module). None downloads anything.
 """
 
 from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures
+from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
 from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
 from scorefield.metrics.frechet import FrechetDistance, Moments, frechet_distance
 from scorefield.metrics.metric import Metric, Reference, measure
@@ -43,9 +46,11 @@ from scorefield.metrics.sliced import SlicedWasserstein, random_directions, wass
 __all__ = [
     "ClassifierFacts",
     "ClassifierFeatures",
+    "EnergyDistance",
     "FeatureFacts",
     "Features",
     "FrechetDistance",
+    "Jackknifed",
     "MemorisationRatio",
     "Metric",
     "MetricResult",
