@@ -13,20 +13,24 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     predictors   Euler-Maruyama, reverse diffusion, ancestral, flow by Euler and Heun
     langevin     correctors and the rules for their step size
     consistent   consistent annealed sampling
+    metropolis   correctors that accept or reject: MALA, Hamiltonian Monte Carlo
     adaptive     Dormand-Prince with per-example steps
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
 
-from scorefield.sampling import adaptive, consistent, langevin, named, predictors, sampler, step
+from scorefield.sampling import adaptive, consistent, langevin, metropolis, named, predictors, sampler, step
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
+from scorefield.sampling.metropolis import HMC, MALA
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
 from scorefield.sampling.sampler import DataStart, PriorStart, Progress, Sampler, UniformStart, drive
 from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
 
 __all__ = [
+    "HMC",
+    "MALA",
     "AdaptiveFlow",
     "Ancestral",
     "Chain",
@@ -52,6 +56,7 @@ __all__ = [
     "consistent",
     "drive",
     "langevin",
+    "metropolis",
     "named",
     "predictors",
     "sampler",

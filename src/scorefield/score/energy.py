@@ -40,12 +40,24 @@ class EnergyScore(Score):
 
     def gradient(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """grad_x E, shape of x."""
+        return self._energy_and_gradient(x, t, condition)[1]
+
+    def _energy_and_gradient(self, x: Tensor, t: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             point = x if x.requires_grad else x.detach().requires_grad_(True)
-            total = self.function(point, t, condition).sum()
-            (gradient,) = torch.autograd.grad(total, point, create_graph=training)
-        return gradient
+            energy = self.function(point, t, condition)
+            (gradient,) = torch.autograd.grad(energy.sum(), point, create_graph=training)
+        return energy if training else energy.detach(), gradient
+
+    def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """(-E / T, -grad E / T) by one evaluation of the energy."""
+        self.process.check_time(t)
+        energy, gradient = self._energy_and_gradient(x, t, condition)
+        if self.temperature is None:
+            return -energy, -gradient
+        temperature = self.temperature(t)
+        return -energy / temperature.to(energy), -gradient / over_event(temperature, x)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """-grad E / T; see `Score`."""

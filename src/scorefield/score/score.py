@@ -40,6 +40,17 @@ class Score(ABC):
         """Posterior mean of x_0 given x_t = x: (x + sigma^2 score) / alpha (Tweedie; Efron 2011), shape of x."""
         return tweedie(self.process, x, t, self(x, t, condition))
 
+    def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """(log p_t(x) up to a constant of t, score) by one evaluation, where the score is known to have a density.
+
+        Raises:
+            TypeError: This score is a field of vectors, and what it is the gradient of is not known.
+        """
+        raise TypeError(
+            f"{type(self).__name__} is a score without a density: only energies and closed forms know log p_t up to a"
+            " constant. An acceptance test that needs none is approximate: acceptance='line integral'"
+        )
+
     def bind(self, condition: Condition | None) -> BoundScore:
         """The same score with its condition filled in."""
         return BoundScore(self, condition)
@@ -69,6 +80,11 @@ class BoundScore(Score):
         """The posterior mean under the bound condition."""
         self._count()
         return self.score.denoised(x, t, self.condition if condition is None else condition)
+
+    def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """As the score's own, under the bound condition; one call."""
+        self._count()
+        return self.score.with_density(x, t, self.condition if condition is None else condition)
 
     def rows(self, keep: Tensor) -> BoundScore:
         """The score of some of the batch's examples, their conditions selected along; calls are counted here still."""

@@ -102,6 +102,10 @@ class Oracle(Score):
         state, alpha, sigma = self._enter(x, t)
         return self._log_prob(state, alpha, sigma, condition).to(x.dtype)
 
+    def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """(log p_t(x), score), both exact and normalised."""
+        return self.log_prob(x, t, condition), self(x, t, condition)
+
     def sample(
         self,
         n: int,
