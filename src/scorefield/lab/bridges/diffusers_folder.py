@@ -201,7 +201,7 @@ def _process_and_sampler(checkpoint: Path, unet: Path, hints: Hints) -> tuple[VE
         )
     else:
         why = "a noise level is no tensor"
-        given = with_hints(hints, "bare diffusers network", sigma_min=why, sigma_max=why)
+        given = with_hints(hints, "bare diffusers network", config=False, sigma_min=why, sigma_max=why)
         steps = {} if hints.levels is None else {"num_train_timesteps": hints.levels}
         config = {**SCHEDULER_DEFAULTS, **steps, "sigma_min": given["sigma_min"], "sigma_max": given["sigma_max"]}
     if (name := config["_class_name"]) != SCHEDULER:

@@ -175,12 +175,13 @@ def card(imported: Imported, origin: Mapping[str, str]) -> str:
     return CARD.format(name=experiment.name, table=table, notes=notes)
 
 
-def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, Any]:
+def with_hints(hints: Hints, layout: str, *, config: bool = True, **needed: str) -> dict[str, Any]:
     """The hints by name; an error that names the flags that are missing.
 
     Args:
         hints: As given by the user.
         layout: For the message.
+        config: Whether this layout has configuration files, and one would do.
         needed: Name of a hint -> why it cannot be told from the tensors.
 
     Raises:
@@ -191,9 +192,9 @@ def with_hints(hints: Hints, layout: str, **needed: str) -> dict[str, Any]:
     if missing:
         flags = " ".join(f"--{name.replace('_', '-')} VALUE" for name in missing)
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        file, instead = ("without the release's configuration file ", "--config FILE, or ") if config else ("", "")
         raise BridgeError(
-            f"without the release's configuration file the tensors of a {layout} checkpoint do not tell everything"
-            f" ({reasons}). Give --config FILE, or {flags}"
+            f"{file}the tensors of a {layout} checkpoint do not tell everything ({reasons}). Give {instead}{flags}"
         )
     return given
 
