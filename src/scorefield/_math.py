@@ -63,24 +63,49 @@ def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: T
     Returns:
         The detached value, shape of x, and the divergence, shape (B,).
     """
+    value, pull = value_and_pullback(field, x)
+    if probes is not None:
+        total = x.new_zeros(x.shape[0])
+        for k, v in enumerate(probes):
+            total = total + sum_event(pull(v, k + 1 == len(probes)) * v.to(x))
+        return value, total / len(probes)
+    return value, trace(pull, x)
+
+
+Pullback = Callable[[Tensor, bool], Tensor]
+
+
+def value_and_pullback(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
+    """A vector field and its vector-Jacobian products, from one forward pass.
+
+    Args:
+        field: Maps (B, *event) to the same shape; example i of the value depends on example i of the input alone.
+        x: Where to evaluate, shape (B, *event).
+
+    Returns:
+        The detached value, and the map from (w, last) to w' (df/dx), shape of x; `last` says that no other product
+        will be asked for, which frees the graph. Where the value does not depend on x the products are zero.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         value = field(x)
+
+    def pull(weight: Tensor, last: bool) -> Tensor:
         if not value.requires_grad:  # a constant field
-            return value.detach(), x.new_zeros(x.shape[0])
-        if probes is not None:
-            total = x.new_zeros(x.shape[0])
-            for k, v in enumerate(probes):
-                vjp = _gradient(value, x, v.to(value), keep=k + 1 < len(probes))
-                total = total + sum_event(vjp * v.to(vjp))
-            return value.detach(), total / len(probes)
-        rows = _rows(value)
-        total = x.new_zeros(x.shape[0])
-        for d in range(rows.shape[1]):
-            total = total + _rows(_gradient(rows[:, d].sum(), x, None, keep=d + 1 < rows.shape[1]))[:, d]
-        return value.detach(), total
+            return torch.zeros_like(x)
+        weight = weight.to(value)
+        return torch.autograd.grad(value, x, weight, retain_graph=not last, allow_unused=True, materialize_grads=True)[
+            0
+        ]
+
+    return value.detach(), pull
 
 
-def _gradient(value: Tensor, x: Tensor, weight: Tensor | None, *, keep: bool) -> Tensor:
-    """The vector-Jacobian product, zero where the value holds parameters that require a gradient but not x."""
-    return torch.autograd.grad(value, x, weight, retain_graph=keep, allow_unused=True, materialize_grads=True)[0]
+def trace(pull: Pullback, x: Tensor) -> Tensor:
+    """The exact divergence at x, (B,), from D vector-Jacobian products of `value_and_pullback`."""
+    total = x.new_zeros(x.shape[0])
+    basis = torch.eye(math.prod(x.shape[1:]), dtype=x.dtype, device=x.device)
+    for d, row in enumerate(basis):
+        weight = row.reshape(1, *x.shape[1:]).expand(x.shape)
+        total = total + _rows(pull(weight, d + 1 == len(basis)))[:, d]
+    return total

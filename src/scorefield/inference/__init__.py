@@ -12,24 +12,37 @@ data blurred by sigma_max.
 The density is of model units. A density in data units differs by the log-Jacobian of the map between them, and bits
 per dimension exist only for grey levels, whose bins turn a density into a probability (`DataSpec`).
 
-    flow         the flow as a map, and its density in model units
-    likelihood   log densities in data units, bits per dimension
-    latents      paths between latents, temperature, agreement of two models' encodings
+    flow             the flow as a map, and its density in model units
+    divergence       exact, Hutchinson and Hutch++ traces, with the variance of an estimate
+    budget           truncation, prior mismatch, and the interval
+    dequantisation   noise inside the bins of grey levels, and the gap of its bound
+    likelihood       log densities in data units, bits per dimension, with an error budget
+    bound            the variational bound of a model on a ladder
+    latents          paths between latents, temperature, agreement of two models' encodings
 """
 
 from __future__ import annotations
 
-from scorefield.inference import flow, latents, likelihood
+from scorefield.inference import bound, budget, dequantisation, divergence, flow, latents, likelihood
+from scorefield.inference.bound import VariationalBound, variational_bound
+from scorefield.inference.budget import Moments
 from scorefield.inference.flow import FlowDensity, FlowSettings, log_density, require_flow, transport
 from scorefield.inference.latents import Agreement, agreement, interpolate, tempered
-from scorefield.inference.likelihood import LogProb, flow_log_prob
+from scorefield.inference.likelihood import LogProb, difference, flow_log_prob
 
 __all__ = [
     "Agreement",
     "FlowDensity",
     "FlowSettings",
     "LogProb",
+    "Moments",
+    "VariationalBound",
     "agreement",
+    "bound",
+    "budget",
+    "dequantisation",
+    "difference",
+    "divergence",
     "flow",
     "flow_log_prob",
     "interpolate",
@@ -39,4 +52,5 @@ __all__ = [
     "require_flow",
     "tempered",
     "transport",
+    "variational_bound",
 ]
