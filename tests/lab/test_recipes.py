@@ -57,6 +57,7 @@ PARAMETERS = {
     "ncsnv2-bedroom": 83_445_379,
     "ncsnv2-tower": 83_445_379,
     "ncsnv2-ffhq": 94_132_611,
+    "ncsnv2-ncsn-original": 29_694_083,
     "acsm-cifar10": 29_694_083,
     "acsm-cifar10-unet": 33_185_411,
     "acsm-church": 83_445_379,

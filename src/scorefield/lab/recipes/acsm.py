@@ -14,8 +14,8 @@ from typing import Literal
 
 from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.lab.recipes.ladders import annealed_langevin, consistent, ladder
+from scorefield.lab.experiment import Adam, Averaging, Experiment
+from scorefield.lab.recipes.ladders import annealed_langevin, as_recipe, consistent, ladder, training
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
@@ -85,15 +85,7 @@ def experiment(
         sampler=sampler,
         optimiser=Adam(learning_rate=s.learning_rate, eps=s.eps, warmup=0, clip=None),
         averaging=Averaging(() if s.decay is None else (s.decay,), warmup=False),
-        training=Training(
-            steps=s.steps,
-            batch_size=s.batch_size,
-            validate_every=1000,
-            checkpoint_every=5000,
-            sample_every=5000,
-            sample_steps=None,
-            seed=1234,
-        ),
+        training=training(s.steps, s.batch_size),
         source=source,
         paper=paper,
     )
@@ -170,13 +162,8 @@ ROWS: dict[str, Row] = {
 
 def _recipe(name: str, row: Row) -> Callable[[], Experiment]:
     file, settings, data, paper = row
-
-    def recipe() -> Experiment:
-        return experiment(name, settings, data=data, source=_SOURCE.format(file), paper=paper)
-
-    recipe.__name__ = name.replace("-", "_")
-    recipe.__doc__ = f"Jolicoeur-Martineau et al. (2021): {file}, {settings.shape[-1]} pixels."
-    return recipe
+    what, source = f"Jolicoeur-Martineau et al. (2021): {file}, {settings.shape[-1]} pixels.", _SOURCE.format(file)
+    return as_recipe(name, what, lambda: experiment(name, settings, data=data, source=source, paper=paper))
 
 
 RECIPES = {name: _recipe(name, row) for name, row in ROWS.items()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
+from scorefield.lab.experiment import Experiment, Training
 from scorefield.process.grids import EveryLevel
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas, Tabulated
 from scorefield.sampling.consistent import Consistent
@@ -43,3 +45,28 @@ def consistent(sigma_min: float, step_size: float, refine: int, *, low: float = 
     """
     eta = step_size / sigma_min**2
     return Sampler(Consistent(eta), EveryLevel(refine=refine), start=UniformStart(low, 1.0), final="expected")
+
+
+def training(steps: int, batch_size: int, *, dequantise: bool = False, seed: int = 1234) -> Training:
+    """A run with the releases' rhythm: a checkpoint and samples every 5,000 steps."""
+    return Training(
+        steps=steps,
+        batch_size=batch_size,
+        dequantise=dequantise,
+        validate_every=1000,
+        checkpoint_every=5000,
+        sample_every=5000,
+        sample_steps=None,
+        seed=seed,
+    )
+
+
+def as_recipe(name: str, what: str, build: Callable[[], Experiment]) -> Callable[[], Experiment]:
+    """A function of the recipe's name that says what it is, for the table of recipes."""
+
+    def recipe() -> Experiment:
+        return build()
+
+    recipe.__name__ = name.replace("-", "_")
+    recipe.__doc__ = what
+    return recipe

@@ -15,8 +15,8 @@ from typing import Literal
 
 from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.lab.recipes.ladders import ladder
+from scorefield.lab.experiment import Adam, Averaging, Experiment
+from scorefield.lab.recipes.ladders import as_recipe, ladder, training
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.nets.energy import EnergyResNet
 from scorefield.process.grids import EveryLevel
@@ -78,14 +78,7 @@ def experiment(
         sampler=Sampler(Chain((stay, Hold())), EveryLevel()),
         optimiser=Adam(learning_rate=s.learning_rate, beta2=0.95, warmup=0, clip=None, cosine=s.steps),
         averaging=Averaging(()),
-        training=Training(
-            steps=s.steps,
-            batch_size=s.levels,
-            validate_every=1000,
-            checkpoint_every=5000,
-            sample_every=5000,
-            sample_steps=None,
-        ),
+        training=training(s.steps, s.levels, seed=0),
         source=source,
         paper=paper,
     )
@@ -128,13 +121,8 @@ ROWS: dict[str, Row] = {
 
 def _recipe(name: str, row: Row) -> Callable[[], Experiment]:
     what, settings, data, paper = row
-
-    def recipe() -> Experiment:
-        return experiment(name, settings, data=data, source=_SOURCE.format(what), paper=paper)
-
-    recipe.__name__ = name.replace("-", "_")
-    recipe.__doc__ = f"Li et al. (2019): {what.split(' (')[0]}."
-    return recipe
+    said, source = f"Li et al. (2019): {what.split(' (')[0]}.", _SOURCE.format(what)
+    return as_recipe(name, said, lambda: experiment(name, settings, data=data, source=source, paper=paper))
 
 
 RECIPES = {name: _recipe(name, row) for name, row in ROWS.items()}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from scorefield.lab.experiment import Experiment
+from scorefield.lab.recipes.ladders import as_recipe
 from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import NCSNpp
@@ -121,14 +122,8 @@ def _build(row: Row) -> Experiment:
 
 
 def _recipe(row: Row) -> Callable[[], Experiment]:
-    def recipe() -> Experiment:
-        return _build(row)
-
-    recipe.__name__ = row.name.replace("-", "_")
-    recipe.__doc__ = f"Song et al. (2021), CIFAR-10: {row.process} {row.network}{' deep' if row.deep else ''}, " + (
-        "continuous." if row.continuous else "discrete."
-    )
-    return recipe
+    kind = f"{row.process} {row.network}{' deep' if row.deep else ''}, {'continuous' if row.continuous else 'discrete'}"
+    return as_recipe(row.name, f"Song et al. (2021), CIFAR-10: {kind}.", lambda: _build(row))
 
 
 RECIPES = {row.name: _recipe(row) for row in ROWS}

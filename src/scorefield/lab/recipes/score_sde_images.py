@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from scorefield.lab.data import DataSource
 from scorefield.lab.experiment import Adam, Experiment
+from scorefield.lab.recipes.ladders import as_recipe
 from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
@@ -192,13 +193,11 @@ ROWS: dict[str, Row] = {
 
 
 def _recipe(name: str, row: Row) -> Callable[[], Experiment]:
-    def recipe() -> Experiment:
-        source = f"{PAPER}, configuration {row.file}"
-        return row.configuration.experiment(name, data=row.data, source=source, paper=row.paper)
-
-    recipe.__name__ = name.replace("-", "_")
-    recipe.__doc__ = f"Song et al. (2021): configuration {row.file}, {row.configuration.shape[-1]} pixels."
-    return recipe
+    what = f"Song et al. (2021): configuration {row.file}, {row.configuration.shape[-1]} pixels."
+    source = f"{PAPER}, configuration {row.file}"
+    return as_recipe(
+        name, what, lambda: row.configuration.experiment(name, data=row.data, source=source, paper=row.paper)
+    )
 
 
 RECIPES = {name: _recipe(name, row) for name, row in ROWS.items()}
