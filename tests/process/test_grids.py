@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from hypothesis import strategies as st
 from process.examples import BROWNIAN, PROCESSES, concrete
 from scorefield._codec import dumps, loads
 from scorefield.process import VE, VP, GeometricSigmas, Levels, LinearBetas, Process, SubVP, Tabulated
-from scorefield.process.grids import EveryLevel, GeometricSigma, Grid, LogSNR, PowerSigma, Quadratic, Uniform
+from scorefield.process.grids import EveryLevel, Focused, GeometricSigma, Grid, LogSNR, PowerSigma, Quadratic, Uniform
 from tolerance import BISECTION, FLOAT64
 
-FREE = (Uniform, Quadratic, LogSNR, GeometricSigma, PowerSigma)
+FREE = (Uniform, Quadratic, LogSNR, GeometricSigma, PowerSigma, Focused)
 SHOWN = [
     VE(),
     VP(),
@@ -60,6 +61,8 @@ def test_steps_are_equal_in_the_named_clock(process: Process) -> None:
     for rho in (1.0, 3.0, 7.0):
         ratio = (-0.5 * process.log_snr(PowerSigma(20, rho).times(process))).exp()
         equal_steps(ratio ** (1 / rho))
+    log_ratio = -0.5 * process.log_snr(Focused(20, 0.3, 1.7).times(process))
+    equal_steps(((log_ratio - math.log(0.3)) / 1.7).asinh())
 
 
 def test_power_grid_is_the_published_one() -> None:
@@ -93,17 +96,30 @@ def test_one_level() -> None:
             cls(5).times(process)
 
 
+@pytest.mark.parametrize("between", ["linear", "floor"])
+def test_focused_steps_on_levels(between: Any) -> None:
+    process = Tabulated(GeometricSigmas(0.01, 50.0, 40), between)
+    free = Focused(12).times(Tabulated(GeometricSigmas(0.01, 50.0, 40)))  # its log sigma is linear in t
+    t = Focused(12, on_levels=True).times(process)
+    levels = process.position(t)
+    assert torch.equal(levels, levels.round()) and (float(t[0]), float(t[-1])) == (1.0, 0.0)
+    assert len(t) == 13 and float((t - free).abs().max()) <= 0.5 / 39 + BISECTION
+    crowded = Focused(60, on_levels=True).times(process)
+    assert len(crowded) < 41 and bool((crowded.diff() < 0).all())
+
+
 def test_a_general_process_has_grids_in_time_alone() -> None:
     for cls in (Uniform, Quadratic):
         t = cls(7).times(BROWNIAN)
         assert (len(t), float(t[-1])) == (8, BROWNIAN.t_min.sampling)
-    for cls in (LogSNR, GeometricSigma, PowerSigma):
+    for cls in (LogSNR, GeometricSigma, PowerSigma, Focused):
         with pytest.raises(ValueError, match=f"{cls.__name__} places steps by the noise level.*use Uniform"):
             cls(7).times(BROWNIAN)
 
 
 def test_codec_round_trip() -> None:
-    for grid in (Uniform(3), Quadratic(4), LogSNR(5), GeometricSigma(6), PowerSigma(7, 3.0), EveryLevel(False)):
+    free = (Uniform(3), Quadratic(4), LogSNR(5), GeometricSigma(6), PowerSigma(7, 3.0), Focused(8, on_levels=True))
+    for grid in (*free, EveryLevel(False)):
         assert loads(dumps(grid), Grid) == grid
 
 
@@ -114,6 +130,8 @@ def test_codec_round_trip() -> None:
         (lambda: LogSNR(-3), "got steps=-3"),
         (lambda: PowerSigma(5, 0.0), "rho > 0; got 0.0"),
         (lambda: PowerSigma(0), "at least one step"),
+        (lambda: Focused(5, centre=0.0), "centre > 0"),
+        (lambda: Focused(5, on_levels=True).times(VP()), "this process is VP"),
         (lambda: EveryLevel().times(VE()), "this one is VE; use Uniform"),
         (lambda: LogSNR(50).times(Tabulated(GeometricSigmas(0.1, 1.0, 4), "floor")), "between='linear'"),
     ],

@@ -8,7 +8,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-SamplerName = Literal["pc", "em", "reverse-diffusion", "ancestral", "ald", "ode", "flow-euler", "flow-heun"]
+SamplerName = Literal[
+    "pc",
+    "em",
+    "reverse-diffusion",
+    "ancestral",
+    "ald",
+    "ode",
+    "flow-euler",
+    "flow-heun",
+    "dpm",
+    "sde-dpm",
+    "ddim",
+    "edm",
+]
 """The names of `sampling.named.NAMED`; a test compares the two."""
 
 LayoutName = Literal["score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers"]

@@ -148,6 +148,49 @@ class PowerSigma(_Steps):
 
 
 @record
+class Focused(_Steps):
+    """Steps that are shortest at one ratio of noise to data, and longer the further from it.
+
+    log r = log centre + width sinh(v) with r = sigma / alpha and v in equal steps. The posterior mean changes most
+    where the noise is about as large as the data's own spread, and hardly at all far above it.
+
+    Args:
+        steps: N.
+        centre: r at which the steps are shortest; the data's standard deviation in model units is a good choice.
+        width: In e-foldings of r, over which they stay short; where it is large the grid tends to `LogSNR`.
+        on_levels: On a ladder, move each time to the nearest level and leave out those that meet, as networks trained
+            at the levels alone need; there may then be fewer steps.
+    """
+
+    steps: int = 30
+    centre: float = 0.5
+    width: float = 2.0
+    on_levels: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0.0 < self.centre < float("inf") and 0.0 < self.width < float("inf")):
+            raise ValueError(f"a focused grid needs centre > 0 and width > 0; got {self.centre} and {self.width}")
+
+    def times(self, process: Process | GeneralSDE) -> Tensor:
+        """Times of equally spaced arsinh(log(r / centre) / width)."""
+        process = self._clocked(process)
+        ends = -0.5 * process.log_snr(torch.tensor([1.0, process.t_min.sampling], dtype=torch.float64))
+        middle = torch.tensor(self.centre, dtype=torch.float64).log()
+        v = torch.asinh((ends - middle) / self.width)
+        log_ratio = middle + self.width * torch.sinh(v[0] + self._fractions() * (v[1] - v[0]))
+        if not self.on_levels or (isinstance(process, Tabulated) and process.levels == 1):
+            return self._pinned(process.time_at_log_snr(-2.0 * log_ratio), process)
+        if not isinstance(process, Tabulated):
+            raise ValueError(
+                f"on_levels=True is for ladders, and this process is {type(process).__name__}; leave it out"
+            )
+        levels = process.time(torch.arange(process.levels))
+        distance = -0.5 * process.log_snr(levels) - log_ratio[:, None]
+        return levels[distance.abs().argmin(1).unique().flip(0)]
+
+
+@record
 class EveryLevel(Grid):
     """The levels of a tabulated process, one step each.
 

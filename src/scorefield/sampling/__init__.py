@@ -14,21 +14,43 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     langevin     correctors and the rules for their step size
     consistent   consistent annealed sampling
     metropolis   correctors that accept or reject: MALA, Hamiltonian Monte Carlo
+    exponential  multistep methods of the flow, order 1 to 4
+    stochastic   DDIM, multistep and Runge-Kutta methods of the reverse SDE, EDM's
     adaptive     Dormand-Prince with per-example steps
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
 
-from scorefield.sampling import adaptive, consistent, langevin, metropolis, named, predictors, sampler, step
+from scorefield.sampling import (
+    adaptive,
+    consistent,
+    exponential,
+    langevin,
+    metropolis,
+    named,
+    predictors,
+    sampler,
+    step,
+    stochastic,
+)
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.consistent import Consistent
+from scorefield.sampling.exponential import ExponentialMultistep
 from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
 from scorefield.sampling.metropolis import HMC, MALA
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
 from scorefield.sampling.sampler import DataStart, PriorStart, Progress, Sampler, UniformStart, drive
 from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
+from scorefield.sampling.stochastic import (
+    DDIM,
+    KarrasHeun,
+    StochasticHeun,
+    StochasticMultistep,
+    StochasticRungeKutta,
+)
 
 __all__ = [
+    "DDIM",
     "HMC",
     "MALA",
     "AdaptiveFlow",
@@ -37,9 +59,11 @@ __all__ = [
     "Consistent",
     "DataStart",
     "EulerMaruyama",
+    "ExponentialMultistep",
     "FlowEuler",
     "FlowHeun",
     "Hold",
+    "KarrasHeun",
     "LadderScaled",
     "Langevin",
     "Moved",
@@ -51,14 +75,19 @@ __all__ = [
     "ReverseDiffusion",
     "Sampler",
     "Step",
+    "StochasticHeun",
+    "StochasticMultistep",
+    "StochasticRungeKutta",
     "UniformStart",
     "adaptive",
     "consistent",
     "drive",
+    "exponential",
     "langevin",
     "metropolis",
     "named",
     "predictors",
     "sampler",
     "step",
+    "stochastic",
 ]
