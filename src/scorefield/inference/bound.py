@@ -80,8 +80,7 @@ def variational_bound(
         dtype: In which the score is evaluated.
 
     Raises:
-        ValueError: x is not of this spec, the ladder has a scale alpha of 1 on every level (a VE ladder, whose prior
-            leaves no bound on the mean), or no draw.
+        ValueError: x is not of this spec, or no draw.
     """
     data.check(x, name="x")
     if draws < 1:

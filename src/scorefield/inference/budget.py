@@ -76,7 +76,7 @@ class Moments:
 def truncation(score: BoundScore, x: Tensor, divergence: Divergence, start: float) -> Term:
     """log p_0(x) - log p_s(x) at s = `start`, from the last part of the flow; two evaluations of the score.
 
-    d log p_t(x) / dt = -div F(x, t) - F(x, t) . score(x, t), F the drift of the flow, taken at s and 2 s and continued
+    -d log p_t(x) / dt = div F(x, t) + F(x, t) . score(x, t), F the drift of the flow, taken at s and 2 s and continued
     to 0 by a straight line. What the line changes is the uncertainty. A density that has no limit at t = 0 (data on a
     surface) shows itself by a term of the size of the number of missing dimensions.
 
@@ -102,7 +102,7 @@ def truncation(score: BoundScore, x: Tensor, divergence: Divergence, start: floa
             return score.process.flow_drift(u, t, value)
 
         drift, estimates, _ = divergence.evaluate(field, state, rows)
-        rates.append(-estimates.mean(dim=1) - sum_event(drift * values[0]))
+        rates.append(estimates.mean(dim=1) + sum_event(drift * values[0]))
     line = start * (rates[0] - 0.5 * (rates[1] - rates[0]))
     return Term(line.cpu(), (line - start * rates[0]).abs().cpu())
 
@@ -113,7 +113,7 @@ def prior_mismatch(score: BoundScore, latent: Tensor, data: DataSpec, moments: M
     The data enter p_1 through alpha / sigma alone, which is small there, so two moments are enough. Without moments the
     mean is the posterior mean at z, by one evaluation of the score, and the variance a guess from the range of the data
     (uniform) or their scale; then the whole variance term is uncertainty. With the diagonal of C alone, what the rest
-    of C could add (one standard deviation over z, for correlations of one half) is uncertainty; and what the mean of
+    of C could add over z, for correlations of one half, is uncertainty; and what the mean of
     so many examples may be off by.
 
     Args:
@@ -149,7 +149,7 @@ def prior_mismatch(score: BoundScore, latent: Tensor, data: DataSpec, moments: M
         log_p = normal_log_prob(residual / (alpha**2 * covariance + sigma**2).sqrt(), 1.0)
         log_p = log_p - 0.5 * (alpha**2 * covariance + sigma**2).log().sum()
         spread = float(covariance.sum())
-        doubt = ratio * spread * (1.0 if moments is None else 0.5**1.5)
+        doubt = DEVIATIONS * ratio * spread * (1.0 if moments is None else 0.5**1.5)
     if moments is not None:  # the mean is of so many examples
         doubt = math.hypot(doubt, DEVIATIONS * math.sqrt(ratio * spread / moments.count))
     value = log_p - process.prior_log_prob(latent.to(torch.float64)).cpu()

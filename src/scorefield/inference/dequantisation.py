@@ -59,7 +59,7 @@ class Kumaraswamy:
         """The best for each example by stochastic ascent on the bound, from the uniform one.
 
         The gradient of log p(k + u) in u is the score at the time of the density, so no flow is solved: each ascent is
-        one evaluation of the score (Adam, step 0.1). Whatever is found, the bound evaluated with fresh noise holds.
+        one evaluation of the score (Adam, steps from 0.1 down to 0). Whatever is found, the bound evaluated with fresh noise holds.
 
         Args:
             score: The bound score.
@@ -76,6 +76,7 @@ class Kumaraswamy:
             q = cls(*(torch.zeros(x.shape, dtype=torch.float64, device=x.device).requires_grad_() for _ in range(2)))
             ascent = torch.optim.Adam([q.log_a, q.log_b], lr=0.1)
             for k in range(FIT_STEPS):
+                ascent.param_groups[0]["lr"] = 0.1 * (1.0 - k / FIT_STEPS)
                 v = noise.uniform(x.to(torch.float32), FIT_STEP, k).double()
                 u, log_q = q.draw(v)
                 with torch.no_grad():

@@ -6,7 +6,7 @@ A field is evaluated once; every divergence costs only vector-Jacobian products 
     hutchinson   v' A v, one product a probe v (Skilling 1989; Hutchinson 1990)
     hutch++      tr(Q' A Q) + g' P A P g with Q a basis of A' S for a random sketch S of k columns and P = I - Q Q':
                  the large part of the trace is exact, the rest estimated; 2k products and one a probe (Meyer et al.
-                 2021, with transposed products: those of a score are nearly symmetric)
+                 2021, with transposed products: the Jacobian of a score is nearly symmetric). P A P is its A below.
 
 A probe stays the same for a whole integration, so that the integral of v' A v is v' M v with M the integral of A, and
 w = M' v comes along at no cost. The variance of v' M v over Rademacher probes is 2 (|M|_F^2 - sum_i M_ii^2) for a
@@ -143,10 +143,6 @@ class HutchPlusPlus(Hutchinson):
         estimates, products = self._estimates(pull, rest.reshape(self.size, *x.shape), rest)
         carried = _outside(Q, products.reshape(len(x), self.size, -1).transpose(0, 1)).transpose(0, 1).flatten(1)
         return large[:, None] + estimates, carried
-
-    def variance(self, carried: Tensor) -> Tensor:
-        """2 |M|_F^2 with M what the sketch left over; its diagonal is not known."""
-        return 2.0 * self._vectors(carried).square().sum(dim=2).mean(dim=1)
 
     def select(self, rows: Tensor) -> HutchPlusPlus:
         """With the draws of these examples."""

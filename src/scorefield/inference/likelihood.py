@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -262,7 +263,10 @@ class _Budget:
             target_se=None,
         )
         other = log_density(self._bound, x, self._noise, loose)
-        return cut, prior, (other.per_probe[:, 0] - flow.per_probe[:, 0]).abs(), calls + other.calls
+        moved = other.per_probe[:, 0] - flow.per_probe[:, 0]
+        # Two errors may be equal by chance; a step is allowed about this much, so no less is stated.
+        allowed = (settings.atol + settings.rtol) * math.sqrt(self._data.dimension)
+        return cut, prior, (moved.square() + allowed**2).sqrt(), calls + other.calls
 
 
 def _of(score: Score, start: float, way: str) -> str:
