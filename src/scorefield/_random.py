@@ -41,6 +41,10 @@ def philox(seed: int, index: int, step: int = 0, draw: int = 0) -> np.random.Gen
     return np.random.Generator(bits)
 
 
+KEYED = 2**32
+"""Draw numbers from here on belong to keys."""
+
+
 class Noise(Protocol):
     """Where steps get their randomness from; tests inject their own."""
 
@@ -77,6 +81,10 @@ class IndexedNoise:
                 generator.random(out=row, dtype=np.float32)
         return torch.from_numpy(rows).reshape(like.shape).to(device=like.device, dtype=like.dtype)
 
+    def rows(self, keep: Sequence[int]) -> IndexedNoise:
+        """The noise of some examples of the batch alone."""
+        return IndexedNoise(self.seed, [self.indices[i] for i in keep])
+
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
         """Standard normal noise, shape, dtype and device of `like`."""
         return self._draw(like, step, draw, "normal")
@@ -97,6 +105,18 @@ class StepNoise:
         z = self._source.normal(like, self._step, self._draw)
         self._draw += 1
         return z
+
+    def keyed(self, like: Tensor, key: int, rows: Sequence[int]) -> Tensor:
+        """Standard normal noise of some examples that depends on a key, and not on how often was drawn.
+
+        Args:
+            like: The whole batch.
+            key: 0 or more; draws with keys never meet draws without.
+            rows: Which examples; the result has them as leading axis.
+        """
+        if isinstance(self._source, IndexedNoise):
+            return self._source.rows(rows).normal(like[list(rows)], self._step, KEYED + key)
+        return self._source.normal(like, self._step, KEYED + key)[list(rows)]
 
     def uniform(self, like: Tensor) -> Tensor:
         """The next uniform draw on [0, 1)."""

@@ -17,12 +17,14 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     exponential  multistep methods of the flow, order 1 to 4
     stochastic   DDIM, multistep and Runge-Kutta methods of the reverse SDE, EDM's
     adaptive     Dormand-Prince with per-example steps
+    adaptive_sde the reverse SDE with per-example steps on a Brownian tree
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
 
 from scorefield.sampling import (
     adaptive,
+    adaptive_sde,
     consistent,
     exponential,
     langevin,
@@ -34,6 +36,7 @@ from scorefield.sampling import (
     stochastic,
 )
 from scorefield.sampling.adaptive import AdaptiveFlow
+from scorefield.sampling.adaptive_sde import AdaptiveSDE
 from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.exponential import ExponentialMultistep
 from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
@@ -54,6 +57,7 @@ __all__ = [
     "HMC",
     "MALA",
     "AdaptiveFlow",
+    "AdaptiveSDE",
     "Ancestral",
     "Chain",
     "Consistent",
@@ -80,6 +84,7 @@ __all__ = [
     "StochasticRungeKutta",
     "UniformStart",
     "adaptive",
+    "adaptive_sde",
     "consistent",
     "drive",
     "exponential",
