@@ -79,10 +79,13 @@ class Sample:
     """A run or model folder, or the name of a bundled model (digits)."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many."""
-    sampler: SamplerName | None = None
-    """Default: the one the model was made with."""
+    sampler: SamplerName | Literal["tuned"] | None = None
+    """Default: the one the model was made with; tuned is what `tune` found."""
     steps: int | None = None
     """Steps of the sampler."""
+    budget: Annotated[str | None, tyro.conf.arg(metavar="nfe=N|seconds=S|error=E")] = None
+    """Choose sampler, order, grid and steps from what `compare-samplers` measured of this model, or measure quickly:
+    network calls per sample, seconds for all, or a root mean square error in model units."""
     seed: int = 0
     """Of all noise; sample i depends on the seed and i alone."""
     start: int = 0
@@ -109,7 +112,7 @@ class Evaluate:
     """Real data. Default: the held-out part of the model's own."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
     """Samples to draw from a model, or to use of a set of samples."""
-    sampler: SamplerName | None = None
+    sampler: SamplerName | Literal["tuned"] | None = None
     """As for `sample`."""
     steps: int | None = None
     """Steps of the sampler."""
@@ -124,8 +127,69 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class CompareSamplers:
+    """Measure every sampler that a model admits, at several numbers of network calls, from the same noise.
+
+    Errors against the converged flow, distances to held-out data, seconds, failures, all with intervals; as a table, as
+    samplers.json in the model folder (which `sample --budget` reads) and as a page.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or the name of a bundled model (digits)."""
+    data: str | None = None
+    """Real data. Default: the held-out part of the model's own."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
+    """Samples of each sampler."""
+    calls: str = "5,10,20,50,100"
+    """Numbers of network calls per sample, separated by commas."""
+    variants: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also other orders and grids of the samplers without noise; takes several times as long."""
+    seed: int = 0
+    """Of all noise."""
+    weights: str | None = None
+    """As for `sample`."""
+    batch_size: int | None = None
+    """Samples at a time. Default: at most 128."""
+    out: Path | None = None
+    """Folder of the page. Default: the model's own; for a bundled model, samplers/MODEL."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """Find a sampler's settings (snr, Langevin step, eta, grid) by the distance of samples to held-out data.
+
+    The result, sampler.json in the model folder, is used by --sampler tuned and never without being asked for.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or the name of a bundled model (digits)."""
+    data: str | None = None
+    """Real data. Default: the held-out part of the model's own."""
+    sampler: SamplerName | Literal["cas"] | None = None
+    """Whose settings; cas is consistent annealed sampling. Default: the sampler that the model was made with."""
+    calls: int | None = None
+    """Network calls per sample. Default: those of the model's own sampler; 100 for one by name."""
+    criterion: Literal["auto", "data", "flow"] = "auto"
+    """Distance to held-out data, or to the samples of the converged flow; auto is data where there are some."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
+    """Samples for each value that is tried."""
+    seed: int = 0
+    """Of all noise."""
+    weights: str | None = None
+    """As for `sample`."""
+    batch_size: int | None = None
+    """Samples at a time. Default: at most 128."""
+    out: Path | None = None
+    """Folder for sampler.json. Default: the model's own."""
+
+
+@dataclass(frozen=True)
 class Likelihood:
-    """Log density of data under a model by the probability flow, in nats and, for grey levels, bits/dim."""
+    """Log density of data under a model by the probability flow, in nats and, for grey levels, bits/dim.
+
+    It comes with an error budget and a 90 percent interval. With --out every finished batch is written at once, and the
+    same command goes on where an interrupted one stopped.
+    """
 
     model: tyro.conf.Positional[str]
     """A run or model folder, or a bundled model."""
@@ -133,20 +197,28 @@ class Likelihood:
     """Data. Default: the held-out part of the model's own."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 128
     """How many examples."""
+    way: Literal["flow", "bound", "both"] = "flow"
+    """The probability flow, the variational bound of a model trained on levels, or one beside the other."""
     rtol: float = 1e-4
     """Relative tolerance of the solver; the absolute one is the same."""
-    divergence: Literal["auto", "exact", "hutchinson"] = "auto"
+    divergence: Literal["auto", "exact", "hutchinson", "hutch++"] = "auto"
     """Exact, or estimated with random probes."""
-    probes: int = 1
+    probes: int = 2
     """Probes per example."""
+    target_se: float | None = None
+    """Add probes until each example's standard error is at most so many nats."""
+    dequantise: Literal["uniform", "variational", "none"] | None = None
+    """Noise inside the bins of grey levels. Default: uniform for data with grey levels, else none."""
+    draws: int = 1
+    """Dequantisation draws, or for the bound draws of every level; two or more show their spread."""
     seed: int = 0
-    """Of probes and dequantisation."""
+    """Of probes, dequantisation and levels."""
     weights: str | None = None
     """As for `sample`."""
     batch_size: int | None = None
-    """Examples at a time."""
+    """Examples at a time. Default: at most 128."""
     out: Path | None = None
-    """Also write likelihood.npz into this folder."""
+    """Write likelihood.npz, likelihood.json and the finished batches into this folder."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +299,8 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[CompareSamplers, tyro.conf.subcommand("compare-samplers")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]

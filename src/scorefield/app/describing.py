@@ -7,6 +7,8 @@ from pathlib import Path
 from scorefield._codec import CodecError, near, with_field
 from scorefield.app.commands import DataCommand, Describe, Recipes
 from scorefield.app.training import experiment_of
+from scorefield.lab.choosing import read_tuned
+from scorefield.lab.choosing.records import TABLE, TUNED, TunedSampler
 from scorefield.lab.data import DataSource, inspect
 from scorefield.lab.describe import describe_experiment
 from scorefield.lab.model import bundled, find
@@ -35,6 +37,18 @@ def describe(command: Describe) -> None:
         sets, metadata = load_tensors(folder / "model.safetensors")
         names = [name for name in sets if name != "fixed"]
         print(f"weights: {', '.join(names)}, of step {metadata.get('step', 'unknown')}")
+    if (folder / TUNED).is_file():
+        print("\n".join(tuned_lines(read_tuned(folder, folder.name, None))))
+    if (folder / TABLE).is_file():
+        print(f"samplers measured: {folder / TABLE}, for sample --budget")
+
+
+def tuned_lines(found: TunedSampler) -> list[str]:
+    """A tuned sampler in words."""
+    receipt = found.receipt
+    head = f"tuned sampler (--sampler tuned): {found.sampler}"
+    how = f"  by {found.criterion}, {receipt.count} samples a trial, weights {receipt.weights}"
+    return [head, how, *(f"  {line}" for line in found.conclusion)]
 
 
 def inspect_data(command: DataCommand) -> None:

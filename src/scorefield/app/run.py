@@ -80,8 +80,12 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.evaluation import evaluate
 
         return evaluate
+    if isinstance(command, commands.CompareSamplers | commands.Tune):
+        from scorefield.app import choosing
+
+        return choosing.compare_samplers if isinstance(command, commands.CompareSamplers) else choosing.tune_sampler
     if isinstance(command, commands.Likelihood):
-        from scorefield.app.evaluation import likelihood
+        from scorefield.app.likelihood import likelihood
 
         return likelihood
     if isinstance(command, commands.Import | commands.Export):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from scorefield.app.choosing import sampler_for
 from scorefield.app.commands import Sample
 from scorefield.app.progress import sampling_display
 from scorefield.lab import ranks
@@ -45,7 +46,14 @@ def sample(command: Sample) -> None:
     rank, world = ranks.start()
     model = load(command.model, weights=command.weights)
     out = command.out or Path("samples") / model.name
-    sampler = model.sampler(command.sampler, command.steps)
+    if command.budget is not None:
+        if world > 1:
+            raise ValueError(
+                "--budget measures and chooses in one process; choose there, then give --sampler and --steps"
+            )
+        sampler = sampler_for(command, model)
+    else:
+        sampler = model.sampler(command.sampler, command.steps)
     condition = conditions_of(command.condition, model)
     if command.n < world:
         raise ValueError(f"-n {command.n} leaves some of {world} processes without a sample; draw at least {world}")

@@ -7,6 +7,7 @@ data          readers, splits, the order of examples
 trainer       the loop; averages, weights, checkpoints, tally and run_folder are what it keeps; observer, stopping
 model         a trained model: score, sample, log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
+choosing      which sampler, with which settings: measured, budgeted, tuned
 report        pages from curves, figures and metrics; describe says what an experiment is
 ranks, files  several processes; files that are never half written
 """
@@ -15,6 +16,7 @@ from scorefield.lab import (
     averages,
     bridges,
     checkpoints,
+    choosing,
     curves,
     data,
     describe,
@@ -46,6 +48,7 @@ __all__ = [
     "averages",
     "bridges",
     "checkpoints",
+    "choosing",
     "curves",
     "data",
     "describe",

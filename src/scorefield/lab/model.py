@@ -17,10 +17,12 @@ from scorefield._codec import near
 from scorefield._random import IndexedNoise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
+from scorefield.inference.budget import Moments
 from scorefield.inference.flow import FlowSettings, require_flow, transport
 from scorefield.inference.likelihood import LogProb, flow_log_prob
 from scorefield.lab.averages import name_of
 from scorefield.lab.checkpoints import latest
+from scorefield.lab.choosing.files import read_tuned
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.weights import choose, fill, load_tensors
@@ -92,6 +94,7 @@ class Model:
         weights: Which weights the network holds, for receipts.
         name: Of the folder or bundled model it came from.
         step: Training step of the weights.
+        folder: Where it came from; its tuned sampler is there.
     """
 
     def __init__(
@@ -102,11 +105,12 @@ class Model:
         weights: str = "raw",
         name: str | None = None,
         step: int | None = None,
+        folder: Path | None = None,
     ):
         if experiment.spec is None:
             raise ValueError("a Model needs an experiment whose `spec` is filled in; open its data first")
         self.experiment, self.network, self.weights = experiment, network, weights
-        self.name, self.step = name or experiment.name, step
+        self.name, self.step, self.folder = name or experiment.name, step, folder
         self.data: DataSpec = experiment.spec
         self.process: Process = experiment.process
         self._score = build_score(experiment, network)
@@ -168,7 +172,9 @@ class Model:
     # ---------------------------------------------------------------------------------------- sampling
 
     def sampler(self, sampler: Sampler | str | None = None, steps: int | None = None) -> Sampler:
-        """A sampler for this model: the given one, one by name, or the experiment's own."""
+        """A sampler for this model: the given one, one by name ("tuned" is what tuning found), or its own."""
+        if sampler == "tuned":
+            sampler = read_tuned(self.folder, self.name, self.hash).sampler
         if isinstance(sampler, str):
             levels = self.experiment.levels
             found = named(sampler, self.process if sampler == "ode" else levels or self.process, steps)
@@ -273,25 +279,36 @@ class Model:
         condition: ConditionLike | None = None,
         settings: FlowSettings | None = None,
         dequantise: str | None = None,
+        draws: int = 1,
+        moments: Moments | None = None,
         seed: int = 0,
         start: int = 0,
         batch_size: int | None = None,
     ) -> LogProb:
-        """Log density of data by the probability flow; see `inference.likelihood.flow_log_prob`.
+        """Log density of data by the probability flow, with its error budget; see `inference.flow_log_prob`.
 
         Args:
             x: Data units, (B, *shape).
             condition: What is known.
             settings: Tolerances, divergence, probes.
-            dequantise: "uniform" or "none"; by default uniform for data with grey levels.
+            dequantise: "uniform", "variational" or "none"; by default uniform for data with grey levels.
+            draws: Dequantisation draws; from two on the gap of their bound is known.
+            moments: Of the data in model units, for the prior's part.
             seed: Of probes and dequantisation.
             start: Index of the first example in that noise.
             batch_size: Examples at a time; default at most 128.
+
+        Raises:
+            ValueError: No example, a negative seed or start, or what `flow_log_prob` refuses.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if not len(x):
+            raise ValueError("x holds no example; give at least one, shape (n, *shape)")
+        if seed < 0 or start < 0:
+            raise ValueError(f"seed and start must not be negative; got seed={seed}, start={start}")
         known, parts = self.condition(condition, len(x)), []
-        size = batch_size or max(1, min(len(x), 128))
+        size = batch_size or min(len(x), 128)
         for first in range(0, len(x), size):
             rows = slice(first, min(first + size, len(x)))
             noise = IndexedNoise(seed, range(start + rows.start, start + rows.stop))
@@ -304,6 +321,8 @@ class Model:
                     noise,
                     condition=local,
                     dequantise=dequantise,  # type: ignore[arg-type]
+                    draws=draws,
+                    moments=moments,
                     settings=settings,
                 )
             )
@@ -452,7 +471,7 @@ def load(model: str | Path, *, weights: str | None = None, device: str | torch.d
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     step = int(metadata["step"]) if "step" in metadata else None
-    return Model(experiment, network, weights=name, name=folder.resolve().name, step=step)
+    return Model(experiment, network, weights=name, name=folder.resolve().name, step=step, folder=folder)
 
 
 def _default_device() -> torch.device:

@@ -66,12 +66,13 @@ class Jackknifed:
         return Jackknifed(self.number - other.number, tuple(a - b for a, b in pairs))
 
 
-def energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
+def energy_distance(x: Tensor, y: Tensor, inside: Tensor | None = None) -> Jackknifed:
     """Squared energy distance of two independent sets.
 
     Args:
         x: Samples, (n, *event) with n >= 3.
         y: Real examples, (m, *event) with m >= 3.
+        inside: `distance_sums(y, y)`, where it is known from before.
 
     Returns:
         The unbiased estimate, left out along x and along y.
@@ -80,7 +81,8 @@ def energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
         ValueError: Too few examples for a value with one of them left out.
     """
     x, y = _matrix(x), _matrix(y)
-    return _of_sums(_distance_sums(x, y), _distance_sums(y, x), _distance_sums(x, x), _distance_sums(y, y))
+    inside = distance_sums(y, y) if inside is None else inside
+    return _of_sums(distance_sums(x, y), distance_sums(y, x), distance_sums(x, x), inside)
 
 
 def paired_energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
@@ -103,7 +105,7 @@ def paired_energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
     n = len(x)
     own = (x - y).norm(dim=1)
     # Each i meets the others as x and as y; leaving pair i out takes away both its row and its column.
-    row = _distance_sums(x, y) + _distance_sums(y, x) - 2.0 * own - _distance_sums(x, x) - _distance_sums(y, y)
+    row = distance_sums(x, y) + distance_sums(y, x) - 2.0 * own - distance_sums(x, x) - distance_sums(y, y)
     total = row.sum() / 2.0
     left_out = (total - row) * 2.0 / ((n - 1) * (n - 2))
     return Jackknifed(float(total) * 2.0 / (n * (n - 1)), (left_out,))
@@ -128,8 +130,9 @@ def _matrix(x: Tensor) -> Tensor:
     return x.detach().to("cpu", torch.float64).reshape(len(x), -1)
 
 
-def _distance_sums(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the rows of b of their distances to each row of a, (len(a),)."""
+def distance_sums(a: Tensor, b: Tensor) -> Tensor:
+    """Sum over b of the Euclidean distances to each example of a: (n, *event) and (m, *event) to (n,) float64."""
+    a, b = (v.detach().to("cpu", torch.float64).reshape(len(v), -1) for v in (a, b))
     # Not by the Gram matrix, which loses half the digits of small distances.
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cat([torch.cdist(part, b, compute_mode=mode).sum(dim=1) for part in a.split(BLOCK)])
@@ -155,7 +158,7 @@ class EnergyDistance(Metric):
     def __init__(self, reference: Reference, features: Features | None = None):
         super().__init__(reference, features or RawFeatures())
         self._real = _matrix(torch.cat([feature_rows(self.features, x) for x in reference.batches(BLOCK)]))
-        self._real_sums = _distance_sums(self._real, self._real)
+        self._real_sums = distance_sums(self._real, self._real)
 
     def settings(self) -> Mapping[str, Any]:
         """None: the distance is Euclidean."""
@@ -168,8 +171,7 @@ class EnergyDistance(Metric):
             ValueError: Fewer than 3 samples were seen.
         """
         self._need(3)
-        x, y = torch.cat(self._rows), self._real
-        return _of_sums(_distance_sums(x, y), _distance_sums(y, x), _distance_sums(x, x), self._real_sums)
+        return energy_distance(torch.cat(self._rows), self._real, self._real_sums)
 
     def compute(self) -> Value:
         """The distance, its 95 % interval by the jackknife over samples and real examples.

@@ -1,0 +1,258 @@
+"""Which samplers a model admits, at which numbers of calls, found without one call of its network.
+
+A candidate is tried on a Gaussian of one dimension first: that shows whether its parts fit the process, how many calls
+it makes, and whether its steps draw noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from scorefield._math import over_event
+from scorefield._random import PRIOR_STEP, IndexedNoise
+from scorefield.lab.choosing.records import Refused
+from scorefield.lab.choosing.subject import Subject
+from scorefield.process.grids import Focused, LogSNR, PowerSigma, Quadratic
+from scorefield.process.process import Process
+from scorefield.sampling.named import NAMED
+from scorefield.sampling.sampler import PriorStart, Sampler
+from scorefield.score.score import FunctionScore
+
+CALLS = (5, 10, 20, 50, 100)
+TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+"""Of solvers that choose their own steps."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sampler to measure.
+
+    Args:
+        name: Its name.
+        variant: What differs from the sampler of that name.
+        sampler: The sampler.
+        deterministic: Whether its steps draw no noise and follow the process in time.
+    """
+
+    name: str
+    variant: str
+    sampler: Sampler
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a dry run shows: calls of a sample (of this Gaussian, where they depend on the state), and noise drawn."""
+
+    calls: int
+    deterministic: bool
+
+
+class _Counted(IndexedNoise):
+    """Noise that counts what steps draw."""
+
+    drawn = 0
+
+    def _draw(self, like: Tensor, step: int, draw: int, kind: Literal["normal", "uniform"]) -> Tensor:
+        self.drawn += step != PRIOR_STEP
+        return super()._draw(like, step, draw, kind)
+
+
+def dry_run(sampler: Sampler, process: Process) -> Trial:
+    """Run a sampler on the standard normal distribution in one dimension.
+
+    Raises:
+        ValueError: The sampler does not fit the process.
+    """
+    used = sampler.process or process
+
+    def normal(x: Tensor, t: Tensor) -> Tensor:
+        variance = used.alpha(t) ** 2 + used.sigma(t) ** 2
+        return -x / over_event(variance, x)
+
+    noise = _Counted(0, [0])
+    run = sampler.run(FunctionScore(normal, used), (1,), indices=[0], noise=noise, dtype=torch.float64)
+    follows = all(part.order is not None for part in sampler.step.parts() if part.moves)
+    return Trial(int(run.calls[0]), noise.drawn == 0 and follows and isinstance(sampler.start, PriorStart))
+
+
+def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) -> Sampler:
+    """The sampler with the most steps that makes at most so many calls.
+
+    Args:
+        build: Number of steps -> sampler.
+        process: Whose noise it undoes.
+        calls: At most.
+
+    Raises:
+        ValueError: One step makes more calls already, or the sampler does not fit the process.
+    """
+    per_step = max(build(1).step.calls_per_step() or 1, 1)
+    steps = max(1, calls // per_step)
+    while True:
+        sampler = build(steps)
+        made = dry_run(sampler, process).calls
+        if made <= calls:
+            return sampler
+        if steps == 1:
+            raise ValueError(f"its least number of calls is {made}")
+        steps = max(1, steps - max(1, (made - calls) // per_step))
+
+
+def candidates(
+    subject: Subject, calls: Sequence[int] = CALLS, *, variants: bool = True
+) -> tuple[list[Candidate], list[Refused]]:
+    """Every named sampler at several numbers of calls, and the orders and grids of those that follow the flow.
+
+    Args:
+        subject: What they will sample.
+        calls: Numbers of network calls per sample.
+        variants: Also other orders, and other grids, of deterministic samplers.
+
+    Returns:
+        Candidates, and those that the subject does not admit with the reason.
+
+    Raises:
+        ValueError: A number of calls below 1.
+    """
+    if not calls or min(calls) < 1:
+        raise ValueError(f"numbers of calls must be at least 1; got {', '.join(map(str, calls)) or 'none'}")
+    found: list[Candidate] = []
+    refused: list[Refused] = []
+    for name in NAMED:
+        _gather(subject, name, sorted(set(calls)), variants, found, refused)
+    for name, sampler in subject.own.items():
+        if all(sampler != c.sampler for c in found):
+            _try(subject, name, "", None, lambda sampler=sampler: sampler, found, refused)
+    return found, refused
+
+
+def _gather(
+    subject: Subject, name: str, calls: Sequence[int], variants: bool, found: list[Candidate], refused: list[Refused]
+) -> None:
+    process = subject.score.process
+    try:
+        base = subject.named(name, None)
+    except (ValueError, TypeError) as error:
+        refused.append(Refused(name, None, str(error)))
+        return
+    if base.step.calls_per_step() is None:
+        for variant, sampler in _tolerances(base):
+            _try(subject, name, variant, None, lambda sampler=sampler: sampler, found, refused)
+        return
+    before = len(found)
+
+    def plain(steps: int) -> Sampler:
+        return subject.named(name, steps)
+
+    _try_all(subject, name, "", calls, plain, found, refused)
+    if not variants or len(found) == before or not found[-1].deterministic:
+        return
+    for variant, change in _variants(found[-1].sampler, process):
+        _try_all(subject, name, variant, calls, lambda steps, change=change: change(plain(steps)), found, refused)
+
+
+def _try_all(
+    subject: Subject,
+    name: str,
+    variant: str,
+    calls: Sequence[int],
+    build: Callable[[int], Sampler],
+    found: list[Candidate],
+    refused: list[Refused],
+) -> None:
+    """A sampler at every number of calls; one line says what is wrong with it at all of them."""
+    problems: list[Refused] = []
+    for number in calls:
+
+        def fitting(number: int = number) -> Sampler:
+            return with_calls(build, subject.score.process, number)
+
+        _try(subject, name, variant, number, fitting, found, problems)
+    refused += [replace(problems[0], calls=None)] if len(problems) == len(calls) else problems
+
+
+def _try(
+    subject: Subject,
+    name: str,
+    variant: str,
+    calls: int | None,
+    build: Callable[[], Sampler],
+    found: list[Candidate],
+    refused: list[Refused],
+) -> None:
+    """Add what `build` makes, unless that line has it already, or the reason why it cannot be used."""
+    title = f"{name}, {variant}" if variant else name
+    try:
+        sampler = build()
+        trial = dry_run(sampler, subject.score.process)
+    except (ValueError, TypeError, RuntimeError) as error:
+        refused.append(Refused(title, calls, str(error)))
+        return
+    if all((c.name, c.variant, c.sampler) != (name, variant, sampler) for c in found):
+        found.append(Candidate(name, variant, sampler, trial.deterministic))
+
+
+def _tolerances(sampler: Sampler) -> Iterator[tuple[str, Sampler]]:
+    """A solver that chooses its steps, at several tolerances where it has one."""
+    names = {f.name for f in dataclasses.fields(sampler.step)}  # type: ignore[arg-type]
+    if not {"rtol", "atol"} <= names:
+        yield "", sampler
+        return
+    for tolerance in TOLERANCES:
+        step: Any = replace(sampler.step, rtol=tolerance, atol=tolerance)  # type: ignore[type-var]
+        yield f"tolerance {tolerance:.0e}", replace(sampler, step=step)
+
+
+Change = Callable[[Sampler], Sampler]
+
+
+def _variants(sampler: Sampler, process: Process) -> Iterator[tuple[str, Change]]:
+    """Other orders of a step that offers some, and other grids, one change at a time."""
+    step: Any = sampler.step
+    for order in _orders(type(step)):
+        if order != step.order:
+            yield f"order {order}", lambda s, order=order: _changed(s, step=_changed(s.step, order=order))
+    for grid in other_grids(sampler.grid, sampler.process or process):
+        yield f"{type(grid).__name__} grid", lambda s, grid=grid: _changed(s, grid=replace(grid, steps=_steps(s)))
+
+
+def _changed(value: Any, **changes: Any) -> Any:
+    return replace(value, **changes)
+
+
+def _steps(sampler: Any) -> int:
+    return sampler.grid.steps
+
+
+def _orders(step: type) -> tuple[int, ...]:
+    """The choices of a step's field `order`, where it has one."""
+    if "order" not in {f.name for f in dataclasses.fields(step)}:
+        return ()
+    kind = get_type_hints(step)["order"]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def other_grids(grid: Any, process: Process) -> list[Any]:
+    """Grids of as many steps at other times; none where the grid has no number of steps.
+
+    Args:
+        grid: The grid.
+        process: Whose times they place: on some processes two grids are one.
+    """
+    steps = getattr(grid, "steps", None)
+    if steps is None:
+        return []
+    found, times = [], [grid.times(process)]
+    for other in (LogSNR(steps), Focused(steps), PowerSigma(steps), Quadratic(steps)):
+        own = other.times(process)
+        if not any(torch.allclose(own, known, rtol=1e-6, atol=0.0) for known in times):
+            found.append(other)
+            times.append(own)
+    return found

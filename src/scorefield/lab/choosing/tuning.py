@@ -1,0 +1,444 @@
+"""Finding a sampler's settings by measurement, with no image judged by eye.
+
+The criterion is the squared energy distance of samples to held-out data or, where there are none, to the samples of the
+converged flow. All settings are tried on the same noise, so that their differences are known much better than the
+distances. A setting counts as better only where it wins again on noise that the search has not seen, by more than the
+uncertainty of the difference; otherwise the sampler stays as it was: ties go to what there is.
+
+Jolicoeur-Martineau et al. (2021) tune their step by a Frechet distance on a grid and Song and Ermon (2020, Technique 4)
+by a variance that needs no samples; the latter is where the search for annealed Langevin dynamics also looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from scorefield._codec import dumps, with_field
+from scorefield.lab.choosing.candidates import other_grids
+from scorefield.lab.choosing.measuring import Converged, Real, Say, converged_flow, require_enough
+from scorefield.lab.choosing.records import STANDARD_ERRORS, Measured, MeasureReceipt, Tried, TunedSampler
+from scorefield.lab.choosing.subject import Subject
+from scorefield.metrics.energy_distance import Jackknifed, paired_energy_distance
+from scorefield.process.grids import EveryLevel, Focused, GeometricSigma, PowerSigma
+from scorefield.process.levels import langevin_step
+from scorefield.process.process import Process
+from scorefield.process.tabulated import Tabulated
+from scorefield.sampling.consistent import Consistent
+from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
+from scorefield.sampling.sampler import Sampler
+from scorefield.sampling.step import Chain, Repeat, Step
+from scorefield.sampling.stochastic import DDIM, KarrasHeun
+
+ROUNDS = 4
+"""Refinements of a setting after its first grid, at most."""
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number of a sampler that can be chosen.
+
+    Args:
+        path: The field, for `with_field`.
+        what: Its name for people.
+        low: Least value to try.
+        high: Largest.
+        hints: Values to try besides the grid.
+        even: Whether values are tried at equal differences, for a setting that may be 0; else at equal ratios.
+    """
+
+    path: str
+    what: str
+    low: float
+    high: float
+    hints: tuple[float, ...] = ()
+    even: bool = False
+
+    def values(self) -> set[float]:
+        """Where a search begins."""
+        if self.even:
+            return {self.low + (self.high - self.low) * k / 5 for k in range(6)}
+        return {self.low * (self.high / self.low) ** (k / 5) for k in range(6)}
+
+    def between(self, a: float, b: float) -> float | None:
+        """A value half-way; None where the two are near enough."""
+        if self.even:
+            return 0.5 * (a + b) if abs(a - b) > 0.02 * (self.high - self.low) else None
+        return math.sqrt(a * b) if abs(math.log(a / b)) > math.log(1.05) else None
+
+    def of(self, sampler: Sampler) -> float:
+        """The value it has."""
+        value: Any = sampler
+        for name in self.path.split("."):
+            value = value[int(name)] if name.isdigit() else getattr(value, name)
+        return float(value)
+
+    def put(self, sampler: Sampler, value: float) -> Sampler:
+        """The sampler with another value."""
+        return with_field(sampler, self.path, value)
+
+
+def settings_of(sampler: Sampler, process: Process) -> list[Setting]:
+    """The numbers of a sampler that tuning can choose: snr, Langevin step, eta, churn, the shape of a grid.
+
+    Args:
+        sampler: The sampler.
+        process: Whose noise it undoes.
+    """
+    used, found = sampler.process or process, []
+    for path, step, repeats in _steps(sampler.step, "step", 1):
+        if isinstance(step, Langevin) and isinstance(step.size, NoiseScaled | NormRatio):
+            # e = 2 (r sigma)^2 diverges at 2 sigma^2 in the full convention: r < 1, sqrt(2) in the half one.
+            high = 0.9 * (2.0**0.5 if step.convention == "half" else 1.0)
+            hints = _technique_4(sampler, used, repeats, step) if repeats > 1 else ()
+            found.append(Setting(f"{path}.size.snr", "snr", 0.01, high, hints))
+        elif isinstance(step, Langevin) and isinstance(step.size, LadderScaled):
+            most = step.size.sigma_end**2 * (4.0 if step.convention == "half" else 2.0)
+            found.append(Setting(f"{path}.size.epsilon", "Langevin step", 1e-3 * most, 0.9 * most))
+        elif isinstance(step, Consistent):
+            low, high = admissible_eta(sampler, used)
+            found.append(Setting(f"{path}.eta", "eta", low, high))
+        elif isinstance(step, DDIM):
+            found.append(Setting(f"{path}.eta", "eta", 0.0, 1.0, even=True))
+        elif isinstance(step, KarrasHeun):
+            found.append(Setting(f"{path}.gamma", "gamma", 0.0, 2.0**0.5 - 1.0, even=True))
+    if isinstance(sampler.grid, PowerSigma):
+        found.append(Setting("grid.rho", "rho", 1.0, 20.0))
+    elif isinstance(sampler.grid, Focused):
+        found.append(Setting("grid.centre", "centre of the grid", 0.05, 5.0))
+        found.append(Setting("grid.width", "width of the grid", 0.5, 8.0))
+    return found
+
+
+def _steps(step: Step, path: str, repeats: int) -> Iterator[tuple[str, Step, int]]:
+    """Every step inside a step, with its path and how often it is repeated at a level."""
+    if isinstance(step, Chain):
+        for i, part in enumerate(step.steps):
+            yield from _steps(part, f"{path}.steps.{i}", repeats)
+    elif isinstance(step, Repeat):
+        yield from _steps(step.step, f"{path}.step", repeats * step.times)
+    else:
+        yield path, step, repeats
+
+
+def admissible_eta(sampler: Sampler, process: Process) -> tuple[float, float]:
+    """The interval of eta in which consistent annealing can keep its noise level on a grid, cut at 1.
+
+    |1 - eta| <= r_s / r_t for every step into a level with noise (Jolicoeur-Martineau et al. 2021, section 3.2); eta
+    above 1 overshoots the posterior mean and is not tried.
+    """
+    times = sampler.times(process)
+    ratio = (process.sigma(times) / process.alpha(times)).to(torch.float64)
+    ratio = ratio[ratio > 0]
+    least = float((ratio[1:] / ratio[:-1]).min())
+    return (1.0 - least) * (1.0 + 1e-6) + 1e-9, 1.0
+
+
+def _technique_4(sampler: Sampler, process: Process, repeats: int, step: Langevin) -> tuple[float, ...]:
+    """snr at which so many Langevin steps carry the noise of one level to that of the next (NCSNv2)."""
+    times = sampler.times(process)
+    sigmas = process.sigma(times)
+    sigmas = sigmas[sigmas > 0].unique()
+    if len(sigmas) < 2:
+        return ()
+    eta = langevin_step(sigmas, repeats).eta * (2.0 if step.convention == "half" else 1.0)
+    return ((0.5 * eta) ** 0.5,)
+
+
+def consistent(process: Process, steps: int) -> Sampler:
+    """Consistent annealed sampling on a geometric grid, eta twice the least that its levels admit.
+
+    Args:
+        process: Whose noise it undoes.
+        steps: Levels below that of the prior.
+    """
+    grid = GeometricSigma(steps)
+    if isinstance(process, Tabulated):
+        refine = max(1, round(steps / max(1, process.levels - 1)))
+        grid = EveryLevel(clean=False, refine=refine if process.between == "linear" else 1)
+    sampler = Sampler(Consistent(1.0), grid)
+    least, most = admissible_eta(sampler, process)
+    return replace(sampler, step=Consistent(min(2.0 * least, most)))
+
+
+# ------------------------------------------------------------------------------------------------ the search
+
+
+@dataclass
+class Criterion:
+    """The distance that tuning makes small, on one range of samples, and what it has found already.
+
+    Args:
+        subject: The model.
+        first: Index of the first sample.
+        n: How many.
+        real: Held-out data; None to compare with the converged flow.
+        flow: The converged flow of the same samples, where there are no data.
+    """
+
+    subject: Subject
+    first: int
+    n: int
+    real: Real | None
+    flow: Converged | None = None
+    _known: dict[str, Jackknifed | None] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, subject: Subject, first: int, n: int, real: Real | None) -> Criterion:
+        """With the flow solved, where it is needed."""
+        flow = converged_flow(subject, n, first) if real is None else None
+        return cls(subject, first, n, real, flow)
+
+    def __call__(self, sampler: Sampler) -> Jackknifed | None:
+        """The distance of a sampler; None where it cannot be used, or a sample fails."""
+        key = dumps(sampler)
+        if key not in self._known:
+            self._known[key] = self._measured(sampler)
+        return self._known[key]
+
+    def _measured(self, sampler: Sampler) -> Jackknifed | None:
+        try:
+            drawn = self.subject.draw(sampler, self.first, self.n)
+        except (ValueError, TypeError, RuntimeError):
+            return None
+        if bool((drawn.status != 0).any()) or not bool(torch.isfinite(drawn.x).all()):
+            return None
+        if self.real is not None:
+            return self.real.distance(drawn.x)
+        assert self.flow is not None
+        return paired_energy_distance(drawn.x[self.flow.ok], self.flow.end(sampler.final)[self.flow.ok])
+
+
+def clearly(difference: Jackknifed) -> bool:
+    """Whether a difference is positive beyond its noise."""
+    return difference.number > STANDARD_ERRORS * difference.std_error
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search over one setting found.
+
+    Args:
+        what: The setting.
+        best: Its best value.
+        taken: The value taken: the one there was, if it cannot be told from the best.
+        sampler: The sampler with the value taken.
+        alike: The values tried, around the best, that cannot be told from it.
+        tried: All of them.
+        failed: Values at which the sampler failed.
+    """
+
+    what: str
+    best: Any
+    taken: Any
+    sampler: Sampler
+    alike: tuple[Any, ...]
+    tried: tuple[Tried, ...]
+    failed: tuple[Any, ...] = ()
+
+
+def search_number(criterion: Criterion, sampler: Sampler, setting: Setting, say: Say = lambda line: None) -> Found:
+    """Search a number: a coarse grid, then the middles beside the best until neighbours cannot be told apart.
+
+    Args:
+        criterion: What to make small.
+        sampler: The sampler whose setting it is.
+        setting: Which.
+        say: Told of every value.
+
+    Raises:
+        ValueError: The sampler fails at every value.
+    """
+    points = setting.values()
+    points |= {setting.of(sampler), *(h for h in setting.hints if setting.low <= h <= setting.high)}
+    known: dict[float, Jackknifed | None] = {}
+
+    def evaluate(values: set[float]) -> None:
+        for value in sorted(values):
+            known[value] = criterion(setting.put(sampler, value))
+            say(f"{setting.what} = {value:.4g}: {_text(known[value])}")
+
+    evaluate(points)
+    for _ in range(ROUNDS):
+        good = _worked(known, setting.what)
+        best = min(good, key=lambda v: good[v].number)
+        ordered = sorted(good)
+        place = ordered.index(best)
+        beside = [ordered[k] for k in (place - 1, place + 1) if 0 <= k < len(ordered)]
+        # Where the best cannot be told from its neighbours, values between them cannot either.
+        apart = [setting.between(v, best) for v in beside if clearly(good[v].minus(good[best]))]
+        if not (further := {v for v in apart if v is not None}):
+            break
+        evaluate(further)
+    return _found(setting.what, known, setting.of(sampler), lambda v: setting.put(sampler, v))
+
+
+def search_choices(
+    criterion: Criterion, what: str, choices: Mapping[str, Sampler], say: Say = lambda line: None
+) -> Found:
+    """Try every one of a few samplers, the first of which is the one there was.
+
+    Raises:
+        ValueError: All of them fail.
+    """
+    known = {}
+    for name, sampler in choices.items():
+        known[name] = criterion(sampler)
+        say(f"{what} {name}: {_text(known[name])}")
+    return _found(what, known, next(iter(choices)), lambda name: choices[name])
+
+
+def _worked(known: Mapping[Any, Jackknifed | None], what: str) -> dict[Any, Jackknifed]:
+    good = {value: distance for value, distance in known.items() if distance is not None}
+    if not good:
+        raise ValueError(f"the sampler fails at every value of {what} that was tried; nothing can be tuned")
+    return good
+
+
+def _found(what: str, known: Mapping[Any, Jackknifed | None], before: Any, build: Callable[[Any], Sampler]) -> Found:
+    good = _worked(known, what)
+    best = min(good, key=lambda v: good[v].number)
+    ordered = sorted(good) if isinstance(best, float) else list(good)
+    same = {v for v in good if v == best or not clearly(good[v].minus(good[best]))}
+    alike = tuple(v for v in ordered if v in same)
+    if isinstance(best, float):  # the unbroken range around the best
+        place = low = high = ordered.index(best)
+        while low > 0 and ordered[low - 1] in same:
+            low -= 1
+        while high + 1 < len(ordered) and ordered[high + 1] in same:
+            high += 1
+        alike = tuple(ordered[low : high + 1]) if low <= place <= high else (best,)
+    least = good[best]
+    tried = tuple(
+        Tried(what, f"{v:.6g}" if isinstance(v, float) else str(v), _measured(good[v]), _measured(good[v].minus(least)))
+        for v in ordered
+    )
+    taken = before if before in alike else best
+    return Found(what, best, taken, build(taken), alike, tried, tuple(v for v, d in known.items() if d is None))
+
+
+def _measured(found: Jackknifed) -> Measured:
+    return Measured(found.number, found.std_error)
+
+
+def _text(found: Jackknifed | None) -> str:
+    if found is None:
+        return "failed"
+    return f"distance {found.number:.4g} +- {STANDARD_ERRORS * found.std_error:.2g}"
+
+
+# ------------------------------------------------------------------------------------------------ tuning
+
+
+def tune(
+    subject: Subject,
+    sampler: Sampler,
+    receipt: MeasureReceipt,
+    *,
+    real: Real | None = None,
+    say: Say = lambda line: None,
+) -> TunedSampler:
+    """Choose the settings and the grid of a sampler, and check the choice on fresh noise.
+
+    Args:
+        subject: The model.
+        sampler: Where to begin.
+        receipt: How many samples, and facts to record.
+        real: Held-out data; None to compare with the converged flow.
+        say: Told of every trial.
+
+    Raises:
+        ValueError: Too few samples or data, nothing to tune, or a sampler that fails.
+    """
+    n, process = receipt.count, subject.score.process
+    require_enough(n, real)
+    # Consistent annealing keeps its grid: which eta are admissible depends on it.
+    held = any(isinstance(part, Consistent) for part in sampler.step.parts())
+    grids = [] if held else other_grids(sampler.grid, sampler.process or process)
+    if not grids and not settings_of(sampler, process):
+        raise ValueError(
+            f"{type(sampler.step).__name__} on {type(sampler.grid).__name__} has no setting to tune; tune another, for"
+            " example --sampler pc"
+        )
+    criterion = Criterion.start(subject, 0, n, real)
+    best, found = sampler, []
+    if grids:
+        choices = {_kind(grid): replace(sampler, grid=grid) for grid in (sampler.grid, *grids)}
+        found.append(search_choices(criterion, "grid", choices, say))
+        best = found[-1].sampler
+    for setting in settings_of(best, process):
+        found.append(search_number(criterion, best, setting, say))
+        best = found[-1].sampler
+    gain, adopted = _confirmed(subject, sampler, best, n, real, say)
+    return TunedSampler(
+        best if adopted else sampler,
+        "squared energy distance to " + ("held-out data" if real is not None else "the converged flow"),
+        sampler,
+        gain,
+        best,
+        adopted,
+        tuple(_conclusions(found, gain, adopted)),
+        tuple(t for f in found for t in f.tried),
+        receipt if criterion.flow is None else replace(
+            receipt, reference=criterion.flow.sampler, reference_error=criterion.flow.error
+        ),
+    )  # fmt: skip
+
+
+def _confirmed(
+    subject: Subject, before: Sampler, after: Sampler, n: int, real: Real | None, say: Say
+) -> tuple[Measured, bool]:
+    """The gain on samples that the search has not seen, and whether it is beyond its noise."""
+    if after == before:
+        return Measured(0.0, 0.0), False
+    fresh = Criterion.start(subject, n, n, real)
+    old, new = fresh(before), fresh(after)
+    if new is None:
+        raise ValueError(f"the sampler found fails on further samples, {n} to {2 * n - 1}; use more samples")
+    if old is None:
+        return Measured(0.0, 0.0), True  # what it replaces fails
+    gain = old.minus(new)
+    say(f"on fresh noise: before {_text(old)}, after {_text(new)}")
+    return _measured(gain), clearly(gain)
+
+
+def _conclusions(found: Sequence[Found], gain: Measured, adopted: bool) -> Iterator[str]:
+    for one in found:
+        kept = f"; {_show(one.taken)} is kept" if one.taken != one.best else ""
+        yield (
+            f"{one.what}: best of {len(one.tried)} tried {_show(one.best)}; not told apart from it:"
+            f" {_range(one.alike, one.best)}{kept}"
+        )
+        if one.failed:
+            yield f"{one.what}: failed at {', '.join(map(_show, one.failed))}"
+    low, high = gain.interval
+    said = f"the distance falls by {gain.number:.3g}, between {low:.3g} and {high:.3g} (95 %), on fresh noise"
+    if adopted:
+        yield f"adopted: {said}"
+    elif gain.number == 0.0 and gain.std_error == 0.0:
+        yield "the sampler stays as it was: it is the best that was tried"
+    else:
+        yield f"the sampler stays as it was: nothing found is better beyond the noise ({said})"
+
+
+def _kind(grid: Any) -> str:
+    return type(grid).__name__
+
+
+def _show(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _range(alike: Sequence[Any], best: Any) -> str:
+    if len(alike) < 2:
+        return "nothing else"
+    if isinstance(best, float):
+        return f"{alike[0]:.4g} to {alike[-1]:.4g}"
+    return ", ".join(str(v) for v in alike if v != best)
