@@ -222,6 +222,34 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class Latents:
+    """Latents of the probability flow: encode data, walk between examples, change the temperature, compare models."""
+
+    action: tyro.conf.Positional[Literal["encode", "interpolate", "temperature", "compare"]]
+    """What to do."""
+    model: tyro.conf.Positional[str]
+    """A run or model folder, or a bundled model."""
+    other: str | None = None
+    """compare: the second model, trained separately on the same data."""
+    data: str | None = None
+    """Data to encode. Default: the held-out part of the model's own."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    """How many examples (interpolate: in pairs) or latents (temperature)."""
+    points: int = 9
+    """Points of each path, or temperatures."""
+    path: Literal["spherical", "linear"] = "spherical"
+    """interpolate: along the sphere of the prior, or straight."""
+    rtol: float = 1e-4
+    """Relative tolerance of the solver; the absolute one is the same."""
+    seed: int = 0
+    """Of the latents (temperature) and of the shuffles (compare)."""
+    weights: str | None = None
+    """As for `sample`."""
+    out: Path | None = None
+    """Folder. Default: latents/MODEL."""
+
+
+@dataclass(frozen=True)
 class Describe:
     """Print a recipe or model in full: every field, parameters, and the source of its numbers."""
 
@@ -302,6 +330,7 @@ Command = (
     | Annotated[CompareSamplers, tyro.conf.subcommand("compare-samplers")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
+    | Annotated[Latents, tyro.conf.subcommand("latents")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Import, tyro.conf.subcommand("import")]

@@ -88,6 +88,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.likelihood import likelihood
 
         return likelihood
+    if isinstance(command, commands.Latents):
+        from scorefield.app.latents import latents
+
+        return latents
     if isinstance(command, commands.Import | commands.Export):
         from scorefield.app import bridging
 
