@@ -129,12 +129,13 @@ def test_fitted_noise_is_a_tighter_bound_and_the_interval_holds_the_probability(
         p = flow_log_prob(oracle, k, data, noise, dequantise=way, draws=24, settings=settings, dtype=F64)  # type: ignore[arg-type]
         assert p.dequantisation is not None and p.interval is not None and way[:-1] in p.of
         assert bool((p.dequantisation >= 0).all())
-        assert bool((p.nats < truth + p.dequantisation).all())
+        spread = (2.0 * p.dequantisation / 24).sqrt()  # of a mean over 24 draws, whose variance is twice the gap
+        assert bool((p.nats < truth + 4.0 * spread).all())
         assert int(((p.interval[:, 0] < truth) & (truth < p.interval[:, 1])).sum()) >= 3
         found[way] = p
     tighter = truth - found["variational"].nats, truth - found["uniform"].nats
     assert float(tighter[0].mean()) < 0.25 * float(tighter[1].mean())
-    assert bool((found["variational"].dequantisation < found["uniform"].dequantisation).all())
+    assert float(found["variational"].dequantisation.mean()) < 0.25 * float(found["uniform"].dequantisation.mean())
     with pytest.raises(ValueError, match="levels=None"):
         flow_log_prob(oracle, k, DataSpec((1,)), IndexedNoise(0, range(4)), dequantise="variational")
 

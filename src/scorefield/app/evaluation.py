@@ -1,8 +1,7 @@
-"""scorefield evaluate and likelihood."""
+"""scorefield evaluate."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import numpy as np
 import torch
 
 from scorefield import _codec
-from scorefield.app.commands import Evaluate, Likelihood
+from scorefield.app.commands import Evaluate
 from scorefield.app.progress import sampling_display
 from scorefield.data_spec import DataSpec
-from scorefield.inference.flow import FlowSettings
 from scorefield.lab.data import Data, DataError, DataSource, Split, open_data
-from scorefield.lab.evaluation import Comparison, choose_features, compare, examples, summary
-from scorefield.lab.files import replacing, write_json
-from scorefield.lab.model import Model, join, load
+from scorefield.lab.evaluation import Comparison, choose_features, compare, summary
+from scorefield.lab.files import write_json
+from scorefield.lab.model import Model, load
 from scorefield.lab.report import Section, metric_table, nearest_neighbours, sample_grid, write_report
 from scorefield.lab.run_folder import environment
 from scorefield.lab.sample_folder import ARRAYS, RECORD, SampleFolder, read_samples, source_of
@@ -135,57 +133,3 @@ def flat(facts: dict[str, object]) -> dict[str, str]:
     assert isinstance(packages, dict)
     rest = {key: str(value) for key, value in facts.items() if key not in ("packages", "command")}
     return {**rest, **{f"{key}": str(value) for key, value in packages.items()}}
-
-
-def likelihood(command: Likelihood) -> None:
-    """Carry out the command."""
-    model = load(command.model, weights=command.weights)
-    data = real_data(model.experiment.data, command.data, model.data)
-    split = data.held_out or data.train
-    x, labels = examples(split, command.n)
-    known = labels if model.data.conditions else None
-    settings = FlowSettings(rtol=command.rtol, atol=command.rtol, divergence=command.divergence, probes=command.probes)
-    size = command.batch_size or min(len(x), 128)
-    parts = []
-    with sampling_display(len(x), "examples") as display:
-        for first in range(0, len(x), size):
-            rows = slice(first, first + size)
-            part = model.log_prob(
-                x[rows],
-                condition=None if known is None else {"class": known[rows]},
-                settings=settings,
-                seed=command.seed,
-                start=first,
-                batch_size=size,
-            )
-            parts.append(part)
-            display.finished(first, len(part.nats))
-    result = join(parts)
-    ok = result.status == 0
-    record = {
-        "data": split.name,
-        "count": len(x),
-        "density of": result.of,
-        "weights": model.weights,
-        "failed": int((~ok).sum()),
-    }
-    for name, values in (("nats", result.nats), ("bits per dim", result.bits_per_dim)):
-        if values is not None and bool(ok.any()):
-            good = values[ok]
-            error = float(good.std() / len(good) ** 0.5) if len(good) > 1 else float("nan")
-            record[name] = {
-                "mean": float(good.mean()),
-                "standard error over examples": error if len(good) > 1 else None,
-            }
-            print(f"{name}: {float(good.mean()):.4f} +- {error:.4f} (mean over {len(good)} examples of {split.name})")
-    print(f"density of {result.of}; {result.nfe.double().mean():.0f} network calls per example")
-    if record["failed"]:
-        print(f"warning: the solver gave up on {record['failed']} examples; they are left out of the mean")
-    if command.out is not None:
-        arrays = {"nats": result.nats, "nfe": result.nfe, "status": result.status}
-        if result.bits_per_dim is not None:
-            arrays["bits_per_dim"] = result.bits_per_dim
-        with replacing(command.out / "likelihood.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **{key: value.cpu().numpy() for key, value in arrays.items()})
-        write_json(command.out / "likelihood.json", json.loads(json.dumps(record)))
-        print(command.out / "likelihood.npz")

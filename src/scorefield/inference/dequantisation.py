@@ -59,7 +59,8 @@ class Kumaraswamy:
         """The best for each example by stochastic ascent on the bound, from the uniform one.
 
         The gradient of log p(k + u) in u is the score at the time of the density, so no flow is solved: each ascent is
-        one evaluation of the score (Adam, steps from 0.1 down to 0). Whatever is found, the bound evaluated with fresh noise holds.
+        one evaluation of the score (Adam, steps from 0.1 down to 0). Whatever is found, the bound evaluated with fresh
+        noise holds.
 
         Args:
             score: The bound score.
