@@ -31,7 +31,8 @@ def test_a_path_ends_at_its_examples(tmp_path: Path) -> None:
         ends = np.abs(found["x"][[0, -1]] - found["ends"]).mean()
         across = np.abs(found["x"][[0, -1]] - found["ends"][::-1]).mean()
         assert ends < 0.5 < across  # grey values of 0 to 16
-    assert Image.open(tmp_path / "interpolation.png").size[0] > Image.open(tmp_path / "interpolation.png").size[1]
+    with Image.open(tmp_path / "interpolation.png") as picture:
+        assert picture.width > picture.height
 
 
 def test_temperature_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
