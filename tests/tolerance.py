@@ -286,3 +286,31 @@ TRUNCATED = 1e-6
 
 DENSE = 1e-5
 """Absolute error of states inside steps of a solver of tolerance 1e-7; the interpolant is of order 4."""
+
+# Sampling. Relative to the largest term: weights of exponential methods in float64, divided differences of up to four
+# nodes a third of a step apart.
+EXPONENTIAL_WEIGHTS = 1e-11
+
+# Sampling. Eight steps with weights by quadrature (1.5e-8 by SciPy's default) against the recursion's.
+WEIGHTS_OF_CHAINS = 1e-7
+
+# Sampling. Absolute: ends of the flow of a mixture in 60 steps of order 3 and 4.
+FEW_STEPS = 3e-3
+
+# Choosing. Absolute: the flow of a Gaussian by a solver of tolerance 1e-6 to 1e-5, against its closed form; numbers of
+# order one.
+FLOW_OF_A_GAUSSIAN = 3e-5
+
+# Choosing. Relative: an exact power law through its own points, and an interval's ends beside it.
+INTERPOLATED = 1e-9
+
+# Sampling. Two formulas for one step in float64, through times found by inversion and powers of small noise levels;
+# and chains of some such steps.
+ONE_STEP = 1e-9
+STEP_CHAINS = 1e-8
+
+# Sampling. Of the spread within narrow modes, relative: 6000 numbers have a standard error of 0.9 percent.
+SPREAD = 0.03
+
+# Sampling. Two second-order integrators of one flow in 200 steps.
+TWO_INTEGRATORS = 1e-3

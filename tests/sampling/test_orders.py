@@ -22,17 +22,38 @@ from scorefield._math import over_event
 from scorefield._random import StepNoise
 from scorefield.process import VP, Process
 from scorefield.process.grids import Uniform
-from scorefield.sampling import Ancestral, Chain, Hold, Langevin, Moved, NoiseScaled, NormRatio, Step
+from scorefield.sampling import (
+    Ancestral,
+    Chain,
+    Hold,
+    Langevin,
+    Moved,
+    NoiseScaled,
+    NormRatio,
+    Step,
+    StochasticRungeKutta,
+)
 from scorefield.sampling.adaptive import attempt
 from scorefield.score import BoundScore
 from scorefield.score.oracles import Gaussian, skewed_gaussian
 from tolerance import AFFINE, FLOAT64, ORDER
 
-CASES = [(step, problem) for step in ordered_steps() for problem in PROBLEMS if applies(step, problem)]
+CASES = [
+    pytest.param(
+        step,
+        problem,
+        id=f"{type(step).__name__}-{problem.name}",
+        # It looks for a time between levels at every step, by bisection on a ladder.
+        marks=[pytest.mark.slow] if isinstance(step, StochasticRungeKutta) and problem.ladder else [],
+    )
+    for step in ordered_steps()
+    for problem in PROBLEMS
+    if applies(step, problem)
+]
 F64 = torch.float64
 
 
-@pytest.mark.parametrize(("step", "problem"), CASES, ids=[f"{type(s).__name__}-{p.name}" for s, p in CASES])
+@pytest.mark.parametrize(("step", "problem"), CASES)
 def test_measured_order_is_declared_order(step: Step, problem: Problem) -> None:
     assert step.order is not None
     order, _ = measured_order(step, problem)
