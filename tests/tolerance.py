@@ -299,7 +299,7 @@ FEW_STEPS = 3e-3
 
 # Choosing. Absolute: the flow of a Gaussian by a solver of tolerance 1e-6 to 1e-5, against its closed form; numbers of
 # order one.
-FLOW_OF_A_GAUSSIAN = 3e-5
+FLOW_OF_A_GAUSSIAN = 1e-4
 
 # Choosing. Relative: an exact power law through its own points, and an interval's ends beside it.
 INTERPOLATED = 1e-9

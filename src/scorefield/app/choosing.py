@@ -128,10 +128,10 @@ def compare_samplers(command: CompareSamplers) -> None:
     subject = _subject(model, command.seed, receipt.batch_size, held_out)
     chosen, refused = candidates(subject, calls, variants=command.variants)
     if held_out.real is None:
-        _say(
-            "no data: the model does not say where its data are, so only errors and distances to its flow are measured"
-        )
-    _say(f"measuring {len(chosen)} samplers of {model.name} with {command.n} samples each")
+        _say("the model does not say where its data are: errors and distances to its flow are measured, none to data")
+    total = sum(dry_run(candidate.sampler, model.process).calls for candidate in chosen) + FLOW_CALLS
+    seconds = total * command.n * subject.seconds_per_call(receipt.batch_size)
+    _say(f"measuring {len(chosen)} samplers of {model.name} with {command.n} samples each: about {_duration(seconds)}")
     table = choosing.measure(subject, chosen, receipt, real=held_out.real, refused=refused, say=_say)
     print()
     print("\n".join(lines_of(table)))
@@ -221,7 +221,7 @@ def _to_tune(model: Model, command: Tune) -> Sampler:
 
     if command.calls is None and command.sampler is None:
         return model.sampler()
-    return with_calls(build, process, CALLS if command.calls is None else command.calls)
+    return with_calls(build, process, CALLS if command.calls is None else command.calls)[0]
 
 
 # ------------------------------------------------------------------------------------------------ sample --budget

@@ -82,8 +82,8 @@ def dry_run(sampler: Sampler, process: Process) -> Trial:
     return Trial(int(run.calls[0]), noise.drawn == 0 and follows and isinstance(sampler.start, PriorStart))
 
 
-def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) -> Sampler:
-    """The sampler with the most steps that makes at most so many calls.
+def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) -> tuple[Sampler, Trial]:
+    """The sampler with the most steps that makes at most so many calls, and its dry run.
 
     Args:
         build: Number of steps -> sampler.
@@ -94,15 +94,21 @@ def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) ->
         ValueError: One step makes more calls already, or the sampler does not fit the process.
     """
     per_step = max(build(1).step.calls_per_step() or 1, 1)
-    steps = max(1, calls // per_step)
+    steps, best = max(1, (calls - 1) // per_step), None  # most samplers make one more, to denoise
     while True:
         sampler = build(steps)
-        made = dry_run(sampler, process).calls
-        if made <= calls:
-            return sampler
-        if steps == 1:
-            raise ValueError(f"its least number of calls is {made}")
-        steps = max(1, steps - max(1, (made - calls) // per_step))
+        trial = dry_run(sampler, process)
+        if trial.calls <= calls:
+            best = (sampler, trial)
+            if trial.calls + per_step > calls:
+                return best
+            steps += 1
+        elif best is not None:
+            return best
+        elif steps == 1:
+            raise ValueError(f"its least number of calls is {trial.calls}")
+        else:
+            steps = max(1, steps - max(1, (trial.calls - calls) // per_step))
 
 
 def candidates(
@@ -129,7 +135,7 @@ def candidates(
         _gather(subject, name, sorted(set(calls)), variants, found, refused)
     for name, sampler in subject.own.items():
         if all(sampler != c.sampler for c in found):
-            _try(subject, name, "", None, lambda sampler=sampler: sampler, found, refused)
+            _try(name, "", None, _as_is(sampler, subject.score.process), found, refused)
     return found, refused
 
 
@@ -144,7 +150,7 @@ def _gather(
         return
     if base.step.calls_per_step() is None:
         for variant, sampler in _tolerances(base):
-            _try(subject, name, variant, None, lambda sampler=sampler: sampler, found, refused)
+            _try(name, variant, None, _as_is(sampler, process), found, refused)
         return
     before = len(found)
 
@@ -171,27 +177,29 @@ def _try_all(
     problems: list[Refused] = []
     for number in calls:
 
-        def fitting(number: int = number) -> Sampler:
+        def fitting(number: int = number) -> tuple[Sampler, Trial]:
             return with_calls(build, subject.score.process, number)
 
-        _try(subject, name, variant, number, fitting, found, problems)
+        _try(name, variant, number, fitting, found, problems)
     refused += [replace(problems[0], calls=None)] if len(problems) == len(calls) else problems
 
 
+def _as_is(sampler: Sampler, process: Process) -> Callable[[], tuple[Sampler, Trial]]:
+    return lambda: (sampler, dry_run(sampler, process))
+
+
 def _try(
-    subject: Subject,
     name: str,
     variant: str,
     calls: int | None,
-    build: Callable[[], Sampler],
+    build: Callable[[], tuple[Sampler, Trial]],
     found: list[Candidate],
     refused: list[Refused],
 ) -> None:
     """Add what `build` makes, unless that line has it already, or the reason why it cannot be used."""
     title = f"{name}, {variant}" if variant else name
     try:
-        sampler = build()
-        trial = dry_run(sampler, subject.score.process)
+        sampler, trial = build()
     except (ValueError, TypeError, RuntimeError) as error:
         refused.append(Refused(title, calls, str(error)))
         return
