@@ -26,9 +26,9 @@ from __future__ import annotations
 from scorefield.inference import bound, budget, dequantisation, divergence, flow, latents, likelihood
 from scorefield.inference.bound import VariationalBound, variational_bound
 from scorefield.inference.budget import Moments
-from scorefield.inference.flow import FlowDensity, FlowSettings, log_density, require_flow, transport
+from scorefield.inference.flow import FlowDensity, FlowSettings, decoded_density, log_density, require_flow, transport
 from scorefield.inference.latents import Agreement, agreement, interpolate, tempered
-from scorefield.inference.likelihood import LogProb, difference, flow_log_prob
+from scorefield.inference.likelihood import LogProb, difference, flow_log_prob, flow_samples
 
 __all__ = [
     "Agreement",
@@ -43,8 +43,10 @@ __all__ = [
     "dequantisation",
     "difference",
     "divergence",
+    "decoded_density",
     "flow",
     "flow_log_prob",
+    "flow_samples",
     "interpolate",
     "latents",
     "likelihood",

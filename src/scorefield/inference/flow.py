@@ -139,13 +139,7 @@ def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettin
     Raises:
         ValueError: The score has no flow, or one whose divergence is not known.
     """
-    require_flow(score)
-    if isinstance(score.process, GeneralSDE) and score.process.state_dependent:
-        raise ValueError(
-            "the density needs second derivatives of a diffusion G(x, t); it is computed for a GeneralSDE with"
-            " state_dependent=False (transport works with either)"
-        )
-    score.process.check_time(torch.tensor([start_time(score, settings)]))
+    _check_density(score, settings)
     # A caller's inference mode would switch the divergence's gradients off and leave a wrong number.
     with torch.inference_mode(False), torch.no_grad():
         x = x.clone()
@@ -153,8 +147,41 @@ def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettin
         return first if settings.target_se is None else _until_certain(first, score, x, noise, settings)
 
 
-def along(score: BoundScore, x: Tensor, divergence: Divergence, settings: FlowSettings) -> FlowDensity:
-    """`log_density` with the divergence given; to be called without gradients."""
+def _check_density(score: BoundScore, settings: FlowSettings) -> None:
+    """Refuse a score without a flow, or with one whose divergence is not known."""
+    require_flow(score)
+    if isinstance(score.process, GeneralSDE) and score.process.state_dependent:
+        raise ValueError(
+            "the density needs second derivatives of a diffusion G(x, t); it is computed for a GeneralSDE with"
+            " state_dependent=False (transport works with either)"
+        )
+    score.process.check_time(torch.tensor([start_time(score, settings)]))
+
+
+def decoded_density(score: BoundScore, latent: Tensor, noise: Noise, settings: FlowSettings) -> FlowDensity:
+    """Samples and their log density in one integration: from latents at t = 1 down to s = t_min.
+
+    log p_s(x) = log p_prior(z) - int_1^s div(f x - g^2 score / 2) dt; `FlowDensity.latent` is x, the other end.
+
+    Args:
+        score: The bound score.
+        latent: z, model units, (B, *event).
+        noise: Where probes come from.
+        settings: See `FlowSettings`; `target_se` needs the way up and is not used here.
+
+    Raises:
+        ValueError: As for `log_density`.
+    """
+    _check_density(score, settings)
+    with torch.inference_mode(False), torch.no_grad():
+        z = latent.clone()
+        return along(score, z, choose_divergence(z, noise, settings), settings, upward=False)
+
+
+def along(
+    score: BoundScore, x: Tensor, divergence: Divergence, settings: FlowSettings, *, upward: bool = True
+) -> FlowDensity:
+    """`log_density` with the divergence given, or, from latents `x`, `decoded_density`; without gradients."""
     D, P = math.prod(x.shape[1:]), divergence.size
     # The log density is a sum of D terms, and its error is held to sqrt(D) times that of one of them; held to the
     # same, it would cost twice the evaluations and ask more than a float32 network keeps.
@@ -167,12 +194,12 @@ def along(score: BoundScore, x: Tensor, divergence: Divergence, settings: FlowSe
         return torch.cat([value.reshape(len(y), D), estimates / unit, carried], dim=1)
 
     y = torch.cat([x.reshape(len(x), D).double(), x.new_zeros(len(x), P + divergence.carried).double()], dim=1)
-    start = torch.full((len(x),), start_time(score, settings), dtype=torch.float64)
+    lowest = torch.full((len(x),), start_time(score, settings), dtype=torch.float64)
+    ends = (lowest, torch.ones_like(lowest))
     end = integrate(
         field,
         y,
-        start,
-        torch.ones_like(start),
+        *(ends if upward else ends[::-1]),
         rtol=settings.rtol,
         atol=settings.atol,
         max_steps=settings.max_steps,
@@ -181,7 +208,8 @@ def along(score: BoundScore, x: Tensor, divergence: Divergence, settings: FlowSe
     )
     y = _or_nan(end)
     latent = y[:, :D].reshape(x.shape)
-    per_probe = score.process.prior_log_prob(latent)[:, None] + unit * y[:, D : D + P]
+    prior = score.process.prior_log_prob(latent if upward else x.double())
+    per_probe = prior[:, None] + (1.0 if upward else -1.0) * unit * y[:, D : D + P]
     return FlowDensity(
         nats=per_probe.mean(dim=1).cpu(),
         latent=latent.to(x.dtype),

@@ -21,6 +21,7 @@ from scorefield.inference.flow import (
     FlowDensity,
     FlowSettings,
     choose_divergence,
+    decoded_density,
     log_density,
     require_flow,
     start_time,
@@ -180,6 +181,49 @@ def flow_log_prob(
         norm=worst.state.flatten(1).double().square().mean(dim=1).sqrt().cpu(),
         per_probe=torch.stack([f.per_probe for f in flows]).mean(dim=0) + offset,
     )
+
+
+def flow_samples(
+    score: Score,
+    latent: Tensor,
+    data: DataSpec,
+    noise: Noise,
+    *,
+    condition: Condition | None = None,
+    settings: FlowSettings | None = None,
+) -> tuple[Tensor, LogProb]:
+    """Samples of the flow with their log density, in one integration.
+
+    Args:
+        score: The score.
+        latent: Latents, model units, (B, *event).
+        data: Spec of the data.
+        noise: Where probes come from.
+        condition: What is known of each example.
+        settings: Of the flow.
+
+    Returns:
+        Samples in model units at t_min, not denoised, as the density is of those; and the density in data units, with
+        standard errors over probes and no other term of the budget.
+
+    Raises:
+        ValueError: The score has no flow.
+    """
+    settings = settings or FlowSettings()
+    flow = decoded_density(score.bind(condition), latent, noise, settings)
+    jacobian = data.log_jacobian(dequantised=False)
+    found = LogProb(
+        nats=flow.nats + jacobian,
+        bits_per_dim=None,
+        nfe=flow.calls,
+        status=flow.status,
+        of=_of(score, start_time(score, settings), "none"),
+        std_error=flow.std_error,
+        time=flow.time,
+        norm=flow.state.flatten(1).double().square().mean(dim=1).sqrt().cpu(),
+        per_probe=flow.per_probe + jacobian,
+    )
+    return flow.latent, found
 
 
 Place = Callable[[int], tuple[Tensor, Tensor]]

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._codec import near
-from scorefield._random import IndexedNoise
+from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.inference.budget import Moments
 from scorefield.inference.flow import FlowSettings, require_flow, transport
-from scorefield.inference.likelihood import LogProb, flow_log_prob
+from scorefield.inference.likelihood import LogProb, flow_log_prob, flow_samples
 from scorefield.lab.averages import name_of
 from scorefield.lab.checkpoints import latest
 from scorefield.lab.choosing.files import read_tuned
@@ -30,7 +30,7 @@ from scorefield.metrics import module_hash
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.named import named
-from scorefield.sampling.sampler import Callback, Sampler
+from scorefield.sampling.sampler import Callback, PriorStart, Sampler
 from scorefield.score.energy import NetworkEnergy
 from scorefield.score.network import NetworkScore, network_score
 from scorefield.score.parametrisation import LevelLabel, ScaledTime
@@ -217,7 +217,9 @@ class Model:
             start: Index of the first.
             batch_size: Samples at a time; default at most 128.
             condition: What is known: per name one value for all, or n values.
-            return_log_prob: Also compute the flow's log density at the samples.
+            return_log_prob: Also give the flow's log density at the samples. With an adaptive flow ("ode") samples and
+                density come from one integration, and the samples are those at t_min, not denoised, whose density it
+                is; after any other sampler the flow is followed back up.
             data: For starts from data, n examples in data units.
             callbacks: Called after each step of each batch with a `Progress`.
             on_batch: Called with the offset and the samples of each finished batch.
@@ -242,33 +244,53 @@ class Model:
         known, began, parts = self.condition(condition, n), time.perf_counter(), []
         size = batch_size or min(n, 128)
         score = self._flow if isinstance(chosen.step, AdaptiveFlow) else self._score
+        at_once = return_log_prob and isinstance(chosen.step, AdaptiveFlow) and chosen.start == PriorStart()
         for first in range(0, n, size):
             rows = slice(first, min(first + size, n))
-            ticked = time.perf_counter()
-            run = chosen.run(
-                score,
-                self.data.shape,
-                indices=range(start + rows.start, start + rows.stop),
-                seed=seed,
-                condition=None if known is None else {k: v[rows] for k, v in known.items()},
-                data=None if data is None else self.data.to_model(data[rows]),
-                callbacks=callbacks,
-                device=self.device,
-            )
-            x, raw = (self.data.to_data(m.cpu()) for m in (run.x, run.raw))
-            part = Samples(
-                x, raw, run.calls, time.perf_counter() - ticked, run.status, chosen, None, seed, start + rows.start
-            )
+            indices = range(start + rows.start, start + rows.stop)
+            local = None if known is None else {k: v[rows] for k, v in known.items()}
+            if at_once:
+                part = self._flow_samples(chosen, indices, seed, local)
+            else:
+                ticked = time.perf_counter()
+                run = chosen.run(
+                    score,
+                    self.data.shape,
+                    indices=indices,
+                    seed=seed,
+                    condition=local,
+                    data=None if data is None else self.data.to_model(data[rows]),
+                    callbacks=callbacks,
+                    device=self.device,
+                )
+                x, raw = (self.data.to_data(m.cpu()) for m in (run.x, run.raw))
+                seconds = time.perf_counter() - ticked
+                part = Samples(x, raw, run.calls, seconds, run.status, chosen, None, seed, indices.start)
             parts.append(part)
             if on_batch is not None:
                 on_batch(rows.start, part)
         joined = join(parts)
-        log_prob = None
-        if return_log_prob:
+        log_prob = joined.log_prob
+        if return_log_prob and not at_once:
             log_prob = self.log_prob(
                 joined.x, seed=seed, start=start, batch_size=size, condition=condition, dequantise="none"
             )
         return replace(joined, seconds=time.perf_counter() - began, log_prob=log_prob)
+
+    def _flow_samples(self, sampler: Sampler, indices: range, seed: int, condition: Condition | None) -> Samples:
+        """One batch of an adaptive flow with its density, from one integration."""
+        ticked, noise = time.perf_counter(), IndexedNoise(seed, indices)
+        step = sampler.step
+        assert isinstance(step, AdaptiveFlow)
+        like = torch.empty((len(indices), *self.data.shape), device=self.device)
+        latent = self.process.prior_sample(StepNoise(noise, PRIOR_STEP)(like))
+        settings = FlowSettings(
+            step.rtol, step.atol, max_steps=step.max_steps, start=float(sampler.times(self.process)[-1])
+        )
+        end, density = flow_samples(self._flow, latent, self.data, noise, condition=condition, settings=settings)
+        x = self.data.to_data(end.cpu())
+        seconds = time.perf_counter() - ticked
+        return Samples(x, x, density.nfe, seconds, density.status, sampler, density, seed, indices.start)
 
     # ---------------------------------------------------------------------------------------- likelihood and latents
 
@@ -404,6 +426,8 @@ def join(parts: Sequence[Any]) -> Any:
             values[name] = torch.cat(entries)
         elif name == "seconds":
             values[name] = sum(entries)
+        elif isinstance(entries[0], LogProb):
+            values[name] = join(entries)
         else:
             values[name] = entries[0]
     return type(first)(**values)
