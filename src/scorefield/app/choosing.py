@@ -29,6 +29,9 @@ MOST = 2000
 QUICK, QUICK_CALLS, QUICK_TOLERANCE = 16, (5, 10, 20, 50), 1e-5
 """What a budget measures by itself where there is no table: samples, numbers of calls, tolerance of the flow."""
 
+TOLERANCE = choosing.measuring.TOLERANCE
+"""Of the converged flow that samplers are compared with."""
+
 FLOW_CALLS = 400
 """Roughly what the converged flow and its check cost, for estimates of time."""
 
@@ -132,7 +135,9 @@ def compare_samplers(command: CompareSamplers) -> None:
     total = sum(dry_run(candidate.sampler, model.process).calls for candidate in chosen) + FLOW_CALLS
     seconds = total * command.n * subject.seconds_per_call(receipt.batch_size)
     _say(f"measuring {len(chosen)} samplers of {model.name} with {command.n} samples each: about {_duration(seconds)}")
-    table = choosing.measure(subject, chosen, receipt, real=held_out.real, refused=refused, say=_say)
+    table = choosing.measure(
+        subject, chosen, receipt, real=held_out.real, refused=refused, tolerance=TOLERANCE, say=_say
+    )
     print()
     print("\n".join(lines_of(table)))
     saved = _kept(folder, table)
