@@ -16,7 +16,7 @@ from scorefield.nets.mlp import MLP
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.named import NAMED
-from tolerance import FLOAT32, SAMPLES_OF_ANOTHER_BATCH
+from tolerance import FLOAT32, FLOW_FLOAT32, SAMPLES_OF_ANOTHER_BATCH
 
 
 def made(experiment: Experiment, spec: DataSpec) -> Model:
@@ -62,11 +62,14 @@ def test_published_configurations_sample(name: str, sampler: str | None) -> None
 def test_sample_i_is_sample_i(model: Model, name: str) -> None:
     sampler = model.sampler(name, None if name == "ode" else 5)
     whole = model.sample(7, sampler=sampler, seed=3, start=10).x
+    allowed = SAMPLES_OF_ANOTHER_BATCH * max(
+        16.0, float(whole.abs().max())
+    )  # few steps of an untrained network run far
     for size in (1, 3):
         parts = model.sample(7, sampler=sampler, seed=3, start=10, batch_size=size).x
-        torch.testing.assert_close(parts, whole, rtol=0, atol=16 * SAMPLES_OF_ANOTHER_BATCH)
+        torch.testing.assert_close(parts, whole, rtol=0, atol=allowed)
     alone = model.sample(1, sampler=sampler, seed=3, start=14).x
-    torch.testing.assert_close(alone, whole[4:5], rtol=0, atol=16 * SAMPLES_OF_ANOTHER_BATCH)
+    torch.testing.assert_close(alone, whole[4:5], rtol=0, atol=allowed)
     assert not torch.equal(model.sample(7, sampler=sampler, seed=4, start=10).x, whole)
 
 
@@ -93,7 +96,7 @@ def test_samples_with_their_density(model: Model) -> None:
     samples = model.sample(3, sampler="ode", return_log_prob=True)
     assert samples.log_prob is not None and samples.log_prob.bits_per_dim is None
     again = model.log_prob(samples.x, dequantise="none")
-    torch.testing.assert_close(samples.log_prob.nats, again.nats, rtol=FLOAT32, atol=0)
+    torch.testing.assert_close(samples.log_prob.nats, again.nats, rtol=FLOW_FLOAT32, atol=0)
 
 
 def test_a_score_network_has_no_energy(model: Model) -> None:
