@@ -183,7 +183,7 @@ def speed(passes: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=400)
-    parser.add_argument("--probes", type=int, default=4)
+    parser.add_argument("--probes", type=int, default=8)
     parser.add_argument("--passes", type=int, default=9)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "likelihood.json")
     arguments = parser.parse_args()
