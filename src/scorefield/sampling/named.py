@@ -79,9 +79,13 @@ def dpm(process: Process, steps: int | None = None) -> Sampler:
     return Sampler(ExponentialMultistep(4 if steps >= 20 else 3, corrector=True, start="low"), _focused(process, steps))
 
 
-def sde_dpm(process: Process, steps: int | None = None) -> Sampler:
-    """The reverse SDE by the exponential multistep method of order 2, SDE-DPM-Solver++(2M)."""
-    return Sampler(StochasticMultistep(2), _focused(process, 50 if steps is None else steps))
+def sde_dpm(process: Process, steps: int | None = None, strength: float = 0.5) -> Sampler:
+    """The reverse SDE by SDE-DPM-Solver++(2M), at half the strength of its noise, in 30 steps unless told otherwise.
+
+    strength=1 is the published method. It has the same marginals and needs twice the steps: measured within narrow
+    modes (benchmarks/solvers.py), samples are as wide as they should be, to 3 percent, from 20 steps on at 0.5.
+    """
+    return Sampler(StochasticMultistep(2, strength=strength), _focused(process, 30 if steps is None else steps))
 
 
 def ddim(process: Process, steps: int | None = None, eta: float = 0.0) -> Sampler:

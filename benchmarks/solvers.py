@@ -1,0 +1,426 @@
+"""How many score calls solvers need, beside SciPy's, diffusers' and azula's, and what their loops cost.
+
+    python benchmarks/solvers.py                     # tables on the screen, benchmarks/results/solvers.json
+    python benchmarks/solvers.py --only calls --particles 256
+
+Three parts.
+
+calls       Deterministic solvers on the flows of exact mixtures under VP and VE: 2-D (8 modes on the unit circle,
+            deviation 0.05, weights 1 to 8) and 64-D (10 modes, deviations 0.05 to 0.3). Counted are the fewest score
+            calls from which on the root mean square distance from the exact end points (SciPy's DOP853 at 1e-11), over
+            particles and components, stays below 1e-2, 1e-3 and 1e-4; the data have rms 0.7 and 0.5. In float64, and
+            the same on every machine. The yardstick is SciPy's RK45 at its tolerance 1e-5.
+spread      Stochastic solvers on the 2-D mixture under VP: root mean square deviation within modes over the exact one.
+overhead    CPU time of 50 steps on 16x3x32x32 float32 numbers with a score that costs nothing, one thread.
+
+The peers run on the same times as ours: their schedules are replaced by them. azula is compared where it is installed
+(`pip install azula`). diffusers runs in float32, as its UniPC takes nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from scorefield._math import over_event
+from scorefield.process import VE, VP, Process
+from scorefield.process.grids import Focused, Grid, LogSNR, PowerSigma, Quadratic, Uniform
+from scorefield.sampling import (
+    Ancestral,
+    Chain,
+    ExponentialMultistep,
+    FlowHeun,
+    KarrasHeun,
+    Langevin,
+    NoiseScaled,
+    ReverseDiffusion,
+    Step,
+    StochasticHeun,
+    StochasticMultistep,
+    StochasticRungeKutta,
+    drive,
+)
+from scorefield.score import Score
+
+TARGETS = (1e-2, 1e-3, 1e-4)
+STEPS = (*range(8, 25, 1), 27, 30, 33, 36, 40, 44, 48, 53, 58, 64, 70, 77, 85, 94, 104, 115, 128)
+GRIDS: dict[str, Callable[[int], Grid]] = {"focused": Focused, "log-SNR": LogSNR}
+F64 = torch.float64
+
+
+# ------------------------------------------------------------------------------------------------ problems
+
+
+class Spheres(Score):
+    """A mixture of isotropic Gaussians, by matrix products: the posterior mean and the score at one time.
+
+    Args:
+        process: Whose marginals to give.
+        weights: Of the modes, shape (K,).
+        means: Of the modes, shape (K, D).
+        stds: Of the modes, shape (K,).
+    """
+
+    def __init__(self, process: Process, weights: Tensor, means: Tensor, stds: Tensor):
+        self.process, self.weights, self.means, self.stds = process, weights / weights.sum(), means, stds
+
+    def posterior_mean(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
+        """E[x_0 | alpha x_0 + sigma z = x]."""
+        m, v = self.means.to(x), (alpha**2 * self.stds**2 + sigma**2).to(x)
+        squared = (x * x).sum(1)[:, None] - 2.0 * alpha * x @ m.T + alpha**2 * (m * m).sum(1)
+        r = (self.weights.to(x).log() - 0.5 * squared / v - 0.5 * x.shape[1] * v.log()).softmax(1)
+        pull = alpha * self.stds.to(x) ** 2 / v
+        return (r * (1.0 - alpha * pull)) @ m + (r @ pull)[:, None] * x
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self.posterior_mean(x, float(self.process.alpha(t[:1])), float(self.process.sigma(t[:1])))
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        alpha, sigma = self.process.alpha(t[:1]), self.process.sigma(t[:1])
+        return (over_event(alpha, x) * self.denoised(x, t) - x) / over_event(sigma, x) ** 2
+
+
+def mixtures(process: Process) -> dict[str, Spheres]:
+    angle = torch.arange(8, dtype=F64) * math.pi / 4.0
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    means = 0.5 * torch.randn(10, 64, dtype=F64, generator=torch.Generator().manual_seed(0))
+    return {
+        "2": Spheres(process, torch.arange(1.0, 9.0, dtype=F64), circle, torch.full((8,), 0.05, dtype=F64)),
+        "64": Spheres(process, torch.ones(10, dtype=F64), means, torch.linspace(0.05, 0.3, 10, dtype=F64)),
+    }
+
+
+def flow_by_scipy(score: Spheres, x: Tensor, method: str, tolerance: float) -> tuple[Tensor, int]:
+    """End points of dx/dt in t, the whole batch as one state, and the calls."""
+
+    def slope(t: float, y: Any) -> Any:
+        state, when = torch.from_numpy(y).reshape(x.shape), torch.full((len(x),), t, dtype=F64)
+        return score.process.flow_drift(state, when, score(state, when)).reshape(-1).numpy()
+
+    ends = (1.0, score.process.t_min.sampling)
+    found = solve_ivp(slope, ends, x.reshape(-1).numpy(), method=method, rtol=tolerance, atol=tolerance)
+    return torch.from_numpy(found.y[:, -1]).reshape(x.shape), int(found.nfev)
+
+
+# ------------------------------------------------------------------------------------------------ solvers
+
+Solve = Callable[[Spheres, Tensor, Tensor], tuple[Tensor, int]]
+"""(score, times, x at the first time) -> (x at the last, calls)."""
+
+
+class Seeded:
+    """Noise from one generator."""
+
+    def __init__(self, seed: int = 0):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
+
+    def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
+        return torch.rand(like.shape, generator=self.generator, dtype=like.dtype)
+
+
+def ours(step: Step) -> Solve:
+    def solve(score: Spheres, times: Tensor, x: Tensor) -> tuple[Tensor, int]:
+        bound = score.bind(None)
+        return drive(bound, score.process, step, times, x, Seeded()).x, bound.calls
+
+    return solve
+
+
+def our_solvers() -> dict[str, Solve]:
+    made: dict[str, Solve] = {}
+    for predict, order, corrector in (
+        ("data", 1, False),
+        ("data", 2, False),
+        ("data", 3, False),
+        ("data", 3, True),
+        ("data", 4, False),
+        ("data", 4, True),
+        ("noise", 3, False),
+        ("noise", 4, False),
+        ("noise", 4, True),
+    ):
+        step = ExponentialMultistep(order, predict, corrector, "low")  # type: ignore[arg-type]
+        made[f"{predict} {order}{' corrected' if corrector else ''}"] = ours(step)
+    made["data 4 corrected, own start"] = ours(ExponentialMultistep(4, corrector=True))
+    made["EDM Heun"], made["Heun in t"] = ours(KarrasHeun()), ours(FlowHeun())
+    return made
+
+
+def diffusers_solvers() -> dict[str, Solve]:
+    from diffusers import DEISMultistepScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+    def wrapped(make: Callable[[], Any]) -> Solve:
+        def solve(score: Spheres, times: Tensor, x: Tensor) -> tuple[Tensor, int]:
+            return by_scheduler(make(), score, times, x)
+
+        return solve
+
+    return {
+        "diffusers DPM++ 2M": wrapped(lambda: DPMSolverMultistepScheduler(solver_order=2)),
+        "diffusers DPM++ 3M": wrapped(lambda: DPMSolverMultistepScheduler(solver_order=3)),
+        "diffusers DEIS 3": wrapped(lambda: DEISMultistepScheduler(solver_order=3)),
+        "diffusers UniPC 2": wrapped(lambda: UniPCMultistepScheduler(solver_order=2)),
+        "diffusers UniPC 3": wrapped(lambda: UniPCMultistepScheduler(solver_order=3)),
+    }
+
+
+def by_scheduler(scheduler: Any, score: Spheres, times: Tensor, x: Tensor) -> tuple[Tensor, int]:
+    """A diffusers scheduler on given times: its list of sigma / alpha is replaced after it has set itself up."""
+    alpha, sigma = score.process.alpha(times), score.process.sigma(times)
+    ratios, count = (sigma / alpha).float(), len(times) - 1
+    scheduler.set_timesteps(count)
+    scheduler.sigmas = ratios
+    scheduler.timesteps = torch.arange(count, 0, -1)
+    own = 1.0 / (1.0 + ratios.double() ** 2).sqrt()  # its alpha: it keeps alpha^2 + sigma^2 = 1
+    state = (x / alpha[0] * own[0]).float()
+    for k, label in enumerate(scheduler.timesteps):
+        a, r = float(own[k]), float(ratios[k])
+        mean = score.posterior_mean(state, a, a * r)
+        state = scheduler.step((state - a * mean) / (a * r), label, state).prev_sample
+    return state.double() / own[-1] * alpha[-1], count
+
+
+def azula_solvers() -> dict[str, Solve]:
+    if importlib.util.find_spec("azula") is None:
+        return {}
+    from azula import sample
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.noise import Schedule
+
+    class Times(Schedule):
+        """The given ratios at t = k / N; only those are asked for."""
+
+        def __init__(self, ratios: Tensor):
+            self.ratios = ratios.flip(0)
+
+        def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+            place = (t.double() * (len(self.ratios) - 1)).round().long()
+            return torch.ones_like(t, dtype=F64), self.ratios[place]
+
+    class Exact(Denoiser):
+        def __init__(self, score: Spheres, schedule: Times):
+            super().__init__()
+            self.score, self.schedule = score, schedule
+
+        def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> Any:
+            return DiracPosterior(self.score.posterior_mean(x_t, 1.0, float(self.schedule(t)[1].reshape(-1)[0])))
+
+    def wrapped(cls: Any, order: int) -> Solve:
+        def solve(score: Spheres, times: Tensor, x: Tensor) -> tuple[Tensor, int]:
+            alpha, sigma = score.process.alpha(times), score.process.sigma(times)
+            exact = Exact(score, Times(sigma / alpha))
+            run = cls(exact, order=order, steps=len(times) - 1, silent=True, dtype=F64)
+            return run(x / alpha[0]) * alpha[-1], len(times) - 1
+
+        return solve
+
+    return {
+        f"azula {name} {order}": wrapped(getattr(sample, f"{name}Sampler"), order)
+        for name in ("zEAB", "xEAB", "vAB")
+        for order in (3, 4)
+    }
+
+
+# ------------------------------------------------------------------------------------------------ measurements
+
+
+def calls_needed(
+    solve: Solve, grid: Callable[[int], Grid], score: Spheres, x: Tensor, exact: Tensor
+) -> list[int | None]:
+    """For each target the fewest calls from which on the error stays below it, or None."""
+    errors: dict[int, float] = {}
+    for n in STEPS:
+        end, calls = solve(score, grid(n).times(score.process), x)
+        if calls <= STEPS[-1]:
+            errors[calls] = float((end - exact).square().mean().sqrt())
+    needed: list[int | None] = []
+    for target in TARGETS:
+        best = None
+        for calls in sorted(errors, reverse=True):
+            if not errors[calls] <= target:  # also where it is not a number
+                break
+            best = calls
+        needed.append(best)
+    return needed
+
+
+def measure_calls(particles: int, peers: bool) -> dict[str, Any]:
+    """Rows solver, grid -> calls for every problem and target."""
+    rows: dict[str, dict[str, list[int | None]]] = {}
+    yardstick: dict[str, Any] = {}
+    for process in (VP(), VE(0.01, 50.0)):
+        for dimension, score in mixtures(process).items():
+            problem = f"{type(process).__name__} {dimension}-D"
+            x = torch.randn(particles, int(dimension), dtype=F64, generator=torch.Generator().manual_seed(1))
+            x = process.prior_std * x
+            exact, _ = flow_by_scipy(score, x, "DOP853", 1e-11)
+            end, calls = flow_by_scipy(score, x, "RK45", 1e-5)
+            yardstick[problem] = {"calls": calls, "error": float((end - exact).square().mean().sqrt())}
+            grids = dict(GRIDS) | ({"quadratic": Quadratic} if isinstance(process, VP) else {})
+            solvers = our_solvers() | ((diffusers_solvers() | azula_solvers()) if peers else {})
+            for name, solve in solvers.items():
+                for grid in (*grids, "power 7") if name == "EDM Heun" else grids:
+                    found = calls_needed(solve, PowerSigma if grid == "power 7" else grids[grid], score, x, exact)
+                    rows.setdefault(f"{name}, {grid}", {})[problem] = found
+            print(f"  measured {problem}", file=sys.stderr)
+    return {"RK45 at 1e-5": yardstick, "targets": list(TARGETS), "rows": rows}
+
+
+def measure_spread(particles: int) -> list[dict[str, Any]]:
+    """Spread within modes and error of the modes' frequencies, 2-D under VP."""
+    score = mixtures(VP())["2"]
+    process = score.process
+    corrector = Chain((Langevin(NoiseScaled(0.16)), ReverseDiffusion()))
+    cases: list[tuple[str, Step, Grid]] = [
+        ("PC", corrector, Uniform(500)),
+        ("PC", corrector, Uniform(1000)),
+        ("ancestral", Ancestral(), LogSNR(50)),
+        ("ancestral", Ancestral(), LogSNR(200)),
+    ]
+    for n in (10, 15, 20, 30, 50):
+        for strength in (1.0, 0.5):
+            cases.append((f"multistep 2, strength {strength:g}", StochasticMultistep(2, False, strength), Focused(n)))
+            name = f"multistep 2 corrected, strength {strength:g}"
+            cases.append((name, StochasticMultistep(2, True, strength), Focused(n)))
+        cases.append(("dpm (deterministic)", ExponentialMultistep(4, corrector=True, start="low"), Focused(n)))
+        if n >= 20:
+            cases.append(("stochastic Heun", StochasticHeun(), Focused(n // 2)))
+            cases.append(("stochastic Runge-Kutta", StochasticRungeKutta(), Focused(n // 2)))
+            cases.append(("EDM, S_churn 10", KarrasHeun(min(20.0 / n, 0.4142)), PowerSigma(n // 2)))
+    found = []
+    for name, step, grid in sorted(cases, key=lambda case: case[0]):
+        times, noise, bound = grid.times(process), Seeded(3), score.bind(None)
+        x = drive(bound, process, step, times, noise.normal(torch.empty(particles, 2, dtype=F64), 0, 0), noise).x
+        alpha, sigma = float(process.alpha(times[-1:])), float(process.sigma(times[-1:]))
+        nearest = torch.cdist(x, alpha * score.means).argmin(1)
+        apart = (x - alpha * score.means[nearest]).square().mean().sqrt()
+        weights = torch.bincount(nearest, minlength=8) / particles
+        spread = float(apart) / math.sqrt((0.05 * alpha) ** 2 + sigma**2)
+        off = 0.5 * float((weights - score.weights).abs().sum())
+        found.append({"solver": name, "calls": bound.calls, "spread": spread, "weights off by": off})
+    return found
+
+
+class Free(Score):
+    """A score that costs nothing."""
+
+    def __init__(self, process: Process, value: Tensor):
+        self.process, self.value = process, value
+
+    def __call__(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self.value
+
+    def denoised(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self.value
+
+
+def measure_overhead(passes: int) -> dict[str, float]:
+    """Median CPU milliseconds of 50 steps, all variants interleaved."""
+    from diffusers import (
+        DDIMScheduler,
+        DEISMultistepScheduler,
+        DPMSolverMultistepScheduler,
+        UniPCMultistepScheduler,
+    )
+
+    process, x = VP(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    free = Free(process, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
+
+    def loop(step: Step) -> Callable[[], object]:
+        return lambda: drive(free.bind(None), process, step, LogSNR(50).times(process), x, Seeded())
+
+    def schedule(scheduler: Any) -> Callable[[], object]:
+        def run() -> None:
+            state = x
+            scheduler.set_timesteps(50)
+            with torch.no_grad():
+                for t in scheduler.timesteps:
+                    state = scheduler.step(free.value, t, state).prev_sample
+
+        return run
+
+    jobs: dict[str, Callable[[], object]] = {
+        "ours, DDIM": loop(ExponentialMultistep(1)),
+        "ours, 2M": loop(ExponentialMultistep(2, start="low")),
+        "ours, order 3 corrected": loop(ExponentialMultistep(3, corrector=True, start="low")),
+        "ours, order 4 corrected": loop(ExponentialMultistep(4, corrector=True, start="low")),
+        "ours, SDE 2M": loop(StochasticMultistep(2)),
+        "the noise of SDE 2M alone": lambda: [torch.randn(x.shape) for _ in range(50)],
+        "diffusers, DDIM": schedule(DDIMScheduler()),
+        "diffusers, DPM++ 2M": schedule(DPMSolverMultistepScheduler()),
+        "diffusers, DEIS": schedule(DEISMultistepScheduler()),
+        "diffusers, UniPC": schedule(UniPCMultistepScheduler()),
+        "diffusers, SDE-DPM++ 2M": schedule(DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(passes):
+        for name, job in jobs.items():
+            begun = time.process_time()
+            job()
+            spent[name].append(1e3 * (time.process_time() - begun))
+    return {name: statistics.median(each) for name, each in spent.items()}
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def print_calls(found: dict[str, Any]) -> None:
+    problems = list(found["RK45 at 1e-5"])
+    print("\nscore calls for trajectory errors 1e-2 / 1e-3 / 1e-4 (- : more than 128)")
+    print(f"{'':40}" + "".join(f"{p:>16}" for p in problems))
+    yardstick = "".join(f"{v['calls']:>6} ({v['error']:.0e})" + " " * 2 for v in found["RK45 at 1e-5"].values())
+    print(f"{'SciPy RK45 at 1e-5 (its error)':40}{yardstick}")
+    for name, row in sorted(found["rows"].items(), key=lambda item: _rank(item[1])):
+        cells = [" / ".join("-" if c is None else str(c) for c in row.get(p, [None] * 3)) for p in problems]
+        print(f"{name:40}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def _rank(row: dict[str, list[int | None]]) -> float:
+    calls = [c or 400 for cells in row.values() for c in cells]
+    return math.prod(calls) ** (1.0 / len(calls))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("calls", "spread", "overhead"))
+    parser.add_argument("--particles", type=int, default=1024)
+    parser.add_argument("--passes", type=int, default=9)
+    parser.add_argument("--no-peers", action="store_true", help="leave diffusers and azula out of the calls")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solvers.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"particles": options.particles, "torch": torch.__version__}
+    if options.only in (None, "calls"):
+        found["calls"] = measure_calls(options.particles, not options.no_peers)
+        print_calls(found["calls"])
+    if options.only in (None, "spread"):
+        found["spread"] = measure_spread(8 * options.particles)
+        print("\nspread within modes over the exact one, and total error of the modes' weights; 2-D, VP")
+        for row in found["spread"]:
+            print(f"{row['solver']:40}{row['calls']:>6} calls{row['spread']:>9.3f}{row['weights off by']:>9.3f}")
+    if options.only in (None, "overhead"):
+        found["overhead"] = measure_overhead(options.passes)
+        print("\nCPU milliseconds of 50 steps on 16x3x32x32 with a free score")
+        for name, milliseconds in found["overhead"].items():
+            print(f"{name:40}{milliseconds:>9.1f}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
