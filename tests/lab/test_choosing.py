@@ -322,6 +322,15 @@ def test_an_error_is_promised_by_the_upper_end_of_its_interval() -> None:
     assert fewer * (1 + 0.0196) > 0.0098
 
 
+def test_the_interval_of_an_error_holds_that_of_the_flow_itself() -> None:
+    """The flow moved by 0.09 at ten times its tolerance: its error is a ninth of that, on both sides."""
+    table = replace(TWO, receipt=replace(TWO.receipt, reference_error=0.09))
+    sure, unsure = (choose(t, parse_budget("nfe=10"), 10, VP(), 0.01) for t in (TWO, table))
+    assert unsure.interval[1] == pytest.approx(sure.interval[1] + 0.01, rel=INTERPOLATED)
+    assert unsure.interval[0] == pytest.approx(sure.interval[0] - 0.01, rel=INTERPOLATED)
+    assert choose(table, parse_budget("error=0.02"), 10, VP(), 0.01).calls > 20
+
+
 def test_seconds_are_those_of_this_machine() -> None:
     now = choose(TWO, parse_budget("seconds=3"), 10, VP(), 0.02)  # half as fast as when it was measured
     assert now.calls == 15 and now.seconds == pytest.approx(3.0)

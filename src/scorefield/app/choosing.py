@@ -250,8 +250,10 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
         table = None
     if table is None:
         table = _quick(folder, model)
-    subject = choosing.of_model(model, batch_size=min(command.n, command.batch_size or 128))
-    now = subject.seconds_per_call() if budget.kind == "seconds" else table.receipt.seconds_per_call
+    now = table.receipt.seconds_per_call
+    if budget.kind == "seconds":  # the machine may be another, or busier
+        size = max(1, min(command.n, command.batch_size or 128))
+        now = choosing.of_model(model, batch_size=size, labels=_labels(model)).seconds_per_call()
     choice = choosing.choose(table, budget, command.n, model.process, now)
     low, high = choice.interval
     print(f"{command.budget}: {choice.title}, {choice.calls:.4g} network calls per sample, {choice.how}")
@@ -260,7 +262,8 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
         f"  expected {choice.of} {choice.quality:.3g}, 95 % {low:.3g} to {high:.3g} (model units); expected time"
         f" {choice.seconds:.3g} s for {command.n} samples"
     )
-    nearer = None if budget.kind == "error" else choosing.nearer_to_data(table, max(choice.calls, budget.amount))
+    calls = budget.amount if budget.kind == "nfe" else choice.calls
+    nearer = None if budget.kind == "error" else choosing.nearer_to_data(table, calls)
     if nearer is not None and nearer.beyond_flow is not None:
         closer = nearer.beyond_flow
         print(

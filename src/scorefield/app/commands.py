@@ -140,7 +140,7 @@ class CompareSamplers:
     """Real data. Default: the held-out part of the model's own."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 256
     """Samples of each sampler."""
-    calls: str = "5,10,20,50,100"
+    calls: str = "5,10,20,30,50,100"
     """Numbers of network calls per sample, separated by commas."""
     variants: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also other orders and grids of the samplers without noise; takes several times as long."""

@@ -65,7 +65,7 @@ class Choice:
         sampler: The sampler.
         calls: Network calls per sample.
         quality: The expected number: `of` says which.
-        interval: 95 % of it.
+        interval: 95 % of it; of an error, with the uncertainty of the converged flow on both sides.
         seconds: Expected for all samples.
         of: What `quality` is.
         how: Where it comes from: measured, or interpolated between which numbers of calls.
@@ -108,7 +108,7 @@ def choose(table: SamplerTable, budget: Budget, n: int, process: Process, second
             " seconds=..., which choose by the distance to data"
         )
     slower = seconds_per_call / table.receipt.seconds_per_call if table.receipt.seconds_per_call else 1.0
-    plan = _Plan(process, n, slower, "error" if by_error else "distance")
+    plan = _Plan(process, n, slower, "error" if by_error else "distance", table.receipt.reference_uncertainty)
     options = [option for curve in curves for option in plan.options(curve, budget)]
     if not options:
         raise ValueError(_nearest(plan, curves, budget))
@@ -147,12 +147,14 @@ class _Plan:
         n: Samples.
         slower: Seconds now over seconds when the table was measured.
         quality: What they are compared by.
+        unsure: Error of the converged flow, about.
     """
 
     process: Process
     n: int
     slower: float
     quality: Literal["error", "distance"]
+    unsure: float = 0.0
 
     def options(self, curve: Curve, budget: Budget) -> Iterator[Choice]:
         """What a curve offers within the budget: its measured points, and one between two of them."""
@@ -175,8 +177,10 @@ class _Plan:
         value = row.error if self.quality == "error" else row.to_data
         assert value is not None
         seconds = self.n * row.seconds * self.slower
-        words = "error" if self.quality == "error" else "squared energy distance to the data"
-        return Choice(row.title, row.sampler, row.calls, value.number, value.interval, seconds, words, "measured")
+        words, (low, high) = "squared energy distance to the data", value.interval
+        if self.quality == "error":
+            words, low, high = "error", max(0.0, low - self.unsure), high + self.unsure
+        return Choice(row.title, row.sampler, row.calls, value.number, (low, high), seconds, words, "measured")
 
     def _between(self, low: SamplerRow, high: SamplerRow, a: Choice, b: Choice, budget: Budget) -> Choice | None:
         """The point between two measured ones that uses a budget best; None where whole steps leave none."""

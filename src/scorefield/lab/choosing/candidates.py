@@ -24,7 +24,7 @@ from scorefield.sampling.named import NAMED
 from scorefield.sampling.sampler import PriorStart, Sampler
 from scorefield.score.score import FunctionScore
 
-CALLS = (5, 10, 20, 50, 100)
+CALLS = (5, 10, 20, 30, 50, 100)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Of solvers that choose their own steps."""
 

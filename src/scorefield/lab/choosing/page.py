@@ -38,7 +38,7 @@ def cells(row: SamplerRow) -> tuple[str, ...]:
 def _shown(value: Measured | None) -> str:
     if value is None:
         return ""
-    return f"{value.number:.3g} ± {STANDARD_ERRORS * value.std_error:.1g}"
+    return f"{value.number:.3g}\u00a0±\u00a0{STANDARD_ERRORS * value.std_error:.1g}"  # kept on one line
 
 
 def ordered(found: SamplerTable) -> list[SamplerRow]:
@@ -55,7 +55,7 @@ def _curve_of(row: SamplerRow) -> str:
 def sections(found: SamplerTable) -> list[Section]:
     """The parts of the report."""
     rows = ordered(found)
-    front = [row for row in rows if row.best_error or row.best_distance]
+    front = sorted((row for row in rows if row.best_error or row.best_distance), key=lambda row: row.calls)
     out = [Section("In short", [_headline(found), text(_words(found))])]
     charts = [_error_chart(rows), _distance_chart(rows)]
     out.append(Section("Quality against calls", [block for block in charts if block is not None]))
@@ -91,8 +91,9 @@ def _words(found: SamplerTable) -> str:
     if receipt.reference is not None and receipt.reference_error is not None:
         words.append(
             "Error is the root mean square difference from the converged probability flow out of the same latents, for"
-            " samplers that draw no noise. The flow stands for itself to within"
-            f" {number(receipt.reference_error)}; errors below that are not told from 0."
+            " samplers that draw no noise. The flow's own samples are uncertain by about"
+            f" {number(receipt.reference_uncertainty)}: they change by {number(receipt.reference_error)} when its"
+            " tolerance is ten times as large."
         )
     if receipt.data is not None:
         words.append(
@@ -139,8 +140,9 @@ def _axes(curves: int) -> tuple[Figure, Axes]:
     """One wide panel with room for the key below it."""
     key = 0.17 * math.ceil(curves / 3) + 0.25
     figure, (ax,) = grid_of_axes(PAGE, 1, 1, (6.6, 3.0 + key), above=0.1, beside=0.55)
-    width, height = figure.get_size_inches()
-    figure.subplots_adjust(bottom=(0.42 + key) / height)
+    height = figure.get_size_inches()[1]
+    box, bottom = ax.get_position(), (0.42 + key) / height
+    ax.set_position((box.x0, bottom, box.width, box.y1 - bottom))
     ax.set_xscale("log")
     ax.set_xlabel("network calls per sample", labelpad=2)
     return figure, ax

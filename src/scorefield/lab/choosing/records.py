@@ -66,6 +66,11 @@ class MeasureReceipt:
     batch_size: int = 128
     environment: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def reference_uncertainty(self) -> float:
+        """Error of the converged flow, about: errors are in proportion to the tolerance, so 1 / 9 of that change."""
+        return (self.reference_error or 0.0) / 9.0
+
     def lines(self) -> tuple[tuple[str, str], ...]:
         """(what, text) for reading."""
         data = self.data
@@ -78,7 +83,7 @@ class MeasureReceipt:
             ("data", f"{data.name}, {data.count} examples, hash {short(data.hash)}" if data else "none"),
             ("units", "model units"),
             ("converged flow", f"{self.reference.step}" if self.reference else "none: the model has no flow"),
-            ("its own error, at most", None if self.reference_error is None else f"{self.reference_error:.2g}"),
+            ("its own error, about", f"{self.reference_uncertainty:.2g}" if self.reference_error is not None else None),
             ("seconds per call and example", f"{self.seconds_per_call:.3g}"),
             ("batch size", str(self.batch_size)),
         ]
