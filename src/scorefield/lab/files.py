@@ -45,13 +45,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder and all files in it; an older folder of that name is removed first."""
+    """The same for a folder and all files in it; an older folder of that name is removed first.
+
+    Raises:
+        NoSpaceError: There was no room; neither the folder nor parents made for it are left.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    missing = [parent for parent in path.parents if not parent.exists()]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         yield temporary
         for file in temporary.iterdir():
             sync(file)
@@ -64,6 +68,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         raise _translated(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):  # of those that are empty because the folder could not be written
+                parent.rmdir()
 
 
 def sync(path: Path) -> None:
@@ -87,9 +94,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def _translated(error: OSError, path: Path) -> OSError:
-    if isinstance(error, NoSpaceError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
-    free = shutil.disk_usage(path.parent).free
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free
     return NoSpaceError(
         errno.ENOSPC,
         f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact."

@@ -63,6 +63,9 @@ class NCSNv2(NetworkConfig):
     def build(self, data: DataSpec) -> RefineNet:
         """The network for images (C, H, W), sizes padded to multiples of 2, 4 or 8 (without dilation: 8, 16 or 32).
 
+        One network is not padded to its multiple, after the release: for 28 pixels, "base" without dilation halves
+        28, 14 and 7, and adds a row and a column of zeros to the 7.
+
         Raises:
             ValueError: The data are no images, or have conditions; or the images are too small for norm="variance".
         """
@@ -70,6 +73,8 @@ class NCSNv2(NetworkConfig):
         stages = _STAGES[self.depth]
         if not self.dilation:
             stages = tuple(dataclasses.replace(stage, dilation=1) for stage in stages)
+            if self.depth == "base" and data.shape[1:] == (28, 28):
+                stages = (*stages[:-1], dataclasses.replace(stages[-1], odd=True))
         style = RefineStyle(_NORMS[self.norm], False, activation(self.activation), max_pool, self.spectral_norm)
         net = RefineNet(data, stages, self.channels, style, levels=None, centered=self.centered)
         least = 2 * math.prod(net.multiple)

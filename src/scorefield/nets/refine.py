@@ -109,18 +109,27 @@ class RefineStyle:
         return made(inputs, outputs, size, padding=dilation * (size // 2), dilation=dilation, bias=bias)
 
 
-class MeanPooledConv(nn.Module):
-    """A convolution, then means over 2 x 2 windows: half the size."""
+class ZerosToEven(nn.Module):
+    """A row of zeros above and a column on the left, where there is an odd number of them."""
 
-    def __init__(self, style: RefineStyle, inputs: int, outputs: int, size: int):
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H or H + 1, W or W + 1)."""
+        return functional.pad(x, (x.shape[3] % 2, 0, x.shape[2] % 2, 0))
+
+
+class MeanPooledConv(nn.Module):
+    """A convolution, then means over 2 x 2 windows: half the size. With `odd`, zeros make odd sizes even first."""
+
+    def __init__(self, style: RefineStyle, inputs: int, outputs: int, size: int, *, odd: bool = False):
         super().__init__()
-        self.conv = style.conv(inputs, outputs, size)
+        conv = style.conv(inputs, outputs, size)
+        self.conv = nn.Sequential(ZerosToEven(), conv) if odd else conv
+        self.commutes = size == 1 and not odd
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / 2, W / 2)."""
-        if self.conv.kernel_size == (1, 1):  # commutes with the mean, which leaves a quarter of the work
-            return self.conv(functional.avg_pool2d(x, 2))
-        return functional.avg_pool2d(self.conv(x), 2)
+        pool = functional.avg_pool2d  # a 1 x 1 convolution commutes with it, which leaves a quarter of the work
+        return self.conv(pool(x, 2)) if self.commutes else pool(self.conv(x), 2)
 
 
 class EncoderBlock(nn.Module):
@@ -135,9 +144,10 @@ class EncoderBlock(nn.Module):
         outputs: Channels out.
         dilation: Of the 3 x 3 convolutions; 1 for none.
         opens: Whether the block opens a stage; the others have as many channels out as in.
+        odd: Whether odd sizes may come in where it halves them.
     """
 
-    def __init__(self, style: RefineStyle, inputs: int, outputs: int, *, dilation: int, opens: bool):
+    def __init__(self, style: RefineStyle, inputs: int, outputs: int, *, dilation: int, opens: bool, odd: bool = False):
         super().__init__()
         assert opens or inputs == outputs
         halves = opens and dilation == 1
@@ -146,8 +156,8 @@ class EncoderBlock(nn.Module):
         self.conv2: nn.Module
         self.shortcut: nn.Module | None = None
         if halves:
-            self.conv2 = MeanPooledConv(style, inputs, outputs, 3)
-            self.shortcut = MeanPooledConv(style, inputs, outputs, 1)
+            self.conv2 = MeanPooledConv(style, inputs, outputs, 3, odd=odd)
+            self.shortcut = MeanPooledConv(style, inputs, outputs, 1, odd=odd)
         else:
             self.conv2 = style.conv(inputs, outputs, dilation=dilation)
             if opens:
@@ -264,6 +274,7 @@ class Stage:
         dilation: Of the convolutions; 1 in a stage that halves the size.
         refine: Name of the refinement block in the release.
         refined: Channels out of it, over those of the network.
+        odd: Whether a stage that halves takes odd sizes too.
     """
 
     name: str
@@ -271,6 +282,7 @@ class Stage:
     dilation: int
     refine: str
     refined: int
+    odd: bool = False
 
 
 BASE = (
@@ -327,7 +339,7 @@ class RefineNet(Network):
                 f"a RefineNet takes images (C, H, W); got data of shape {data.shape}. For vectors use MLP(), for"
                 " signals NCSNpp()"
             )
-        super().__init__(data, multiple=2 ** sum(stage.dilation == 1 for stage in stages[1:]))
+        super().__init__(data, multiple=2 ** sum(stage.dilation == 1 and not stage.odd for stage in stages[1:]))
         self.stages, self.act, self.levels, self.centered = tuple(stages), style.act, levels, centered
         self.begin_conv = style.conv(data.shape[0], channels)
         self.normalizer = style.norm(channels)
@@ -335,7 +347,7 @@ class RefineNet(Network):
         width = channels
         for index, stage in enumerate(stages):
             inner = channels * stage.width
-            first = EncoderBlock(style, width, inner, dilation=stage.dilation, opens=index > 0)
+            first = EncoderBlock(style, width, inner, dilation=stage.dilation, opens=index > 0, odd=stage.odd)
             second = EncoderBlock(style, inner, inner, dilation=stage.dilation, opens=False)
             self.add_module(stage.name, nn.ModuleList([first, second]))
             width = inner

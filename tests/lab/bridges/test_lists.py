@@ -227,7 +227,7 @@ def test_a_wrong_configuration_is_told_tensor_by_tensor(tmp_path: Path) -> None:
         imported("ncsnv2/cifar_style", tmp_path, config=tmp_path / "wrong.json")
     config["model"] |= {"ngf": 8, "sigma_begin": 90}
     (tmp_path / "wrong.json").write_text(json.dumps(config))
-    with pytest.raises(BridgeError, match="sigma_max=50.0.*sigma_max=90.0"):
+    with pytest.raises(BridgeError, match="are 24 from 0.01 to 50; the configuration .* says 24 from 0.01 to 90"):
         imported("ncsnv2/cifar_style", tmp_path, config=tmp_path / "wrong.json")
     with pytest.raises(BridgeError, match="Res18_Quadratic and its configuration names Res12"):
         imported("mdsm/res18_rgb", tmp_path, config=GOLDEN / "mdsm/res12_gray/config.json")

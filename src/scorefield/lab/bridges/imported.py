@@ -16,7 +16,7 @@ from scorefield import _codec
 from scorefield.lab.averages import name_of
 from scorefield.lab.describe import meta_network
 from scorefield.lab.experiment import Experiment
-from scorefield.lab.files import replacing_folder, write_json, write_text
+from scorefield.lab.files import NoSpaceError, replacing_folder, write_json, write_text
 from scorefield.lab.run_folder import environment, fact_table
 from scorefield.lab.weights import differences, save_tensors
 
@@ -54,6 +54,9 @@ class Hints:
         levels: Number of noise levels.
         process: Family of the process.
         discrete: Trained on a ladder of levels, not in continuous time.
+
+    Raises:
+        BridgeError: A number is not positive.
     """
 
     size: int | None = None
@@ -62,6 +65,12 @@ class Hints:
     levels: int | None = None
     process: Literal["ve", "vp", "subvp"] | None = None
     discrete: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "sigma_min", "sigma_max", "levels"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise BridgeError(f"--{name.replace('_', '-')} must be a positive number; got {value}")
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,8 @@ def check(imported: Imported, checkpoint: Path) -> None:
             + "\n".join(shown)
             + "\nThe configuration belongs to another checkpoint: give the right one with --config"
         )
+    if odd := [name for name, value in imported.tensors.items() if not value.is_floating_point()]:
+        raise BridgeError(f"{checkpoint} holds numbers of the type {imported.tensors[odd[0]].dtype} in {odd[0]}")
     if bad := [name for name, value in imported.tensors.items() if not bool(value.isfinite().all())]:
         raise BridgeError(f"{checkpoint} holds numbers that are not finite in {bad[0]} and {len(bad) - 1} more tensors")
 
@@ -120,7 +131,8 @@ def write(imported: Imported, checkpoint: Path, layout: str, out: Path) -> None:
         out: The folder; all of it appears at once or not at all.
 
     Raises:
-        BridgeError: The folder exists and holds something.
+        BridgeError: The folder exists and holds something, or cannot be written.
+        NoSpaceError: The disk is full.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BridgeError(f"{out} exists already; choose another --out, or remove it first")
@@ -132,11 +144,16 @@ def write(imported: Imported, checkpoint: Path, layout: str, out: Path) -> None:
     metadata = {f"source_{key}": value for key, value in origin.items()}
     if imported.step is not None:
         metadata["step"] = str(imported.step)
-    with replacing_folder(out) as folder:
-        write_text(folder / "experiment.json", _codec.dumps(imported.experiment))
-        write_json(folder / "environment.json", {**environment(), "imported": origin})
-        write_text(folder / "README.md", card(imported, origin))
-        save_tensors(folder / "model.safetensors", {"fixed": fixed, imported.weights: trained}, metadata)
+    try:
+        with replacing_folder(out) as folder:
+            write_text(folder / "experiment.json", _codec.dumps(imported.experiment))
+            write_json(folder / "environment.json", {**environment(), "imported": origin})
+            write_text(folder / "README.md", card(imported, origin))
+            save_tensors(folder / "model.safetensors", {"fixed": fixed, imported.weights: trained}, metadata)
+    except NoSpaceError:
+        raise  # which says what is intact
+    except OSError as error:
+        raise BridgeError(f"the folder {out} cannot be written ({error.strerror}); choose another --out") from None
 
 
 def frozen_names(experiment: Experiment) -> set[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
-import torch
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError, Hints, image_size, settled
-from scorefield.lab.bridges.reading import expect, field, read_torch, without_prefix
+from scorefield.lab.bridges.fields import Fields
+from scorefield.lab.bridges.imported import Hints, image_size, settled
+from scorefield.lab.bridges.reading import expect, plain_number, read_torch, without_prefix
+from scorefield.lab.experiment import Adam
 from scorefield.nets.layers import Activation
-from scorefield.process.tabulated import GeometricSigmas, LinearSigmas, Tabulated
 
 Spacing = Literal["geometric", "linear"]
 
-ACTIVATIONS: dict[str, Activation] = {"elu": "elu", "relu": "relu", "lrelu": "lrelu", "swish": "swish"}
-"""The releases' `nonlinearity` -> ours."""
+ACTIVATIONS = ("elu", "relu", "lrelu", "swish")
+"""What the releases call `nonlinearity`; our names are the same."""
 
 
 class Parts(NamedTuple):
@@ -43,10 +43,10 @@ def read_list(path: Path, layout: str) -> Parts:
     content = read_torch(path)
     expect(content, layout, path)
     assert isinstance(content, Sequence)
-    step = next((part for part in reversed(content[2:4]) if isinstance(part, int)), None)
+    step = plain_number(content[3]) if len(content) > 3 else None
     average = next((part for part in reversed(content[2:]) if isinstance(part, Mapping)), None)
-    named = None if average is None else without_prefix(average)
-    return Parts(without_prefix(content[0]), named, step)
+    named = None if average is None else without_prefix(average, path)
+    return Parts(without_prefix(content[0], path), named, None if step is None else int(step))
 
 
 class Image(NamedTuple):
@@ -57,7 +57,9 @@ class Image(NamedTuple):
         centered: Whether the network takes them as they are.
         model_range: Where black and white go; None for logits.
         flip: Whether they are flipped in training.
-        dataset: Its name, "" if unknown.
+        dataset: Its name in lower case, "" if unknown.
+        low: Lower end of the uniform noise, up to 1, that sampling starts from.
+        notes: For the model card.
     """
 
     shape: tuple[int, int, int]
@@ -65,21 +67,32 @@ class Image(NamedTuple):
     model_range: tuple[float, float] | None
     flip: bool
     dataset: str
+    low: float
+    notes: tuple[str, ...]
 
 
-def read_image(config: Mapping[str, Any] | None, hints: Hints, layout: str, channels: int) -> Image:
-    """Channels and size, and how pixels become the numbers that the network sees."""
-    found = config or {}
+def read_image(fields: Fields, hints: Hints, layout: str, channels: int) -> Image:
+    """Channels and size, and how pixels become the numbers that the network sees.
+
+    Raises:
+        BridgeError: The size is nowhere, or something contradicts a hint.
+    """
     settled(hints, "process", "ve")
     settled(hints, "discrete", True)
-    size = image_size(field(found, "data.image_size", None), hints, layout)
-    channels = int(field(found, "data.channels", channels))
-    logits = bool(field(found, "data.logit_transform", False))
-    rescaled = bool(field(found, "data.rescaled", False))
-    model_range = None if logits else (-1.0, 1.0) if rescaled else (0.0, 1.0)
-    dataset = str(field(found, "data.dataset", ""))
-    flip = bool(field(found, "data.random_flip", False))
-    return Image((channels, size, size), logits or rescaled, model_range, flip, dataset)
+    known = fields.has("data.image_size") or (fields.given and hints.size is None)
+    size = image_size(fields.count("data.image_size") if known else None, hints, layout)
+    channels = fields.count("data.channels", channels)
+    rescaled = fields.flag("data.rescaled", False)
+    logits = fields.flag("data.logit_transform", False) and not rescaled
+    return Image(
+        shape=(channels, size, size),
+        centered=logits or rescaled,
+        model_range=None if logits else (-1.0, 1.0) if rescaled else (0.0, 1.0),
+        flip=fields.flag("data.random_flip", False),
+        dataset=fields.text("data.dataset", "").lower().replace("_", "-"),
+        low=-1.0 if rescaled else 0.0,
+        notes=(LOGITS,) if logits else (),
+    )
 
 
 LOGITS = (
@@ -96,57 +109,49 @@ def stage_names(names: Mapping[str, Tensor]) -> Literal["base", "deeper", "deepe
     return "deeper" if any(name.startswith("refine5.") for name in names) else "base"
 
 
-def spacing_of(config: Mapping[str, Any] | None, name: str = "model.sigma_dist") -> Spacing:
+def spacing_of(fields: Fields) -> Spacing:
     """How a configuration spaces its levels.
 
     Raises:
         BridgeError: In a way that is not known.
     """
-    found = str(field(config or {}, name, "geometric"))
-    known: dict[str, Spacing] = {"geometric": "geometric", "uniform": "linear", "linear": "linear"}
-    if found not in known:
-        raise BridgeError(f"{name} is {found!r}; the releases know {', '.join(known)}")
-    return known[found]
+    return _SPACINGS[fields.word("model.sigma_dist", tuple(_SPACINGS), "geometric")]
 
 
-def activation_of(config: Mapping[str, Any] | None) -> Activation:
+_SPACINGS: dict[str, Spacing] = {"geometric": "geometric", "uniform": "linear", "linear": "linear"}
+
+
+def activation_of(fields: Fields) -> Activation:
     """The activation that a configuration names.
 
     Raises:
         BridgeError: It is not one of the releases'.
     """
-    found = str(field(config or {}, "model.nonlinearity", "elu")).lower()
-    if found not in ACTIVATIONS:
-        raise BridgeError(f"model.nonlinearity is {found!r}; the releases know {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[found]
+    return cast(Activation, fields.word("model.nonlinearity", ACTIVATIONS, "elu"))
 
 
-def ladder_of(sigmas: Tensor, path: Path) -> tuple[float, float, int, Spacing]:
-    """(sigma_min, sigma_max, levels, spacing) of a table of levels, largest first, to float32.
+def optimiser(fields: Fields, rate: float) -> Adam:
+    """Adam as a configuration of these releases describes it.
 
-    Raises:
-        BridgeError: The levels are neither geometric nor equally spaced.
+    Args:
+        fields: Of the configuration.
+        rate: The learning rate of the release.
     """
-    table = sigmas.double().flip(0)
-    low, high, n = (float(f"{float(v):.6g}") for v in (table[0], table[-1], len(table)))
-    for spacing, made in (("geometric", GeometricSigmas), ("linear", LinearSigmas)):
-        if n > 1 and low < high and torch.allclose(made(low, high, int(n)).table()[1], table, rtol=1e-5, atol=0):
-            return low, high, int(n), spacing  # type: ignore[return-value]
-    if n == 1:
-        return low, high, 1, "geometric"
-    raise BridgeError(
-        f"the noise levels in {path} are neither geometric nor equally spaced: {sigmas[:4].tolist()}, ..."
+    return Adam(
+        learning_rate=fields.number("optim.lr", rate),
+        beta1=fields.number("optim.beta1", 0.9),
+        eps=fields.number("optim.eps", 1e-8),
+        weight_decay=fields.number("optim.weight_decay", 0.0),
+        warmup=0,
+        clip=None,
     )
 
 
-def agree(path: Path, stored: Tabulated, config: Tabulated) -> None:
-    """Refuse a configuration whose ladder is not that of the checkpoint.
+def name_of(layout: str, image: Image) -> str:
+    """What to call an imported model."""
+    return "-".join(filter(None, (layout, image.dataset)))
 
-    Raises:
-        BridgeError: They differ; both are named.
-    """
-    if stored != config:
-        raise BridgeError(
-            f"the noise levels of {path}, {stored.ladder}, are not those of its configuration, {config.ladder}: the"
-            " configuration belongs to another checkpoint"
-        )
+
+def decay_of(fields: Fields, parts: Parts) -> float | None:
+    """Of the average, where there is one and its decay is known."""
+    return fields.number("model.ema_rate") if parts.average and fields.has("model.ema_rate") else None

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from torch import Tensor
 
+from scorefield.lab.bridges.fields import Fields
 from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, settled
-from scorefield.lab.bridges.reading import expect, read_config, read_torch, without_prefix
+from scorefield.lab.bridges.lists import ACTIVATIONS
+from scorefield.lab.bridges.reading import expect, read_config, read_torch, weight, without_prefix
 from scorefield.lab.data import DataSource
 from scorefield.lab.recipes.mdsm import Settings, experiment
 from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.layers import Activation
 
 DROPPED = "the layer normalisations of the release, which it never applies, were dropped"
 
@@ -29,13 +32,18 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     expect(content, "mdsm", checkpoint)
     if weights == "ema":
         raise BridgeError(f"{checkpoint} holds no average of the weights, and MDSM has none; leave --weights out")
-    tensors = {name: v for name, v in without_prefix(content).items() if ".bn1." not in name and ".bn2." not in name}
-    found = _flat(config)
-    depth, head = _kind(tensors, found, checkpoint)
-    channels = int(found.get("dim", tensors["conv1.conv.weight"].shape[0]))
-    inputs = int(found.get("in_channels", tensors["conv1.conv.weight"].shape[1]))
-    size = _size(tensors, found, hints, depth, head)
-    network = EnergyResNet(channels, depth, head, found.get("activation", "elu"))
+    state = without_prefix(content, checkpoint)
+    tensors = {name: v for name, v in state.items() if ".bn1." not in name and ".bn2." not in name}
+    fields = _flat(config)
+    settled(hints, "process", "ve")
+    settled(hints, "discrete", True)
+    depth, head = _kind(tensors, fields, checkpoint)
+    first = weight(tensors, "conv1.conv.weight", 4, checkpoint)
+    channels, inputs = (int(n) for n in first.shape[:2])
+    inputs = fields.count("in_channels", inputs)
+    size = _size(tensors, fields, hints, depth, head, checkpoint)
+    activation = cast(Activation, fields.word("activation", ACTIVATIONS, "elu"))
+    network = EnergyResNet(fields.count("dim", channels), depth, head, activation)
     spacing: Literal["geometric", "linear"] = "geometric" if inputs == 1 else "linear"
     low, high = (0.1, 3.0) if inputs == 1 else (0.05, 1.2)
     low, high = hints.sigma_min or low, hints.sigma_max or high
@@ -49,14 +57,30 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     return Imported(made, "raw", tensors, None, (DROPPED, levels))
 
 
-def _flat(config: Path | None) -> dict[str, Any]:
-    """The configuration, whose fields may lie in one section or in none."""
-    found = read_config(config, sections=False) or {}
-    return {k: v for part in (found, *found.values()) if isinstance(part, Mapping) for k, v in part.items()}
+def _flat(config: Path | None) -> Fields:
+    """The configuration, whose fields may lie in one section or in none.
+
+    Raises:
+        BridgeError: It is of something else, or of a network that normalises.
+    """
+    found = read_config(config, sections=False)
+    if found is None:
+        return Fields(None)
+    fields = Fields({k: v for part in (found, *found.values()) if isinstance(part, Mapping) for k, v in part.items()})
+    if not any(fields.has(name) for name in ("network", "dim", "in_channels", "activation")):
+        raise BridgeError(
+            f"the configuration {config} has none of MDSM's fields (network, dim, in_channels, activation)"
+        )
+    if fields.flag("normalize", False):
+        raise BridgeError(
+            f"the configuration {config} says normalize, and with its layer normalisations applied no network of MDSM"
+            " was published or can be imported"
+        )
+    return fields
 
 
 def _kind(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], path: Path
+    tensors: Mapping[str, Tensor], fields: Fields, checkpoint: Path
 ) -> tuple[Literal[6, 12, 18, 34], Literal["quadratic", "linear"]]:
     depth: Literal[6, 12, 18, 34] = 6
     markers: tuple[tuple[str, Literal[6, 12, 18, 34]], ...] = (("rbc1", 12), ("rbc11", 18), ("rb4", 34))
@@ -64,23 +88,20 @@ def _kind(
         if any(key.startswith(f"{name}.") for key in tensors):
             depth = d
     head: Literal["quadratic", "linear"] = "linear" if "ln.weight" in tensors else "quadratic"
-    named = str(config.get("network", f"Res{depth}_{head.capitalize()}"))
-    if named != f"Res{depth}_{head.capitalize()}":
+    found = f"Res{depth}_{head.capitalize()}"
+    if (named := fields.text("network", found)) != found:
         raise BridgeError(
-            f"{path} holds a Res{depth}_{head.capitalize()} and its configuration names {named}: it belongs to another"
-            " checkpoint"
+            f"{checkpoint} holds a {found} and its configuration names {named}: it belongs to another checkpoint"
         )
     return depth, head
 
 
-def _size(tensors: Mapping[str, Tensor], config: Mapping[str, Any], hints: Hints, depth: int, head: str) -> int:
+def _size(tensors: Mapping[str, Tensor], fields: Fields, hints: Hints, depth: int, head: str, checkpoint: Path) -> int:
     """Height and width: the head reads c s^2 features at 1/8 of the size, at 1/16 with four stages."""
     stages = 4 if depth == 34 else 3
-    features = int(tensors["ln.weight" if head == "linear" else "ln1.weight"].shape[1])
-    channels = int(tensors["conv1.conv.weight"].shape[0]) * 2**stages
+    features = weight(tensors, "ln.weight" if head == "linear" else "ln1.weight", 2, checkpoint).shape[1]
+    channels = tensors["conv1.conv.weight"].shape[0] * 2**stages
     side = math.isqrt(features // channels) * 2**stages
-    if config.get("image_size", side) != side:
-        raise BridgeError(
-            f"the head of this energy belongs to images of {side} pixels; its configuration says {config['image_size']}"
-        )
+    if (said := fields.whole("image_size", side)) != side:
+        raise BridgeError(f"the head of this energy belongs to images of {side} pixels; its configuration says {said}")
     return settled(hints, "size", side)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from torch import Tensor
+
+from scorefield.lab.bridges.fields import Fields
 from scorefield.lab.bridges.imported import Hints, Imported, Weights, choose_weights, settled
 from scorefield.lab.bridges.lists import (
-    LOGITS,
-    Parts,
     activation_of,
+    decay_of,
+    name_of,
+    optimiser,
     read_image,
     read_list,
     spacing_of,
     stage_names,
 )
-from scorefield.lab.bridges.reading import field, read_config
+from scorefield.lab.bridges.reading import read_config, weight
 from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam
 from scorefield.lab.recipes.ncsn import Settings, experiment
 from scorefield.nets.ncsn import NCSN
 
@@ -34,84 +36,64 @@ RETURNED = (
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
     """A checkpoint as a model; see `scorefield.lab.bridges`."""
-    parts, found = read_list(checkpoint, "ncsn"), read_config(config)
-    tensors, notes = dict(parts.raw), [RETURNED]
+    parts, fields = read_list(checkpoint, "ncsn"), Fields(read_config(config))
+    tensors = dict(parts.raw)
     tensors.pop("sigmas", None)  # the table of NCSNv2's code, which this network does not read
-    image = read_image(found, hints, "ncsn", tensors["begin_conv.weight"].shape[1])
-    if image.model_range is None:
-        notes.append(LOGITS)
-    network = _network(found, parts, image.centered)
-    sigma_max, sigma_min, levels = _ladder(found, hints, network)
-    if found is None:
+    image = read_image(fields, hints, "ncsn", weight(tensors, "begin_conv.weight", 4, checkpoint).shape[1])
+    network = _network(fields, tensors, image.centered, checkpoint)
+    sigma_max, sigma_min, levels = _ladder(fields, hints, network)
+    notes = [RETURNED, *image.notes]
+    if not fields.given:
         notes.append(f"the ladder, {sigma_max:g} to {sigma_min:g} in {levels} levels, is not in the file")
-    decay = field(found or {}, "model.ema_rate", None) if parts.average else None
     settings = Settings(
         network,
         image.shape,
         sigma_max=sigma_max,
         sigma_min=sigma_min,
         levels=levels,
-        spacing=spacing_of(found),
-        step_size=float(field(found or {}, "sampling.step_lr", 2e-5)),
-        repeats=int(field(found or {}, "sampling.n_steps_each", 100 if levels > 1 else 1000)),
-        final="denoise" if field(found or {}, "sampling.denoise", False) else "none",
-        steps=int(field(found or {}, "training.n_iters", 200_001)),
-        batch_size=int(field(found or {}, "training.batch_size", 128)),
-        optimiser=optimiser(found, 1e-3),
-        decay=decay,
-        dequantise=bool(field(found or {}, "data.uniform_dequantization", found is None or "optim" in found)),
+        spacing=spacing_of(fields),
+        step_size=fields.number("sampling.step_lr", 2e-5),
+        repeats=fields.count("sampling.n_steps_each", 100 if levels > 1 else 1000),
+        final="denoise" if fields.flag("sampling.denoise", False) else "none",
+        low=image.low,
+        steps=fields.count("training.n_iters", 200_001),
+        batch_size=fields.count("training.batch_size", 128),
+        optimiser=optimiser(fields, 1e-3),
+        decay=decay_of(fields, parts),
+        dequantise=fields.flag("data.uniform_dequantization", True),
         model_range=image.model_range,
         flip=image.flip,
     )
-    name = "-".join(filter(None, ("ncsn", image.dataset.lower())))
     data = DataSource(flip=image.flip, model_range=image.model_range or (-1.0, 1.0))
-    made = experiment(name, settings, data=data, source="Song and Ermon 2019, arXiv:1907.05600")
-    chosen, named = choose_weights(tensors, parts.average, weights, decay, made, checkpoint, expected=False)
+    made = experiment(name_of("ncsn", image), settings, data=data, source="Song and Ermon 2019, arXiv:1907.05600")
+    chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint, expected=False)
     return Imported(made, chosen, named, parts.step, tuple(notes))
 
 
-def _network(config: Mapping[str, Any] | None, parts: Parts, centered: bool) -> NCSN:
+def _network(fields: Fields, tensors: Mapping[str, Tensor], centered: bool, checkpoint: Path) -> NCSN:
     """The network: its kind from the names, its sizes from the configuration where there is one."""
-    raw = parts.raw
-    channels, levels, norm = int(raw["begin_conv.weight"].shape[0]), None, "instance++"
-    if "normalizer.embed.weight" in raw:
-        levels, width = raw["normalizer.embed.weight"].shape
+    channels, levels, norm = int(tensors["begin_conv.weight"].shape[0]), None, "instance++"
+    if any(name.endswith("embed.weight") for name in tensors):
+        levels, width = weight(tensors, "normalizer.embed.weight", 2, checkpoint).shape
         norm = "instance++" if width == 3 * channels else "instance"
-        levels = int(field(config or {}, "model.num_classes", levels))
+        levels = fields.count("model.num_classes") if fields.given else levels
     return NCSN(
-        channels=int(field(config or {}, "model.ngf", channels)),
+        channels=fields.count("model.ngf") if fields.given else channels,
         levels=levels,
-        deeper=stage_names(raw) != "base",
+        deeper=stage_names(tensors) != "base",
         norm=norm,
-        activation=activation_of(config),
+        activation=activation_of(fields),
         centered=centered,
     )
 
 
-def _ladder(config: Mapping[str, Any] | None, hints: Hints, network: NCSN) -> tuple[float, float, int]:
+def _ladder(fields: Fields, hints: Hints, network: NCSN) -> tuple[float, float, int]:
     """(sigma_max, sigma_min, levels); the single-noise baseline has the level 0.01 whatever the file says."""
-    found, levels = config or {}, 1 if network.levels is None else network.levels
-    settled(hints, "levels", levels)
-    # The release's baseline ignores the ladder of its file.
-    configured = {} if network.levels is None else found
-    high = settled(hints, "sigma_max", _number(configured, "model.sigma_begin")) or (0.01 if levels == 1 else 1.0)
-    low = settled(hints, "sigma_min", _number(configured, "model.sigma_end")) or 0.01
-    return high, high if levels == 1 else low, levels
-
-
-def _number(config: Mapping[str, Any], name: str) -> float | None:
-    found = field(config, name, None)
-    return None if found is None else float(found)
-
-
-def optimiser(config: Mapping[str, Any] | None, rate: float) -> Adam:
-    """Adam as a configuration of these releases describes it."""
-    found = config or {}
-    return Adam(
-        learning_rate=float(field(found, "optim.lr", rate)),
-        beta1=float(field(found, "optim.beta1", 0.9)),
-        eps=float(field(found, "optim.eps", 1e-8)),
-        weight_decay=float(field(found, "optim.weight_decay", 0.0)),
-        warmup=0,
-        clip=None,
-    )
+    if network.levels is None:
+        settled(hints, "levels", 1)
+        sigma = settled(hints, "sigma_max", None) or settled(hints, "sigma_min", None) or 0.01
+        return settled(hints, "sigma_min", sigma), sigma, 1
+    settled(hints, "levels", network.levels)
+    high = settled(hints, "sigma_max", fields.number("model.sigma_begin") if fields.given else None) or 1.0
+    low = settled(hints, "sigma_min", fields.number("model.sigma_end") if fields.given else None) or 0.01
+    return high, high if network.levels == 1 else low, network.levels

@@ -7,6 +7,7 @@ learning rate in the releases' optimiser state) are read; anything else is refus
 from __future__ import annotations
 
 import json
+import math
 import pickletools
 import re
 import warnings
@@ -61,7 +62,9 @@ def read_torch(path: Path) -> Any:
 
 def _why(path: Path, error: Exception) -> str:
     text = str(error)
-    found, newer = re.search(r"(?:GLOBAL|[Gg]lobal:?(?: GLOBAL)?) ([\w.]+)", text), "Unsupported operand" in text
+    found = re.search(r"(?:GLOBAL|[Gg]lobal:?(?: GLOBAL)?) ([\w.]+)", text)
+    # The remains of an archive are read as a pickle too.
+    newer = "Unsupported operand" in text and (file_kind(path) == "pickle" or zipfile.is_zipfile(path))
     name = found.group(1) if found else _asks_for(path) if newer else None
     if name is not None:
         return (
@@ -192,27 +195,35 @@ _Plain.add_multi_constructor("tag:yaml.org,2002:python/", _untagged)
 _Plain.add_multi_constructor("!", _untagged)
 
 
-def field(config: Mapping[str, Any], path: str, *default: Any) -> Any:
-    """An entry of a nested configuration, for example "model.sigma_max".
+def without_prefix(state: Mapping[Any, Any], checkpoint: Path) -> dict[str, Tensor]:
+    """A state dictionary without the `module.` that data parallelism puts before every key.
 
     Raises:
-        BridgeError: It is not there and no default was given.
+        BridgeError: An entry is no tensor.
     """
-    value: Any = config
-    for name in path.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            if default:
-                return default[0]
-            raise BridgeError(
-                f"the configuration has no field {path}, which this layout needs. Is it that of another release?"
-            )
-        value = value[name]
-    return value
+    if bad := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise BridgeError(f"the model in {checkpoint} holds {bad[0]}, which is no tensor")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
-def without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dictionary without the `module.` that data parallelism puts before every key."""
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
+def weight(tensors: Mapping[str, Tensor], name: str, axes: int, checkpoint: Path) -> Tensor:
+    """A tensor that a bridge reads sizes from.
+
+    Raises:
+        BridgeError: It is not there, or has another number of axes.
+    """
+    if name not in tensors:
+        raise BridgeError(f"the model in {checkpoint} has no {name}: it is incomplete, or of another network")
+    if (found := tensors[name]).ndim != axes:
+        raise BridgeError(f"{name} in {checkpoint} has the shape {tuple(found.shape)}; it should have {axes} axes")
+    return found
+
+
+def plain_number(value: object) -> float | None:
+    """A number that a checkpoint keeps in Python, NumPy or a tensor; None where it is none."""
+    if isinstance(value, Tensor | np.generic) and value.ndim == 0:
+        value = value.item()
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 # ---------------------------------------------------------------------------------------------- what is it?

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NamedTuple, cast
 
-from scorefield._codec import near
+from scorefield.lab.bridges.fields import Fields
 from scorefield.lab.bridges.imported import BridgeError
-from scorefield.lab.bridges.reading import field
 from scorefield.lab.data import DataSource
 from scorefield.lab.experiment import Adam
 from scorefield.lab.recipes.sde_configuration import Configuration
@@ -16,60 +15,11 @@ from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.nets.network import NetworkConfig
 
 _PROCESSES = {"vesde": "ve", "vpsde": "vp", "subvpsde": "subvp"}
 _REFINE = {"ncsnv2_64": "base", "ncsnv2_128": "deeper", "ncsnv2_256": "deepest"}
 _NAMES = ("ncsnpp", "ddpm", "ncsn", *_REFINE)
-
-
-class Fields:
-    """The fields of a configuration by their dotted path, each of the kind that it must be.
-
-    Args:
-        config: As `read_config` returns it.
-    """
-
-    def __init__(self, config: Mapping[str, Any]):
-        self.config = config
-
-    def number(self, path: str, *default: float) -> float:
-        """A number."""
-        value = field(self.config, path, *default)
-        if isinstance(value, str):  # YAML reads 1e-8 as text
-            try:
-                return float(value)
-            except ValueError:
-                _refuse(path, value, "a number")
-        return float(value) if type(value) in (int, float) else _refuse(path, value, "a number")
-
-    def whole(self, path: str, *default: int) -> int:
-        """A whole number."""
-        value = self.number(path, *default)
-        return int(value) if value == int(value) else _refuse(path, value, "a whole number")
-
-    def flag(self, path: str, *default: bool) -> bool:
-        """True or false."""
-        value = field(self.config, path, *default)
-        return value if isinstance(value, bool) else _refuse(path, value, "true or false")
-
-    def word(self, path: str, choices: tuple[str, ...], *default: str) -> str:
-        """One of some words, in any case."""
-        value = field(self.config, path, *default)
-        word = str(value).lower()
-        if word not in choices:
-            raise BridgeError(f"the configuration's {path} is {value!r}.{near(word, choices)}")
-        return word
-
-    def numbers(self, path: str, *default: tuple[float, ...]) -> tuple[float, ...]:
-        """Some numbers."""
-        value = field(self.config, path, *default)
-        if not isinstance(value, list | tuple) or not all(isinstance(v, int | float) for v in value):
-            _refuse(path, value, "a list of numbers")
-        return tuple(float(v) for v in value)
-
-
-def _refuse(path: str, value: object, what: str) -> NoReturn:
-    raise BridgeError(f"the configuration's {path} must be {what}; it is {value!r}")
 
 
 def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp"] | None = None) -> Configuration:
@@ -84,9 +34,11 @@ def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp
     """
     fields = Fields(config)
     process = _process(fields, process)
-    size = fields.whole("data.image_size")
-    colours = fields.whole("data.num_channels", fields.whole("data.channels", 3))
+    size = fields.count("data.image_size")
+    colours = fields.count("data.num_channels", fields.count("data.channels", 3))
     network = _network(fields)
+    usual = published_sampler(process, network, size, _continuous(fields))
+    words, numbers = ((), ()) if usual is None else ((usual.predictor, usual.corrector), (usual.snr,))
     discrete_ve = process == "ve" and not _continuous(fields)
     method = fields.word("sampling.method", ("pc", "ode"), "pc")
     try:
@@ -100,11 +52,11 @@ def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp
             sigma_max=fields.number("model.sigma_max", 50.0),
             beta_min=fields.number("model.beta_min", 0.1),
             beta_max=fields.number("model.beta_max", 20.0),
-            levels=fields.whole("model.num_scales"),
+            levels=fields.count("model.num_scales"),
             method="ode" if method == "ode" and not discrete_ve else "pc",
-            predictor=cast(Any, fields.word("sampling.predictor", _PREDICTORS)),
-            corrector=cast(Any, fields.word("sampling.corrector", ("langevin", "ald", "none"))),
-            snr=fields.number("sampling.snr", 0.16),
+            predictor=cast(Any, fields.word("sampling.predictor", _PREDICTORS, *words[:1])),
+            corrector=cast(Any, fields.word("sampling.corrector", ("langevin", "ald", "none"), *words[1:])),
+            snr=fields.number("sampling.snr", *numbers),
             corrections=fields.whole("sampling.n_steps_each", 1),
             denoise=fields.flag("sampling.noise_removal", True),
             flow=fields.flag("sampling.probability_flow", False),
@@ -125,10 +77,42 @@ def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp
 
 
 _PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral_sampling", "none")
+_SNR = ((32, 0.16), (64, 0.17), (256, 0.075))
+"""Published signal-to-noise ratios of the corrector: images up to a size -> r."""
+
+
+class PublishedSampler(NamedTuple):
+    """Predictor, corrector and its r."""
+
+    predictor: Literal["reverse_diffusion", "euler_maruyama", "ancestral_sampling"]
+    corrector: Literal["langevin", "none"]
+    snr: float
+
+
+def published_sampler(
+    process: Literal["ve", "vp", "subvp"], network: NetworkConfig, size: int, continuous: bool
+) -> PublishedSampler | None:
+    """How U-Nets of that kind are sampled in the published configurations; None for other networks.
+
+    Args:
+        process: Family of the SDE.
+        network: Of the model.
+        size: Height and width of its images.
+        continuous: Trained with continuous times.
+    """
+    if not isinstance(network, NCSNpp | DDPM):
+        return None
+    snr = next((r for limit, r in _SNR if size <= limit), 0.15)
+    if process == "ve":
+        return PublishedSampler("reverse_diffusion", "langevin", snr)
+    if continuous:
+        return PublishedSampler("euler_maruyama", "none", snr)
+    filtered = isinstance(network, NCSNpp) and network.fir
+    return PublishedSampler("reverse_diffusion" if filtered else "ancestral_sampling", "none", snr)
 
 
 def _process(fields: Fields, hint: Literal["ve", "vp", "subvp"] | None) -> Literal["ve", "vp", "subvp"]:
-    if hint is not None and field(fields.config, "training.sde", None) is None:
+    if hint is not None and not fields.has("training.sde"):
         return hint
     return cast(Any, _PROCESSES[fields.word("training.sde", tuple(_PROCESSES))])
 
@@ -154,15 +138,15 @@ def _optimiser(fields: Fields) -> Adam:
 def _network(fields: Fields) -> NCSNpp | DDPM | NCSN | NCSNv2:
     name = fields.word("model.name", _NAMES)
     activation = cast(Any, fields.word("model.nonlinearity", ("swish", "elu", "relu", "lrelu"), "swish"))
-    centered, channels = fields.flag("data.centered"), fields.whole("model.nf")
+    centered, channels = fields.flag("data.centered"), fields.count("model.nf")
     if name in _REFINE:
         return NCSNv2(channels, cast(Any, _REFINE[name]), activation=activation, centered=centered)
     if name == "ncsn":
-        return NCSN(channels, fields.whole("model.num_scales"), activation=activation, centered=centered)
+        return NCSN(channels, fields.count("model.num_scales"), activation=activation, centered=centered)
     plain = DDPM(
         channels=channels,
         channel_multipliers=tuple(int(m) for m in fields.numbers("model.ch_mult")),
-        blocks=fields.whole("model.num_res_blocks"),
+        blocks=fields.count("model.num_res_blocks"),
         attention_sizes=tuple(int(n) for n in fields.numbers("model.attn_resolutions")),
         dropout=fields.number("model.dropout"),
         resample_with_conv=fields.flag("model.resamp_with_conv"),
@@ -190,7 +174,7 @@ def _network(fields: Fields) -> NCSNpp | DDPM | NCSN | NCSNv2:
 def data_source(config: Mapping[str, Any]) -> DataSource:
     """Where the release's images are to be found and how it prepares them; the path is the user's to give."""
     fields = Fields(config)
-    dataset, size = str(field(config, "data.dataset", "")).lower(), fields.whole("data.image_size")
+    dataset, size = fields.text("data.dataset", "").lower(), fields.whole("data.image_size")
     source = DataSource(flip=fields.flag("data.random_flip", True))
     if dataset == "celeba":
         return replace(source, crop=(140, 140), size=size, resample="bilinear")

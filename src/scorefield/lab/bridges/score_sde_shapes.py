@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, cast
 
-import torch
 from torch import Tensor
 
 from scorefield.lab.bridges.imported import BridgeError, Hints, with_hints
+from scorefield.lab.bridges.noise_table import rounded
+from scorefield.lab.bridges.score_sde_config import published_sampler
 from scorefield.lab.recipes.sde_configuration import Configuration
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import NCSNpp
@@ -162,7 +163,7 @@ def network_of(shapes: Mapping[str, Shape], size: int, *, centered: bool) -> Fou
 
 def _way_down(reader: _Reader, network: NCSNpp, size: int) -> NCSNpp:
     """Read the levels downwards: multipliers, blocks, attention and the input's pyramid."""
-    per_level, multipliers, attends, level = _first_level(reader), [], [], 0
+    per_level, multipliers, attends, level = max(_first_level(reader), 1), [], [], 0
     pyramid, combine = "none", "sum"
     while True:
         for j in range(per_level):
@@ -253,9 +254,6 @@ def _found(network: NCSNpp | DDPM, colours: int, assumed: list[str]) -> Found:
 
 # ---------------------------------------------------------------------------------------------- configuration
 
-_SNR = ((32, 0.16), (64, 0.17), (256, 0.075))
-"""Published signal-to-noise ratios of the corrector: images up to a size -> r."""
-
 
 def configuration_of(
     shapes: Mapping[str, Shape], sigmas: Tensor | None, hints: Hints
@@ -276,7 +274,7 @@ def configuration_of(
             " --config FILE"
         )
     fourier = "all_modules.0.W" in shapes
-    needed = {"size": "convolutions take any size"}
+    needed: dict[str, Any] = {"size": "convolutions take any size"}
     if not fourier and hints.process is None:
         needed["process"] = "all have the same tensors"
     if not fourier and hints.discrete is None and hints.process != "subvp":
@@ -292,8 +290,8 @@ def configuration_of(
     numbers = {k: given[k] for k in ("sigma_min", "sigma_max", "levels") if given[k] is not None}
     if sigmas is not None:
         numbers = {
-            "sigma_min": _rounded(sigmas[-1]),
-            "sigma_max": _rounded(sigmas[0]),
+            "sigma_min": rounded(sigmas[-1]),
+            "sigma_max": rounded(sigmas[0]),
             "levels": len(sigmas),
         } | numbers
     try:
@@ -308,10 +306,8 @@ def configuration_of(
 
 
 def _published_run(process: Literal["ve", "vp", "subvp"], found: Found, size: int, continuous: bool) -> Configuration:
-    ve = process == "ve"
-    predictor = "euler_maruyama" if continuous else "ancestral_sampling"
-    if ve or (not continuous and isinstance(found.network, NCSNpp) and found.network.fir):
-        predictor = "reverse_diffusion"
+    ve, sampler = process == "ve", published_sampler(process, found.network, size, continuous)
+    assert sampler is not None
     try:
         return Configuration(
             process=process,
@@ -319,19 +315,14 @@ def _published_run(process: Literal["ve", "vp", "subvp"], found: Found, size: in
             continuous=continuous,
             shape=(found.colours, size, size),
             divided=ve,
-            predictor=predictor,
-            corrector="langevin" if ve else "none",
-            snr=next((r for limit, r in _SNR if size <= limit), 0.15),
+            predictor=sampler.predictor,
+            corrector=sampler.corrector,
+            snr=sampler.snr,
             reduce="half_sum" if ve else "mean",
             ema=0.999 if ve else 0.9999,
         )
     except ValueError as error:
         raise BridgeError(f"the flags do not fit this checkpoint: {error}") from None
-
-
-def _rounded(sigma: Tensor) -> float:
-    """A number of a table as its author wrote it: exp(log x) differs from x in the last digits."""
-    return float(f"{float(sigma):.{12 if sigma.dtype == torch.float64 else 6}g}")
 
 
 def contradictions(shapes: Mapping[str, Shape], run: Configuration) -> list[str]:

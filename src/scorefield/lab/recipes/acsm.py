@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
 from scorefield.lab.experiment import Adam, Averaging, Experiment
-from scorefield.lab.recipes.ladders import annealed_langevin, as_recipe, consistent, ladder, training
+from scorefield.lab.recipes.ladders import annealed_langevin, as_recipe, consistent, images_or_logits, ladder, training
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
@@ -43,7 +42,8 @@ class Settings:
         batch_size: Examples per step.
         learning_rate: Of Adam.
         eps: Of Adam.
-        model_range: Where black and white go.
+        model_range: Where black and white go; None for data of logits.
+        low: Lower end of the uniform noise, up to 1, that sampling starts from.
     """
 
     network: NetworkConfig
@@ -61,7 +61,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 1e-4
     eps: float = 1e-8
-    model_range: tuple[float, float] = (0.0, 1.0)
+    model_range: tuple[float, float] | None = (0.0, 1.0)
+    low: float = 0.0
 
 
 def experiment(
@@ -70,13 +71,13 @@ def experiment(
     """The experiment of a configuration; `data` says where the images are and how they are cut."""
     s = settings
     if s.consistent:
-        sampler = consistent(s.sigma_min, s.step_size, s.refine)
+        sampler = consistent(s.sigma_min, s.step_size, s.refine, low=s.low)
     else:
-        sampler = annealed_langevin(s.sigma_min, s.step_size, s.refine, noise=s.noise, final="expected")
+        sampler = annealed_langevin(s.sigma_min, s.step_size, s.refine, noise=s.noise, final="expected", low=s.low)
     return Experiment(
         name=name,
         data=data,
-        spec=DataSpec(s.shape, 0, 255, 256, model_range=s.model_range),
+        spec=images_or_logits(s.shape, s.model_range),
         process=ladder(s.sigma_min, s.sigma_max, s.levels, s.spacing),
         network=s.network,
         form=ScaledScoreForm(),

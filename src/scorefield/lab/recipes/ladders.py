@@ -1,10 +1,11 @@
-"""What NCSN, NCSNv2, adversarial score matching and MDSM share: ladders of noise levels and samplers along them."""
+"""What NCSN, NCSNv2, adversarial score matching and MDSM share: data, ladders of noise levels, samplers along them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
+from scorefield.data_spec import DataSpec
 from scorefield.lab.experiment import Experiment, Training
 from scorefield.process.grids import EveryLevel
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas, Tabulated
@@ -41,10 +42,15 @@ def annealed_langevin(
 def consistent(sigma_min: float, step_size: float, refine: int, *, low: float = 0.0) -> Sampler:
     """Consistent annealed sampling with eta = step_size / sigma_min^2 (Jolicoeur-Martineau et al. 2021).
 
-    From uniform noise; `refine` steps from each level to the next.
+    From uniform noise on [low, 1]; `refine` steps from each level to the next.
     """
     eta = step_size / sigma_min**2
     return Sampler(Consistent(eta), EveryLevel(refine=refine), start=UniformStart(low, 1.0), final="expected")
+
+
+def images_or_logits(shape: tuple[int, int, int], model_range: tuple[float, float] | None) -> DataSpec:
+    """What the data are: grey levels, black and white at the ends of `model_range`, or logits where that is None."""
+    return DataSpec(shape) if model_range is None else DataSpec(shape, 0, 255, 256, model_range=model_range)
 
 
 def training(steps: int, batch_size: int, *, dequantise: bool = False, seed: int = 1234) -> Training:

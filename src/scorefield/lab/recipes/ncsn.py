@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
 from scorefield.lab.experiment import Adam, Averaging, Experiment
-from scorefield.lab.recipes.ladders import annealed_langevin, as_recipe, ladder, training
+from scorefield.lab.recipes.ladders import annealed_langevin, as_recipe, images_or_logits, ladder, training
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnv2 import NCSNv2
@@ -29,13 +28,14 @@ class Settings:
     Args:
         network: NCSN or NCSNv2, with its fields.
         shape: (C, H, W).
-        sigma_max: Largest noise level, images in [0, 1].
+        sigma_max: Largest noise level, model units.
         sigma_min: Smallest noise level.
         levels: Number of levels.
         spacing: How the levels are spaced.
         step_size: Of Langevin dynamics at the last level, in the code's convention.
         repeats: Langevin steps per level.
         final: Whether the last state is denoised.
+        low: Lower end of the uniform noise, up to 1, that sampling starts from.
         steps: Optimiser steps.
         batch_size: Examples per step.
         optimiser: Adam.
@@ -54,6 +54,7 @@ class Settings:
     sigma_min: float = 0.01
     spacing: Literal["geometric", "linear"] = "geometric"
     final: Literal["denoise", "none"] = "denoise"
+    low: float = 0.0
     steps: int = 200_001
     batch_size: int = 128
     optimiser: Adam = Adam(learning_rate=1e-4, warmup=0, clip=None)
@@ -71,20 +72,17 @@ def experiment(
     labels = isinstance(s.network, NCSN) and s.network.levels is not None
     form: Form = ScoreForm() if isinstance(s.network, NCSN) else ScaledScoreForm()
     time: TimeInput = LevelLabel(descending=True) if labels else ScaledTime(0.0)
-    spec = DataSpec(s.shape)
-    if s.model_range is not None:
-        spec = DataSpec(s.shape, 0, 255, 256, model_range=s.model_range)
     process = ladder(s.sigma_min, s.sigma_max, s.levels, s.spacing)
     return Experiment(
         name=name,
         data=data,
-        spec=spec,
+        spec=images_or_logits(s.shape, s.model_range),
         process=process,
         network=s.network,
         form=form,
         time_input=time,
         objective=DenoisingScoreMatching(reduce="half_sum"),
-        sampler=annealed_langevin(s.sigma_min, s.step_size, s.repeats, final=s.final),
+        sampler=annealed_langevin(s.sigma_min, s.step_size, s.repeats, final=s.final, low=s.low),
         optimiser=s.optimiser,
         averaging=Averaging(() if s.decay is None else (s.decay,), warmup=False),
         training=training(s.steps, s.batch_size, dequantise=s.dequantise),
