@@ -523,7 +523,7 @@ def test_flags_may_repeat_the_configuration_but_not_contradict_it(tmp_path: Path
     score_sde.read(checkpoint, file, None, Hints(size=8, process="ve", discrete=False, levels=1000, sigma_max=50.0))
     for wrong in (Hints(size=16), Hints(process="vp"), Hints(discrete=True), Hints(levels=10), Hints(sigma_max=5.0)):
         with pytest.raises(BridgeError, match="contradicts"):
-            score_sde.read(checkpoint, file, None, wrong)
+            import_checkpoint("score-sde", checkpoint, tmp_path / "out", config=file, hints=wrong)
     with pytest.raises(BridgeError, match="belongs to another checkpoint"):
         score_sde.read(checkpoint, None, None, Hints(size=8, sigma_max=5.0))
 

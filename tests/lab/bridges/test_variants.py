@@ -21,9 +21,11 @@ from lab.bridges.sde_files import configured, made, published_state, release_fil
 from scorefield.data_spec import DataSpec
 from scorefield.lab.bridges import BRIDGES, BridgeError, Hints, Imported, import_checkpoint, imported
 from scorefield.lab.bridges.fields import Fields
+from scorefield.lab.bridges.imported import heard
 from scorefield.lab.bridges.noise_table import ladder_of, take_table
 from scorefield.lab.bridges.score_sde_config import configuration
 from scorefield.lab.files import NoSpaceError
+from scorefield.lab.recipes import recipe
 from scorefield.nets import ACSMUNet, NCSNv2, NetworkConfig
 from scorefield.nets.refine import MeanPooledConv, RefineStyle, max_pool
 from scorefield.process import GeometricSigmas, LinearSigmas, Tabulated
@@ -333,11 +335,48 @@ def test_flags_must_be_positive(flag: str, value: float) -> None:
         Hints(**{flag: value})  # type: ignore[arg-type]
 
 
-def test_flags_of_other_models_are_refused(tmp_path: Path) -> None:
-    for layout in ("ncsn", "ncsnv2", "acsm", "mdsm"):
-        for hints in (Hints(process="vp"), Hints(discrete=False)):
-            with pytest.raises(BridgeError, match="contradicts the checkpoint"):
-                read(layout, tmp_path, config=config_of(layout), hints=hints)
+@pytest.mark.parametrize(
+    "hints",
+    [
+        Hints(process="vp"),
+        Hints(discrete=False),
+        Hints(size=17),
+        Hints(levels=3),
+        Hints(sigma_min=0.02, sigma_max=9.0),
+    ],
+)
+@pytest.mark.parametrize("layout", ["ncsn", "ncsnv2", "acsm"])
+def test_flags_that_contradict_are_refused(layout: str, hints: Hints, tmp_path: Path) -> None:
+    folder = GOLDEN / FOLDERS[layout]
+    with pytest.raises(BridgeError, match="contradicts the checkpoint"):
+        options = {"config": folder / "config.json", "hints": hints}
+        import_checkpoint(layout, folder / "checkpoint.pth", tmp_path / "model", **options)
+    assert not (tmp_path / "model").exists()
+
+
+def test_hints_are_compared_with_the_finished_experiment() -> None:
+    """Whatever the layout: here experiments of recipes, which nobody imported."""
+    continuous, labels, tables = (
+        recipe(name) for name in ("ve-cifar10-ncsnpp-continuous", "vp-cifar10-ddpm", "ncsnv2-celeba")
+    )
+    for experiment in (continuous, labels, tables):
+        heard(Hints(), experiment)
+    heard(Hints(size=32, process="ve", discrete=False, sigma_min=0.01, sigma_max=50.0, levels=7), continuous)
+    heard(Hints(size=32, process="vp", discrete=True, levels=1000), labels)
+    heard(Hints(size=64, process="ve", discrete=True, levels=500, sigma_max=90.0), tables)
+    for experiment, hints in (
+        (continuous, Hints(size=64)),
+        (continuous, Hints(process="vp")),
+        (continuous, Hints(discrete=True)),
+        (continuous, Hints(sigma_max=51.0)),
+        (labels, Hints(levels=999)),
+        (labels, Hints(process="subvp")),
+        (labels, Hints(sigma_min=0.01)),
+        (tables, Hints(sigma_min=0.02)),
+        (tables, Hints(discrete=False)),
+    ):
+        with pytest.raises(BridgeError, match="contradicts|are of VE models"):
+            heard(hints, experiment)
 
 
 def test_energies_that_normalise_are_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ from scorefield.lab.bridges import (
     score_sde_config,
     score_sde_shapes,
 )
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, write
+from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, heard, write
 from scorefield.lab.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
@@ -81,14 +81,16 @@ def import_checkpoint(
         out: The model folder to write.
         config: The release's configuration file.
         weights: "ema" or "raw"; by default the average where the layout has one.
-        hints: What the tensors cannot tell where there is no configuration.
+        hints: What the tensors cannot tell where there is no configuration; what they do tell may be repeated.
 
     Raises:
         BridgeError: It cannot be imported; nothing was written.
     """
     if layout not in BRIDGES:
         raise BridgeError(f"there is no layout {layout!r}.{near(layout, BRIDGES)}")
-    found = BRIDGES[layout](checkpoint, config, weights, hints or Hints())
+    hints = hints or Hints()
+    found = BRIDGES[layout](checkpoint, config, weights, hints)
+    heard(hints, found.experiment)
     check(found, checkpoint)
     write(found, checkpoint, layout, out)
     return found

@@ -89,6 +89,8 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     """
     if config is not None:
         raise BridgeError(f"a pickle of EDM holds its network's arguments; leave --config {config} out")
+    if hints.levels is not None:
+        raise BridgeError("EDM's networks are trained in continuous time, which has no levels; leave --levels out")
     if weights == "raw":
         raise BridgeError(f"{checkpoint} holds the average of the weights alone; import it with --weights ema")
     outer = _preconditioned(checkpoint)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from scorefield import _codec
@@ -19,6 +20,8 @@ from scorefield.lab.experiment import Experiment
 from scorefield.lab.files import NoSpaceError, replacing_folder, write_json, write_text
 from scorefield.lab.run_folder import environment, fact_table
 from scorefield.lab.weights import differences, save_tensors
+from scorefield.process.families import VP, SubVP
+from scorefield.process.tabulated import Tabulated
 
 Weights = Literal["ema", "raw"]
 
@@ -267,6 +270,33 @@ def settled(hints: Hints, name: str, known: Any) -> Any:
         flag = name.replace("_", "-")
         raise BridgeError(f"--{flag} {hint} contradicts the checkpoint or its configuration, which says {known}")
     return known
+
+
+def heard(hints: Hints, experiment: Experiment) -> None:
+    """Refuse hints that the finished experiment contradicts, so that none is passed over in silence.
+
+    Raises:
+        BridgeError: A hint says otherwise than the experiment, or says something of a process of another family.
+    """
+    assert experiment.spec is not None
+    sizes, process = set(experiment.spec.shape[1:]), experiment.process
+    table = experiment.levels if experiment.levels is not None else process
+    family = {VP: "vp", SubVP: "subvp"}.get(type(process), "ve")
+    settled(hints, "size", sizes.pop() if len(sizes) == 1 else experiment.spec.shape[1:])
+    settled(hints, "process", family)
+    settled(hints, "discrete", isinstance(table, Tabulated))
+    if isinstance(table, Tabulated):
+        settled(hints, "levels", table.levels)
+    if family == "ve":
+        ends = (process.ladder.table()[1][[0, -1]] if isinstance(process, Tabulated) else process.sigma(ENDS)).tolist()
+        settled(hints, "sigma_min", ends[0])
+        settled(hints, "sigma_max", ends[1])
+    elif hints.sigma_min is not None or hints.sigma_max is not None:
+        raise BridgeError(f"--sigma-min and --sigma-max are of VE models, and this is a {family} model; leave them out")
+
+
+ENDS = torch.tensor([0.0, 1.0], dtype=torch.float64)
+"""The times of the least and of the most noise."""
 
 
 def image_size(configured: object, hints: Hints, layout: str) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 from torch import Tensor
 
 from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import Hints, image_size, settled
+from scorefield.lab.bridges.imported import Hints, image_size
 from scorefield.lab.bridges.reading import expect, plain_number, read_torch, without_prefix
 from scorefield.lab.experiment import Adam
 from scorefield.nets.layers import Activation
@@ -75,10 +75,8 @@ def read_image(fields: Fields, hints: Hints, layout: str, channels: int) -> Imag
     """Channels and size, and how pixels become the numbers that the network sees.
 
     Raises:
-        BridgeError: The size is nowhere, or something contradicts a hint.
+        BridgeError: The size is nowhere, or contradicts its hint.
     """
-    settled(hints, "process", "ve")
-    settled(hints, "discrete", True)
     known = fields.has("data.image_size") or (fields.given and hints.size is None)
     size = image_size(fields.count("data.image_size") if known else None, hints, layout)
     channels = fields.count("data.channels", channels)

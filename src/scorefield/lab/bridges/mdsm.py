@@ -35,8 +35,6 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     state = without_prefix(content, checkpoint)
     tensors = {name: v for name, v in state.items() if ".bn1." not in name and ".bn2." not in name}
     fields = _flat(config)
-    settled(hints, "process", "ve")
-    settled(hints, "discrete", True)
     depth, head = _kind(tensors, fields, checkpoint)
     first = weight(tensors, "conv1.conv.weight", 4, checkpoint)
     channels, inputs = (int(n) for n in first.shape[:2])

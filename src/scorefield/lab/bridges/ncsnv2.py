@@ -14,7 +14,7 @@ from typing import Literal, cast
 from torch import Tensor
 
 from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, choose_weights, settled
+from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, choose_weights
 from scorefield.lab.bridges.lists import (
     activation_of,
     decay_of,
@@ -43,8 +43,6 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     assert sigmas is not None  # or it would not be this layout
     levels = _configured(fields) if fields.given else ladder_of(sigmas, checkpoint)
     agree(sigmas, levels, checkpoint)
-    for name in ("sigma_min", "sigma_max", "levels"):
-        settled(hints, name, getattr(levels, name))
     image = read_image(fields, hints, "ncsnv2", first_convolution(tensors, checkpoint).shape[1])
     size, repeats, notes = langevin_settings(levels, fields)
     settings = Settings(

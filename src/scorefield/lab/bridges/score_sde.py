@@ -108,11 +108,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
 def _configured(fields: Mapping[str, Any], hints: Hints) -> Configuration:
     """What the configuration says, which flags may repeat but not contradict."""
     run = configuration(fields, hints.process)
-    settled(hints, "size", run.shape[1])
-    settled(hints, "process", run.process)
-    settled(hints, "discrete", not run.continuous)
-    for name in ("sigma_min", "sigma_max", "levels"):
-        settled(hints, name, getattr(run, name))
+    settled(hints, "levels", run.levels)  # also of a continuous model, whose sampler takes as many steps
     return run
 
 
