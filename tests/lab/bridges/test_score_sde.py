@@ -520,7 +520,8 @@ def test_another_layout(tmp_path: Path) -> None:
 def test_flags_may_repeat_the_configuration_but_not_contradict_it(tmp_path: Path) -> None:
     _, content, config = small()
     checkpoint, file = written(tmp_path, content, config)
-    score_sde.read(checkpoint, file, None, Hints(size=8, process="ve", discrete=False, levels=1000, sigma_max=50.0))
+    same = Hints(size=8, process="ve", discrete=False, levels=1000, sigma_max=50.0)
+    import_checkpoint("score-sde", checkpoint, tmp_path / "model", config=file, hints=same)
     for wrong in (Hints(size=16), Hints(process="vp"), Hints(discrete=True), Hints(levels=10), Hints(sigma_max=5.0)):
         with pytest.raises(BridgeError, match="contradicts"):
             import_checkpoint("score-sde", checkpoint, tmp_path / "out", config=file, hints=wrong)
