@@ -56,6 +56,8 @@ from scorefield.score import Score
 
 TARGETS = (1e-2, 1e-3, 1e-4)
 STEPS = (*range(8, 25, 1), 27, 30, 33, 36, 40, 44, 48, 53, 58, 64, 70, 77, 85, 94, 104, 115, 128)
+SURE = 5
+"""After so many numbers of steps with an error below the last target no more are tried."""
 GRIDS: dict[str, Callable[[int], Grid]] = {"focused": Focused, "log-SNR": LogSNR}
 F64 = torch.float64
 
@@ -244,10 +246,14 @@ def calls_needed(
 ) -> list[int | None]:
     """For each target the fewest calls from which on the error stays below it, or None."""
     errors: dict[int, float] = {}
+    good = 0
     for n in STEPS:
+        if good == SURE:
+            break
         end, calls = solve(score, grid(n).times(score.process), x)
         if calls <= STEPS[-1]:
             errors[calls] = float((end - exact).square().mean().sqrt())
+            good = good + 1 if errors[calls] <= TARGETS[-1] else 0
     needed: list[int | None] = []
     for target in TARGETS:
         best = None
