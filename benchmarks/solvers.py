@@ -1,9 +1,9 @@
-"""How many score calls solvers need, beside SciPy's, diffusers' and azula's, and what their loops cost.
+"""How many score calls solvers need, beside SciPy's, diffusers' and azula's.
 
     python benchmarks/solvers.py                     # tables on the screen, benchmarks/results/solvers.json
     python benchmarks/solvers.py --only calls --particles 256
 
-Three parts.
+Two parts; what the loops cost is measured by overhead.py.
 
 calls       Deterministic solvers on the flows of exact mixtures under VP and VE: 2-D (8 modes on the unit circle,
             deviation 0.05, weights 1 to 8) and 64-D (10 modes, deviations 0.05 to 0.3). Counted are the fewest score
@@ -11,7 +11,6 @@ calls       Deterministic solvers on the flows of exact mixtures under VP and VE
             particles and components, stays below 1e-2, 1e-3 and 1e-4; the data have rms 0.7 and 0.5. In float64, and
             the same on every machine. The yardstick is SciPy's RK45 at its tolerance 1e-5.
 spread      Stochastic solvers on the 2-D mixture under VP: root mean square deviation within modes over the exact one.
-overhead    CPU time of 50 steps on 16x3x32x32 float32 numbers with a score that costs nothing, one thread.
 
 The peers run on the same times as ours: their schedules are replaced by them. azula is compared where it is installed
 (`pip install azula`). diffusers runs in float32, as its UniPC takes nothing else.
@@ -23,9 +22,7 @@ import argparse
 import importlib.util
 import json
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -322,66 +319,6 @@ def measure_spread(particles: int) -> list[dict[str, Any]]:
     return found
 
 
-class Free(Score):
-    """A score that costs nothing."""
-
-    def __init__(self, process: Process, value: Tensor):
-        self.process, self.value = process, value
-
-    def __call__(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.value
-
-    def denoised(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.value
-
-
-def measure_overhead(passes: int) -> dict[str, float]:
-    """Median CPU milliseconds of 50 steps, all variants interleaved."""
-    from diffusers import (
-        DDIMScheduler,
-        DEISMultistepScheduler,
-        DPMSolverMultistepScheduler,
-        UniPCMultistepScheduler,
-    )
-
-    process, x = VP(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    free = Free(process, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
-
-    def loop(step: Step) -> Callable[[], object]:
-        return lambda: drive(free.bind(None), process, step, LogSNR(50).times(process), x, Seeded())
-
-    def schedule(scheduler: Any) -> Callable[[], object]:
-        def run() -> None:
-            state = x
-            scheduler.set_timesteps(50)
-            with torch.no_grad():
-                for t in scheduler.timesteps:
-                    state = scheduler.step(free.value, t, state).prev_sample
-
-        return run
-
-    jobs: dict[str, Callable[[], object]] = {
-        "ours, DDIM": loop(ExponentialMultistep(1)),
-        "ours, 2M": loop(ExponentialMultistep(2, start="low")),
-        "ours, order 3 corrected": loop(ExponentialMultistep(3, corrector=True, start="low")),
-        "ours, order 4 corrected": loop(ExponentialMultistep(4, corrector=True, start="low")),
-        "ours, SDE 2M": loop(StochasticMultistep(2)),
-        "the noise of SDE 2M alone": lambda: [torch.randn(x.shape) for _ in range(50)],
-        "diffusers, DDIM": schedule(DDIMScheduler()),
-        "diffusers, DPM++ 2M": schedule(DPMSolverMultistepScheduler()),
-        "diffusers, DEIS": schedule(DEISMultistepScheduler()),
-        "diffusers, UniPC": schedule(UniPCMultistepScheduler()),
-        "diffusers, SDE-DPM++ 2M": schedule(DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(passes):
-        for name, job in jobs.items():
-            begun = time.process_time()
-            job()
-            spent[name].append(1e3 * (time.process_time() - begun))
-    return {name: statistics.median(each) for name, each in spent.items()}
-
-
 # ------------------------------------------------------------------------------------------------ tables
 
 
@@ -403,9 +340,8 @@ def _rank(row: dict[str, list[int | None]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("calls", "spread", "overhead"))
+    parser.add_argument("--only", choices=("calls", "spread"))
     parser.add_argument("--particles", type=int, default=1024)
-    parser.add_argument("--passes", type=int, default=9)
     parser.add_argument("--no-peers", action="store_true", help="leave diffusers and azula out of the calls")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "solvers.json")
     options = parser.parse_args()
@@ -419,11 +355,6 @@ def main() -> None:
         print("\nspread within modes over the exact one, and total error of the modes' weights; 2-D, VP")
         for row in found["spread"]:
             print(f"{row['solver']:40}{row['calls']:>6} calls{row['spread']:>9.3f}{row['weights off by']:>9.3f}")
-    if options.only in (None, "overhead"):
-        found["overhead"] = measure_overhead(options.passes)
-        print("\nCPU milliseconds of 50 steps on 16x3x32x32 with a free score")
-        for name, milliseconds in found["overhead"].items():
-            print(f"{name:40}{milliseconds:>9.1f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
 
