@@ -8,7 +8,9 @@ from typing import Literal
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
+from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
+from scorefield.nets.critic import BigGANCritic, CriticConfig
 from scorefield.nets.network import NetworkConfig
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
@@ -23,8 +25,9 @@ class Adam:
 
     Args:
         learning_rate: After warm-up.
-        beta1: Decay of the first moment.
-        beta2: Decay of the second moment.
+        beta1: Decay of the first moment, in (-1, 1); below zero a step turns against the gradients before it, which
+            damps the rotation of two players (Gidel et al. 2019).
+        beta2: Decay of the second moment, in [0, 1).
         eps: Added to the root of the second moment.
         weight_decay: L2 penalty, coupled as in the published runs.
         warmup: Steps over which the rate grows from learning_rate / warmup; 0 for none.
@@ -44,6 +47,11 @@ class Adam:
     least_rate: float = 1e-6
 
     def __post_init__(self) -> None:
+        if not (-1.0 < self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0):
+            raise ValueError(
+                f"beta1={self.beta1} must lie in (-1, 1) and beta2={self.beta2} in [0, 1); the published values are 0.9 and"
+                " 0.999, and -0.5 and 0.9 for a critic"
+            )
         if self.cosine is not None and self.cosine < 1:
             raise ValueError(f"cosine={self.cosine} is a number of steps and must be positive, or None")
 
@@ -140,6 +148,41 @@ class Training:
 
 
 @record
+class Adversary:
+    """The second player of adversarial score matching, a critic of denoised examples; see `losses.adversarial`.
+
+    With every default the published one (Jolicoeur-Martineau et al. 2021, released configurations). Relative to the
+    score's own loss, a sum over pixels there ("half_sum"), its weight is small.
+
+    Args:
+        critic: Its network.
+        loss: What both players minimise.
+        optimiser: Of the critic.
+        weight: lambda of the adversarial part of the score's loss.
+        score_weight: lambda of the score's own loss.
+        critic_weight: lambda of the critic's loss.
+        steps: Updates of the critic, each on a batch of its own, for one of the score, on the last of them.
+        clamp: Clamp denoised examples to the range of the data before they are judged.
+    """
+
+    critic: CriticConfig = BigGANCritic()
+    loss: AdversarialLoss = LSGAN()
+    optimiser: Adam = Adam(learning_rate=1e-4, beta1=-0.5, beta2=0.9, warmup=0, clip=None)
+    weight: float = 1.0
+    score_weight: float = 1.0
+    critic_weight: float = 1.0
+    steps: int = 1
+    clamp: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: the critic is updated at least once for each update of the score")
+        for name in ("weight", "score_weight", "critic_weight"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a finite number, not negative")
+
+
+@record
 class Experiment:
     """Everything that decides a run.
 
@@ -159,6 +202,7 @@ class Experiment:
         spec: What the data are; filled in when they are opened, stated beforehand where the recipe's source fixes it.
         source: Paper, table or configuration it reproduces.
         paper: Published numbers of that configuration.
+        adversary: A second player, for adversarial score matching; None for the loss alone.
     """
 
     name: str
@@ -176,3 +220,4 @@ class Experiment:
     spec: DataSpec | None = None
     source: str | None = None
     paper: dict[str, float] | None = None
+    adversary: Adversary | None = None

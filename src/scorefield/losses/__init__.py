@@ -8,12 +8,28 @@ is all there is. A loss is therefore read beside its noise level.
 Weighted by sigma^2 the loss is |sigma s + z|^2, a regression on the noise, one per dimension for a network that
 returns zero. The weight g^2 makes it half a bound on the negative log-likelihood, at more variance.
 
-    denoising   continuous times or a ladder's levels; weightings sigma^2, likelihood and custom
+    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom
+    adversarial  a critic beside it judges denoised examples; the published losses of both players
 """
 
 from __future__ import annotations
 
-from scorefield.losses import denoising
+from scorefield.losses import adversarial, denoising
+from scorefield.losses.adversarial import (
+    GAN,
+    LSGAN,
+    WGAN,
+    AdversarialLoss,
+    AdversarialScoreMatching,
+    CriticObjective,
+    HingeGAN,
+    RaGAN,
+    RaHingeGAN,
+    RaLSGAN,
+    RpGAN,
+    RpLSGAN,
+    SaturatingLSGAN,
+)
 from scorefield.losses.denoising import (
     Custom,
     DenoisingScoreMatching,
@@ -25,12 +41,26 @@ from scorefield.losses.denoising import (
 )
 
 __all__ = [
+    "AdversarialLoss",
+    "AdversarialScoreMatching",
+    "CriticObjective",
     "Custom",
     "DenoisingScoreMatching",
     "Draw",
+    "GAN",
+    "HingeGAN",
+    "LSGAN",
     "Likelihood",
     "NoiseVariance",
     "Objective",
+    "RaGAN",
+    "RaHingeGAN",
+    "RaLSGAN",
+    "RpGAN",
+    "RpLSGAN",
+    "SaturatingLSGAN",
+    "WGAN",
     "Weighting",
+    "adversarial",
     "denoising",
 ]

@@ -55,6 +55,7 @@ from scorefield.nets import (
     classifier,
     conditioning,
     critic,
+    critic_mlp,
     ddpm,
     energy,
     instance_norm,
@@ -72,6 +73,7 @@ from scorefield.nets import (
 )
 from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, ClassifierConfig, NoisyClassifier, WideResNet
 from scorefield.nets.critic import BigGANCritic, Critic, CriticConfig, DCGANCritic
+from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.mlp import MLP, ToyMLP
@@ -96,6 +98,7 @@ __all__ = [
     "EnergyNetwork",
     "EnergyResNet",
     "MLP",
+    "MLPCritic",
     "NCSN",
     "NCSNpp",
     "NCSNv2",
@@ -110,6 +113,7 @@ __all__ = [
     "classifier",
     "conditioning",
     "critic",
+    "critic_mlp",
     "ddpm",
     "energy",
     "instance_norm",
