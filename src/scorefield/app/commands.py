@@ -315,6 +315,22 @@ class Export:
 
 
 @dataclass(frozen=True)
+class Reproduce:
+    """Run a table or a figure of the papers: numbers with intervals, a figure, and whether its claims hold here."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Which; --list names all."""
+    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """List every table and figure: whether it runs here, needs CUDA or needs weights, with time and memory."""
+    effort: float = 1.0
+    """Factor on particles, samples and training steps; claims are judged at 1."""
+    seed: int = 0
+    """Of everything random."""
+    out: Path | None = None
+    """Folder. Default: reproduced/NAME."""
+
+
+@dataclass(frozen=True)
 class Recipes:
     """List the recipes."""
 
@@ -335,5 +351,6 @@ Command = (
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Recipes, tyro.conf.subcommand("recipes")]
 )

@@ -96,6 +96,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app import bridging
 
         return bridging.import_model if isinstance(command, commands.Import) else bridging.export_model
+    if isinstance(command, commands.Reproduce):
+        from scorefield.app.reproducing import reproduce
+
+        return reproduce
     from scorefield.app import describing
 
     if isinstance(command, commands.Describe):

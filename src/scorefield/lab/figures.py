@@ -167,7 +167,7 @@ def image_grid(
         raise ValueError("there are no examples to draw; give at least one")
     if kind(spec) in ("vector", "signal"):
         figure = scatter_figure(x, spec, PAPER) if kind(spec) == "vector" else signal_figure(x, spec, PAPER, columns)
-        return _to_image(figure)
+        return figure_image(figure)
     tiles = _tiles(x, spec, tile)
     count, height, width = tiles.shape[:3]
     columns = min(columns or _fitting_columns(count, math.sqrt(count * height / width)), count)
@@ -382,7 +382,8 @@ def to_svg(figure: Figure, label: str) -> str:
     return re.sub(r'<svg[^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{safe}">', text, count=1)
 
 
-def _to_image(figure: Figure) -> Image.Image:
+def figure_image(figure: Figure) -> Image.Image:
+    """The figure, drawn with the theme PAPER, as a picture of 144 dots per inch."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     buffer.seek(0)

@@ -124,7 +124,7 @@ def sample_grid(x: Tensor, spec: DataSpec, *, columns: int | None = None, captio
         svg = to_svg(signal_figure(x, spec, PAGE, columns), words)
         return Block(f'<figure><div class="chart wide">{svg}</div>{caption_of_figure(words)}</figure>')
     image = image_grid(x, spec, columns or wide_columns(len(x), spec), background=_CLEAR)
-    return Block(f"<figure>{_picture(image, words)}{caption_of_figure(words)}</figure>")
+    return Block(f"<figure>{embedded(image, words)}{caption_of_figure(words)}</figure>")
 
 
 def evolution(
@@ -177,7 +177,7 @@ def evolution(
     return Block(
         f'<figure><div class="scroll"><div class="steps" style="{least}">'
         f'<div class="labels" style="grid-template-columns:repeat({steps},1fr)">{cells}</div>'
-        f"{_picture(image, words)}</div></div>{caption_of_figure(words)}</figure>"
+        f"{embedded(image, words)}</div></div>{caption_of_figure(words)}</figure>"
     )
 
 
@@ -230,8 +230,8 @@ def nearest_neighbours(
             wide = 0.9 * (own.width + near.width)
             picture = (
                 f'<div class="pair" style="grid-template-columns:{own.width}fr {near.width}fr;'
-                f'max-width:{own.width + near.width + 12}px">{_picture(own, f"sample {i}")}'
-                f"<div>{_picture(near, f'its {k} nearest training examples')}{_distances(distances[i])}</div></div>"
+                f'max-width:{own.width + near.width + 12}px">{embedded(own, f"sample {i}")}'
+                f"<div>{embedded(near, f'its {k} nearest training examples')}{_distances(distances[i])}</div></div>"
             )
         cards.append(f"<div>{picture}</div>")
     grid = f'<div class="cards" style="--card:{min(520, round(wide))}px">{"".join(cards)}</div>'
@@ -243,7 +243,8 @@ def _distances(distances: Tensor, style: str = "") -> str:
     return f'<div class="distances" style="{style}grid-template-columns:repeat({len(distances)},1fr)">{cells}</div>'
 
 
-def _picture(image: Image.Image, words: str) -> str:
+def embedded(image: Image.Image, words: str) -> str:
+    """The markup of a picture that the page carries in itself."""
     data = base64.b64encode(png_bytes(image)).decode()
     return (
         f'<img src="data:image/png;base64,{data}" alt="{escape(words)}" width="{image.width}" height="{image.height}"'
