@@ -19,28 +19,55 @@ per dimension exist only for grey levels, whose bins turn a density into a proba
     likelihood       log densities in data units, bits per dimension, with an error budget
     bound            the variational bound of a model on a ladder
     latents          paths between latents, temperature, agreement of two models' encodings
+
+An energy E says more than its score: p_T is exp(-E / T) / Z(T), and the difference of two energies decides whether a
+move is accepted. Chains that do leave p_T exactly invariant at any step length; what they leave open is whether they
+have mixed.
+
+    transition       one Metropolis move, its step length tuned on a pilot and then frozen
+    chains           draws of p_T with acceptance, energies, chains that are not finite
+    diagnostics      split R-hat and effective sample sizes
 """
 
 from __future__ import annotations
 
-from scorefield.inference import bound, budget, dequantisation, divergence, flow, latents, likelihood
+from scorefield.inference import (
+    bound,
+    budget,
+    chains,
+    dequantisation,
+    diagnostics,
+    divergence,
+    flow,
+    latents,
+    likelihood,
+    transition,
+)
 from scorefield.inference.bound import VariationalBound, variational_bound
 from scorefield.inference.budget import Moments
+from scorefield.inference.chains import Chains, run_chains
+from scorefield.inference.diagnostics import Diagnostics
 from scorefield.inference.flow import FlowDensity, FlowSettings, decoded_density, log_density, require_flow, transport
 from scorefield.inference.latents import Agreement, agreement, interpolate, tempered
 from scorefield.inference.likelihood import LogProb, difference, flow_log_prob, flow_samples
+from scorefield.inference.transition import Kernel, tune
 
 __all__ = [
     "Agreement",
+    "Chains",
+    "Diagnostics",
     "FlowDensity",
     "FlowSettings",
+    "Kernel",
     "LogProb",
     "Moments",
     "VariationalBound",
     "agreement",
     "bound",
     "budget",
+    "chains",
     "dequantisation",
+    "diagnostics",
     "difference",
     "divergence",
     "decoded_density",
@@ -52,7 +79,10 @@ __all__ = [
     "likelihood",
     "log_density",
     "require_flow",
+    "run_chains",
     "tempered",
+    "transition",
     "transport",
+    "tune",
     "variational_bound",
 ]

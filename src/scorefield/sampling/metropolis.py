@@ -8,6 +8,7 @@ it; that is an approximation and is named one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +43,64 @@ class Visited:
     score: Tensor
     accepted: Tensor
     proposed: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where leapfrog steps end.
+
+    Args:
+        x: The proposal, (B, *event).
+        momentum: There, shape of x.
+        slope: Gradient of the log density there, shape of x.
+        found: What the field found there besides.
+        line_integral: Trapezoidal rule for the gain of log density on the way, (B,).
+    """
+
+    x: Tensor
+    momentum: Tensor
+    slope: Tensor
+    found: Any
+    line_integral: Tensor
+
+
+def leapfrog(
+    field: Callable[[Tensor, bool], tuple[Tensor, Any]],
+    x: Tensor,
+    momentum: Tensor,
+    slope: Tensor,
+    h: Tensor,
+    steps: int,
+) -> Trajectory:
+    """Kick, drift, kick: p <- p + (h / 2) slope; x <- x + h p; p <- p + (h / 2) slope. Reversible, of volume one.
+
+    Args:
+        field: Maps a place, and whether it is the last, to the gradient of the log density there and anything else.
+        x: Start, (B, *event).
+        momentum: p there.
+        slope: Gradient of the log density there, so that `steps` steps call the field as often and no more.
+        h: Length of a step, broadcasting with x.
+        steps: At least 1.
+    """
+    gained, found = torch.zeros(len(x), dtype=x.dtype, device=x.device), None
+    for k in range(steps):
+        momentum = momentum + 0.5 * h * slope
+        new = x + h * momentum
+        new_slope, found = field(new, k + 1 == steps)
+        momentum = momentum + 0.5 * h * new_slope
+        gained = gained + 0.5 * sum_event((slope + new_slope) * (new - x))
+        x, slope = new, new_slope
+    return Trajectory(x, momentum, slope, found, gained)
+
+
+def kinetic_difference(before: Tensor, after: Tensor) -> Tensor:
+    """(|p|^2 - |p'|^2) / 2, (B,), without the cancellation of two sums of D terms."""
+    return 0.5 * sum_event((before - after) * (before + after))
+
+
+def accepts(log_ratio: Tensor, uniform: Tensor) -> Tensor:
+    """The Metropolis test, (B,): true with probability min(1, exp(log_ratio)); what is not a number is refused."""
+    return uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log() < log_ratio
 
 
 @record
@@ -100,30 +159,26 @@ class HMC(Step):
         here = self._visit(score, x, t, memory)
         p = noise(x)
         h = over_event((2.0 * self.size(process, t, s, here.score, p)).sqrt(), x)
-        place, momentum, slope = x, p, here.score
-        gained = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-        log_density = here.log_density
-        for k in range(self.leapfrog):
-            momentum = momentum + 0.5 * h * slope
-            new = place + h * momentum
-            last = k + 1 == self.leapfrog
-            if self.acceptance == "energy" and last:
-                log_density, new_slope = score.with_density(new, t)
-            else:
-                new_slope = score(new, t)
-            momentum = momentum + 0.5 * h * new_slope
-            gained = gained + 0.5 * sum_event((slope + new_slope) * (new - place))
-            place, slope = new, new_slope
-        if self.acceptance == "energy":
-            assert log_density is not None and here.log_density is not None
-            gained = log_density - here.log_density
-        log_ratio = gained + 0.5 * (sum_event(p**2) - sum_event(momentum**2))
-        u = noise.uniform(x.new_empty(len(x), 1))[:, 0]
-        # A proposal that is not finite compares false and is rejected.
-        accept = u.clamp_min(torch.finfo(u.dtype).tiny).log() < log_ratio
+        exact = self.acceptance == "energy"
+
+        def field(place: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+            if exact and last:
+                density, slope = score.with_density(place, t)
+                return slope, density
+            return score(place, t), None
+
+        end = leapfrog(field, x, p, here.score, h, self.leapfrog)
+        gained = end.line_integral
+        if exact:
+            assert end.found is not None and here.log_density is not None
+            gained = end.found - here.log_density
+        log_ratio = gained + kinetic_difference(p, end.momentum)
+        accept = accepts(log_ratio, noise.uniform(x.new_empty(len(x), 1))[:, 0])
         kept = accept.reshape(-1, *(1,) * (x.ndim - 1))
-        end = torch.where(kept, place, x)
-        return Moved(end, end, self._remember(here, end, t, torch.where(kept, slope, here.score), log_density, accept))
+        new = torch.where(kept, end.x, x)
+        return Moved(
+            new, new, self._remember(here, new, t, torch.where(kept, end.slope, here.score), end.found, accept)
+        )
 
     def _visit(self, score: BoundScore, x: Tensor, t: Tensor, memory: Any) -> Visited:
         if isinstance(memory, Visited) and memory.x is x and torch.equal(memory.t, t):

@@ -9,12 +9,12 @@ and a network predicts some combination of x and D; which one is its *form*.
     score             the type, plain functions as scores, conditions bound
     parametrisation   forms of a network's output and numbers it is conditioned on
     network           a network, a process and a form make a Score
-    energy            -grad E / T as a Score, and the form of an energy network
+    energy            p is proportional to exp(-E / T): -grad E / T as a Score, and energies alone, confined ones too
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """
 
 from scorefield.score import energy, network, oracles, parametrisation, score
-from scorefield.score.energy import EnergyForm, EnergyScore, NetworkEnergy
+from scorefield.score.energy import Confined, Energy, EnergyForm, EnergyScore, NetworkEnergy
 from scorefield.score.network import NetworkScore, Parametrisation, network_score
 from scorefield.score.parametrisation import (
     DataForm,
@@ -35,7 +35,9 @@ from scorefield.score.score import BoundScore, FunctionScore, Score, tweedie
 
 __all__ = [
     "BoundScore",
+    "Confined",
     "DataForm",
+    "Energy",
     "EnergyForm",
     "EnergyScore",
     "Form",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from scorefield._codec import record
-from scorefield._math import over_event
+from scorefield._math import mean_event, norm_event, over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
 from scorefield.score.score import Score
@@ -37,6 +38,12 @@ class EnergyScore(Score):
     def energy(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The raw E, shape (B,); a density only through exp(-E / T(t))."""
         return self.function(x, t, condition)
+
+    def log_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """-E / T, shape (B,): log p_t up to a constant of t, without its gradient."""
+        self.process.check_time(t)
+        energy = self.function(x, t, condition)
+        return -energy if self.temperature is None else -energy / self.temperature(t).to(energy)
 
     def gradient(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """grad_x E, shape of x."""
@@ -109,3 +116,183 @@ class NetworkEnergy(EnergyScore):
         """x - sigma_0^2 grad E, which stays finite where there is no noise."""
         self.process.check_time(t)
         return x - self.form.sigma_0**2 * self.gradient(x, t, condition)
+
+
+class Energy:
+    """E(x) alone, shape (B,): what Metropolis chains and normalisers are handed. p_T(x) is exp(-E(x) / T) / Z(T).
+
+    Lower energy is more likely, at every temperature T > 0. An energy of the multi-scale objective stands, at the
+    temperature T, for data with the noise sigma_0 sqrt(T), which `noise` gives.
+
+    Args:
+        function: E(x), shape (B,), of one arbitrary additive constant; example i depends on example i alone.
+        sigma_0: The noise level that T = 1 stands for, model units; None where temperatures stand for no noise.
+        with_gradient: (E, grad E) by a closed form; None for automatic differentiation.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        *,
+        sigma_0: float | None = None,
+        with_gradient: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+    ):
+        self.function, self.sigma_0, self._closed = function, sigma_0, with_gradient
+
+    @classmethod
+    def of(
+        cls, source: Energy | Score | Callable[[Tensor], Tensor], *, t: float = 0.0, condition: Condition | None = None
+    ) -> Energy:
+        """The energy of a plain function x -> (B,), an energy network, or a score that knows its density.
+
+        Args:
+            source: A `NetworkEnergy` gives its raw E and its sigma_0, whatever t. Any other score gives -log p_t (a
+                closed form is normalised then, and T = 1 is p_t).
+            t: The time of a score.
+            condition: What is known; entries of leading axis 1 hold for every x.
+        """
+        if isinstance(source, Energy):
+            return source
+        if not isinstance(source, Score):
+            return cls(source)
+        score = source
+
+        def spread(x: Tensor) -> tuple[Tensor, Condition | None]:
+            times = torch.full((len(x),), t, dtype=torch.float64)
+            if condition is None:
+                return times, None
+            return times, {k: v.expand(len(x), *v.shape[1:]) if len(v) == 1 else v for k, v in condition.items()}
+
+        if isinstance(score, NetworkEnergy):
+            return cls(lambda x: score.energy(x, *spread(x)), sigma_0=score.form.sigma_0)
+
+        def density(x: Tensor) -> tuple[Tensor, Tensor]:
+            log_p, slope = score.with_density(x, *spread(x))
+            return -log_p, -slope
+
+        return cls(lambda x: density(x)[0], with_gradient=density)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """E(x), shape (B,).
+
+        Raises:
+            ValueError: The function does not return one number per example.
+        """
+        energy = self.function(x)
+        if energy.shape != x.shape[:1]:
+            raise ValueError(
+                f"the energy of {tuple(x.shape)} has shape {tuple(energy.shape)}; an energy is one number per example,"
+                f" shape ({len(x)},). A network with several outputs is no energy: sum them, or use a scalar head"
+            )
+        return energy
+
+    def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(E(x), grad E(x)) by one evaluation, detached."""
+        if self._closed is not None:
+            energy, gradient = self._closed(x)
+            return energy.detach(), gradient.detach()
+        with torch.enable_grad():
+            point = x.detach().requires_grad_(True)
+            energy = self(point)
+            (gradient,) = torch.autograd.grad(energy.sum(), point)
+        return energy.detach(), gradient
+
+    def noise(self, temperature: float) -> float | None:
+        """sigma_0 sqrt(T), the noise level that a temperature stands for; None where it stands for none."""
+        return None if self.sigma_0 is None else self.sigma_0 * math.sqrt(temperature)
+
+    def temperature(self, noise: float) -> float:
+        """(noise / sigma_0)^2, the temperature that stands for a noise level.
+
+        Raises:
+            ValueError: This energy has no sigma_0.
+        """
+        if self.sigma_0 is None:
+            raise ValueError(
+                "this energy has no sigma_0, so no temperature stands for a noise level; Energy(f, sigma_0=)"
+            )
+        return (noise / self.sigma_0) ** 2
+
+
+class Confined(Energy):
+    """An energy with the confinement that belongs to it, so that exp(-E / T) can be normalised.
+
+    The published quadratic head is unbounded below, and exp(-E) then has no integral. Either E is infinite outside a
+    box, or a wall rises outside a ball,
+
+        E(x) + strength (max(0, |x - centre| - radius))^2,
+
+    which confines if it grows faster than E falls: E may not fall below -strength |x|^2.
+
+    Args:
+        energy: What to confine.
+        box: Lower and upper end of every coordinate, model units.
+        ball: Centre (of every coordinate) and radius, model units.
+        strength: Of the wall around the ball, energy per squared model unit.
+
+    Raises:
+        ValueError: Both or neither confinement, or an empty one.
+    """
+
+    def __init__(
+        self,
+        energy: Energy | Score | Callable[[Tensor], Tensor],
+        *,
+        box: tuple[float, float] | None = None,
+        ball: tuple[float, float] | None = None,
+        strength: float = 100.0,
+    ):
+        if (box is None) == (ball is None):
+            raise ValueError("give either box=(low, high) or ball=(centre, radius), with strength; not both, nor none")
+        if (box and not box[0] < box[1]) or (ball and not (ball[1] > 0 and strength > 0)):
+            raise ValueError(
+                f"box={box}, ball={ball}, strength={strength} hold nothing; low < high, radius and strength > 0"
+            )
+        self.inner, self.box, self.ball, self.strength = Energy.of(energy), box, ball, strength
+        super().__init__(self._confined, sigma_0=self.inner.sigma_0, with_gradient=self._slope)
+
+    def _outside(self, x: Tensor) -> Tensor:
+        """(B,): true outside the box."""
+        assert self.box is not None
+        return ((x < self.box[0]) | (x > self.box[1])).flatten(1).any(dim=1)
+
+    def _wall(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.ball is not None
+        away = x - self.ball[0]
+        distance = norm_event(away)
+        beyond = (distance - self.ball[1]).clamp_min(0.0)
+        slope = over_event(2.0 * self.strength * beyond / distance.clamp_min(self.ball[1]), x) * away
+        return self.strength * beyond**2, slope
+
+    def _confined(self, x: Tensor) -> Tensor:
+        energy = self.inner(x)
+        if self.box is not None:
+            return torch.where(self._outside(x), torch.inf, energy)
+        return energy + self._wall(x)[0]
+
+    def _slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        energy, gradient = self.inner.with_gradient(x)
+        if self.box is not None:
+            return torch.where(self._outside(x), torch.inf, energy), gradient
+        wall, slope = self._wall(x)
+        return energy + wall, gradient + slope
+
+    def border(self, x: Tensor, margin: float = 0.02) -> Tensor:
+        """How near the border each example is, (B,).
+
+        In a box, the share of its coordinates within `margin` of the box's width from an end (a uniform law has
+        2 margin); with a ball, 1 beyond the radius and 0 within.
+        """
+        if self.box is not None:
+            low, high = self.box
+            edge = margin * (high - low)
+            return mean_event(((x < low + edge) | (x > high - edge)).double())
+        assert self.ball is not None
+        return (norm_event(x - self.ball[0]) > self.ball[1]).double()
+
+    def describe(self) -> str:
+        """The confinement in words."""
+        if self.box is not None:
+            return f"on the box [{self.box[0]:g}, {self.box[1]:g}]"
+        assert self.ball is not None
+        return f"with a wall of strength {self.strength:g} beyond {self.ball[1]:g} from {self.ball[0]:g}"
