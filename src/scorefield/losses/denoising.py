@@ -26,6 +26,20 @@ class Weighting(ABC):
     def times_noise_variance(self, process: Process, t: Tensor) -> Tensor:
         """lambda / sigma^2, the weight of |sigma score + z|^2, shape (B,); finite where lambda vanishes with sigma."""
 
+    def value(self, process: Process, t: Tensor) -> Tensor:
+        """lambda itself, shape (B,), for objectives that meet the score without a sigma before it.
+
+        Raises:
+            ValueError: The process has no noise level sigma(t) that this weighting could be made of.
+        """
+        if isinstance(process, GeneralSDE):
+            raise ValueError(
+                f"{type(self).__name__} is made of the noise level sigma(t), and a GeneralSDE has a drift and a"
+                " diffusion only; say the weight yourself: weighting=Custom(function) with function(process, t) of"
+                " shape (B,), t itself for one"
+            )
+        return self.times_noise_variance(process, t) * process.sigma(t) ** 2
+
 
 @record
 class NoiseVariance(Weighting):
@@ -68,13 +82,28 @@ class Custom(Weighting):
         """lambda / sigma^2."""
         return self.function(process, t) / process.sigma(t) ** 2
 
+    def value(self, process: Process, t: Tensor) -> Tensor:
+        """The function, under any process."""
+        return self.function(process, t)
+
 
 @dataclass(frozen=True)
 class Draw:
-    """The random part of one loss: times t, float64 on the CPU, (B,), and standard normal noise z, (B, *event)."""
+    """The random part of one loss.
+
+    Args:
+        t: Times, float64 on the CPU, shape (B,).
+        z: Standard normal noise, shape (B, *event); (B, N, *event) where x_t is reached by N steps of a simulation.
+        probes: Directions in which sliced objectives look, shape (B, P, *event); None for the others.
+    """
 
     t: Tensor
     z: Tensor
+    probes: Tensor | None = None
+
+    def rows(self, rows: slice | Tensor) -> Draw:
+        """The draw of some of the examples."""
+        return Draw(self.t[rows], self.z[rows], None if self.probes is None else self.probes[rows])
 
 
 class Objective(ABC):
@@ -102,13 +131,9 @@ class Objective(ABC):
         """
 
 
-@record
-class DenoisingScoreMatching(Objective):
-    """lambda(t) |score(x_t, t) + z / sigma_t|^2 with x_t = alpha_t x_0 + sigma_t z (Song et al. 2021, eq. 7).
-
-    The minimum over all functions is the score of p_t. Evaluated as (lambda / sigma^2) |sigma score + z|^2, which stays
-    finite as sigma goes to zero. Under a `GeneralSDE` with affine drift the place of sigma is taken by the Cholesky
-    factor L of the covariance of x_t given x_0, and the loss is |L' score + z|^2.
+@dataclass(frozen=True)
+class AtLevels(Objective):
+    """What objectives at random noise levels share; the levels are drawn here.
 
     Args:
         weighting: lambda.
@@ -124,21 +149,46 @@ class DenoisingScoreMatching(Objective):
     levels: Tabulated | None = None
     stratified: bool = False
 
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
-        """See `Objective`."""
-        batch = like.shape[0]
+    def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
+        """Times of a batch, float64 on the CPU, shape (B,)."""
         u = torch.rand(batch, generator=generator, dtype=torch.float64)
         if self.stratified:
             u = (torch.randperm(batch, generator=generator) + u) / batch
-        ladder = self._ladder(process)
+        ladder = self.ladder(process)
         if ladder is None:
             low = process.t_min.training
-            t = low + (1.0 - low) * u
-        else:
-            t = ladder.time((u * ladder.levels).floor().clamp_max(ladder.levels - 1))
-        # float32 whatever `like` is, and whatever torch's default: the same seed is the same noise.
-        z = torch.randn(like.shape, generator=generator, dtype=torch.float32)
-        return Draw(t, z.to(device=like.device, dtype=like.dtype))
+            return low + (1.0 - low) * u
+        return ladder.time((u * ladder.levels).floor().clamp_max(ladder.levels - 1))
+
+    def ladder(self, process: Process) -> Tabulated | None:
+        """The table whose levels are drawn, None for continuous times."""
+        if self.levels is not None:
+            return self.levels
+        return process if isinstance(process, Tabulated) else None
+
+
+def normal_like(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Standard normal numbers, float32 whatever `like` is and whatever torch's default: same seed, same noise."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(device=like.device, dtype=like.dtype)
+
+
+@record
+class DenoisingScoreMatching(AtLevels):
+    """lambda(t) |score(x_t, t) + z / sigma_t|^2 with x_t = alpha_t x_0 + sigma_t z (Song et al. 2021, eq. 7).
+
+    The minimum over all functions is the score of p_t. Evaluated as (lambda / sigma^2) |sigma score + z|^2, which stays
+    finite as sigma goes to zero. Under a `GeneralSDE` with affine drift the place of sigma is taken by the Cholesky
+    factor L of the covariance of x_t given x_0, and the loss is |L' score + z|^2. With an `EnergyForm` it is the
+    multi-scale loss of energies, l(sigma) |x_0 - x_t + sigma_0^2 grad E|^2 (Li et al. 2019), where
+    lambda = l(sigma) sigma^4 and the published l is 1 / sigma^2, the default weighting.
+
+    Arguments as for `AtLevels`.
+    """
+
+    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+        """See `Objective`."""
+        t = self.draw_times(process, like.shape[0], generator)
+        return Draw(t, normal_like(like, tuple(like.shape), generator))
 
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
         """See `Objective`.
@@ -146,7 +196,7 @@ class DenoisingScoreMatching(Objective):
         Raises:
             ValueError: The weighting is not defined for this process, or its transition law is not known.
         """
-        process = self._ladder(score.process) or score.process
+        process = self.ladder(score.process) or score.process
         x_t = process.perturb(x0, draw.t, draw.z)
         value = score(x_t, draw.t, condition)
         if isinstance(process, GeneralSDE):
@@ -161,8 +211,3 @@ class DenoisingScoreMatching(Objective):
         weight = self.weighting.times_noise_variance(process, draw.t).to(residual)
         reduced = mean_event(residual**2) if self.reduce == "mean" else 0.5 * sum_event(residual**2)
         return weight * reduced
-
-    def _ladder(self, process: Process) -> Tabulated | None:
-        if self.levels is not None:
-            return self.levels
-        return process if isinstance(process, Tabulated) else None

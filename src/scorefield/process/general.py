@@ -220,6 +220,26 @@ class GeneralSDE:
             path.append(x + dt * self._drift(x, t) + math.sqrt(dt) * self.apply_diffusion(x, t, z))
         return torch.stack(path)
 
+    def simulate_to(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """x_t of each example at a time of its own: Euler-Maruyama from 0 to t in N equal steps of size t / N.
+
+        Args:
+            x0: States at time 0, shape (B, *event).
+            t: Times, shape (B,).
+            z: Standard normal noise, shape (B, N, *event), or (B, N, M) if noise is "matrix".
+
+        Returns:
+            The states, shape of x0; their law errs by O(t / N).
+        """
+        steps = z.shape[1]
+        t = t.to(torch.float64)
+        dt = over_event(t / steps, x0)
+        x = x0
+        for k in range(steps):
+            now = t * (k / steps)
+            x = x + dt * self._drift(x, now) + dt.sqrt() * self.apply_diffusion(x, now, z[:, k])
+        return x
+
     # ---------------------------------------------------------------------------------------- affine laws
 
     def law(self, event: tuple[int, ...]) -> AffineLaw:
