@@ -5,17 +5,18 @@ that function returns `Findings`: the paper's claims with what was found and whe
 and figures. `write_findings` makes JSON, pictures and a page of them.
 
     two_modes   Langevin against annealed Langevin dynamics with exact scores (NCSN, figure 3)
+    noise_kept  the noise that annealed Langevin dynamics and consistent annealing carry (ACSM, figure 1)
     elsewhere   what needs an accelerator or weights, with the commands that do it
 """
 
 from __future__ import annotations
 
 from scorefield._codec import near
-from scorefield.lab.reproduce import elsewhere, entry, two_modes, writing
+from scorefield.lab.reproduce import elsewhere, entry, noise_kept, two_modes, writing
 from scorefield.lab.reproduce.entry import PAPERS, Claim, Drawing, Entry, Findings, Job, Table
 from scorefield.lab.reproduce.writing import VERDICT, write_findings
 
-ENTRIES: dict[str, Entry] = {e.name: e for module in (two_modes, elsewhere) for e in module.ENTRIES}
+ENTRIES: dict[str, Entry] = {e.name: e for module in (two_modes, noise_kept, elsewhere) for e in module.ENTRIES}
 
 
 def find(name: str) -> Entry:
@@ -42,6 +43,7 @@ __all__ = [
     "elsewhere",
     "entry",
     "find",
+    "noise_kept",
     "two_modes",
     "write_findings",
     "writing",
