@@ -312,7 +312,14 @@ def signal_figure(
 
 
 def grid_of_axes(
-    theme: Theme, rows: int, columns: int, panel: tuple[float, float], *, above: float = 0.1, beside: float = 0.45
+    theme: Theme,
+    rows: int,
+    columns: int,
+    panel: tuple[float, float],
+    *,
+    above: float = 0.1,
+    beside: float = 0.45,
+    below: float = 0.32,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels with fixed margins, in inches; solving for the best margins would double its cost.
 
@@ -323,8 +330,9 @@ def grid_of_axes(
         panel: Width and height of one panel without its margins.
         above: Room over each row, for titles.
         beside: Room left of each column, for tick labels.
+        below: Room under the last row, for tick labels; 0.5 has room for the name of an axis too.
     """
-    below, right = 0.32, 0.08
+    right = 0.08
     width = columns * (panel[0] + beside) + right
     height = rows * (panel[1] + above) + below
     figure = Figure(figsize=(width, height), dpi=72)

@@ -144,7 +144,7 @@ def figure_1(job: Job) -> Findings:
 
 def _lines(theme: Theme, traces: list[Trace]) -> Figure:
     """Measured against prescribed noise, the ladder dotted."""
-    figure, (ax,) = grid_of_axes(theme, 1, 1, (5.4, 3.2))
+    figure, (ax,) = grid_of_axes(theme, 1, 1, (5.4, 3.2), below=0.5)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ends = [LADDER.sigma_min, LADDER.sigma_max]
@@ -166,7 +166,7 @@ ENTRIES = (
         paper="ACSM",
         item="figure 1",
         title="The noise that annealed Langevin dynamics and consistent annealing keep",
-        shows="With an ideal score, the standard deviation of annealed Langevin dynamics lags behind its ladder, the more"
+        shows="With an ideal score, the standard deviation of annealed Langevin dynamics lags behind its ladder, more so"
         " the fewer steps a level has; consistent annealing follows it exactly.",
         minutes=5.0,
         memory=0.6,
