@@ -12,7 +12,18 @@ from scorefield.lab.describe import describe_experiment, meta_network
 from scorefield.lab.experiment import Adam, Experiment
 from scorefield.lab.recipes import RECIPES, recipe
 from scorefield.process import VE, VP, GeometricSigmas, LinearSigmas, SubVP, Tabulated
-from scorefield.sampling import Chain, Consistent, LadderScaled, Langevin, NoiseScaled, NormRatio, Repeat, Step
+from scorefield.sampling import (
+    Chain,
+    Consistent,
+    LadderScaled,
+    Langevin,
+    NoiseScaled,
+    NormalStart,
+    NormRatio,
+    Repeat,
+    Step,
+    TemperatureLangevin,
+)
 
 PARAMETERS = {
     "ve-cifar10-ddpm": 35_218_947,
@@ -73,7 +84,19 @@ PARAMETERS = {
 }
 """Printed by the releases' own networks."""
 
-OPEN = {"digits", "digits-mlp", "points-2d", "vectors", "signals", "images", "fashion-mnist", "cifar10"}
+OPEN = {
+    "digits",
+    "digits-mlp",
+    "stacked-digits",
+    "points-2d",
+    "vectors",
+    "signals",
+    "images",
+    "fashion-mnist",
+    "cifar10",
+    "digits-energy",
+    "fashion-mnist-energy",
+}
 """Ours, of no published size."""
 
 NO_COUNT = {
@@ -175,6 +198,11 @@ def test_energies() -> None:
     assert cifar.optimiser.rate(300_000) == 1e-6 == cifar.optimiser.rate(10**6)
     assert cifar.training.batch_size == 128 and cifar.optimiser.beta2 == 0.95
     assert cifar.averaging.decays == ()
+    for found in (cifar, fashion, recipe("mdsm-celeba")):
+        walk = found.sampler.step
+        assert isinstance(walk, TemperatureLangevin) and (walk.step, walk.sigma_0) == (pytest.approx(0.02), 0.1)
+        assert (walk.schedule.burn_in, walk.schedule.anneal, walk.schedule.quench) == (500, 2000, 200)
+        assert found.sampler.start == NormalStart(0.5, 1.0) and found.sampler.final == "denoise"
 
 
 IMAGES = {  # name: sigma_max, levels, snr, decay, batch, reduce, crop, size

@@ -8,12 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from scorefield.sampling import Chain, Consistent, Hold, Langevin, Repeat
+from scorefield.sampling import (
+    Chain,
+    Consistent,
+    Hold,
+    InpaintingLangevin,
+    Langevin,
+    Repeat,
+    TemperatureLangevin,
+)
 from scorefield.sampling.step import Step
 
 PAGE = Path(__file__).parents[2] / "docs" / "sampling.md"
-BUILT = {Chain: Chain((Langevin(), Hold())), Repeat: Repeat(Langevin(), 3), Consistent: Consistent(0.5)}
+BUILT = {
+    Chain: Chain((Langevin(), Hold())),
+    Repeat: Repeat(Langevin(), 3),
+    Consistent: Consistent(0.5),
+    InpaintingLangevin: InpaintingLangevin(TemperatureLangevin(), torch.tensor([True, False])),
+}
 """Steps without defaults."""
 
 

@@ -18,6 +18,7 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     stochastic   DDIM, multistep and Runge-Kutta methods of the reverse SDE, EDM's
     adaptive     Dormand-Prince with per-example steps
     adaptive_sde the reverse SDE with per-example steps on a Brownian tree
+    temperature  Langevin dynamics of an energy at falling temperatures, and its inpainting
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
@@ -34,6 +35,7 @@ from scorefield.sampling import (
     sampler,
     step,
     stochastic,
+    temperature,
 )
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.adaptive_sde import AdaptiveSDE
@@ -51,6 +53,7 @@ from scorefield.sampling.stochastic import (
     StochasticMultistep,
     StochasticRungeKutta,
 )
+from scorefield.sampling.temperature import InpaintingLangevin, NormalStart, TemperatureLangevin, TemperatureSchedule
 
 __all__ = [
     "DDIM",
@@ -67,12 +70,14 @@ __all__ = [
     "FlowEuler",
     "FlowHeun",
     "Hold",
+    "InpaintingLangevin",
     "KarrasHeun",
     "LadderScaled",
     "Langevin",
     "Moved",
     "NoiseScaled",
     "NormRatio",
+    "NormalStart",
     "PriorStart",
     "Progress",
     "Repeat",
@@ -82,6 +87,8 @@ __all__ = [
     "StochasticHeun",
     "StochasticMultistep",
     "StochasticRungeKutta",
+    "TemperatureLangevin",
+    "TemperatureSchedule",
     "UniformStart",
     "adaptive",
     "adaptive_sde",
@@ -95,4 +102,5 @@ __all__ = [
     "sampler",
     "step",
     "stochastic",
+    "temperature",
 ]
