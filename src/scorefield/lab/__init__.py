@@ -4,7 +4,8 @@ experiment    everything that decides a run, as one record
 bridges       checkpoints of the releases as models, and back
 recipes       functions that return experiments
 data          readers, splits, the order of examples
-trainer       the loop; averages, weights, checkpoints, tally and run_folder are what it keeps; observer, stopping
+trainer       the loop, players who plays and turns what one does; averages, weights, checkpoints, tally and run_folder
+              are what it keeps; observer, stopping
 model         a trained model: score, sample, log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
@@ -27,6 +28,7 @@ from scorefield.lab import (
     model,
     observer,
     page,
+    players,
     ranks,
     recipes,
     report,
@@ -35,6 +37,7 @@ from scorefield.lab import (
     stopping,
     tally,
     trainer,
+    turns,
     weights,
 )
 from scorefield.lab.experiment import Experiment
@@ -60,6 +63,7 @@ __all__ = [
     "model",
     "observer",
     "page",
+    "players",
     "ranks",
     "recipes",
     "report",
@@ -69,5 +73,6 @@ __all__ = [
     "tally",
     "train",
     "trainer",
+    "turns",
     "weights",
 ]

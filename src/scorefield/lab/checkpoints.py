@@ -2,7 +2,7 @@
 
     checkpoints/step_1200/<player>.safetensors            weights and averages
     checkpoints/step_1200/<player>.optimiser.safetensors  optimiser state, keyed by parameter name
-    checkpoints/step_1200/state.json                      step, counters, sums not yet logged
+    checkpoints/step_1200/state.json                      step, counters, sums not yet logged, by player
     checkpoints/latest                                    "step_1200"
 
 All randomness of training is a function of (seed, step, process), so there is no generator state to save.
@@ -22,10 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.lab.averages import Averages, trained
+from scorefield.lab.experiment import Adam
 from scorefield.lab.files import replacing_folder, write_text
 from scorefield.lab.weights import WeightsError, fill, load_tensors, save_tensors, weight_sets
+from scorefield.losses.denoising import Objective
+from scorefield.score.score import Score
 
-STATE_SCHEMA = 1
+STATE_SCHEMA = 2
+"""2 keeps the sums of every player by its name; 1 kept those of the only one."""
 
 
 @dataclass
@@ -37,12 +41,22 @@ class Player:
         network: The module itself, not a distributed or compiled wrapper.
         optimiser: Over its trained parameters.
         averages: Of its weights.
+        rule: Learning rate and clipping of the optimiser.
+        objective: What it minimises.
+        score: The score that the objective is given.
+        wrapped: The distributed or compiled wrapper that the objective calls, for leaving out its reductions.
+        every: It plays on every so many-th batch.
     """
 
     name: str
     network: nn.Module
     optimiser: torch.optim.Optimizer
     averages: Averages
+    rule: Adam
+    objective: Objective
+    score: Score
+    wrapped: nn.Module
+    every: int = 1
 
     def sets(self) -> dict[str, Mapping[str, Tensor]]:
         """Every set of weights."""
@@ -103,6 +117,8 @@ def restore(checkpoint: Path, players: Sequence[Player]) -> dict[str, Any]:
         raise WeightsError(
             f"{checkpoint} was written by a newer scorefield (schema {state['schema']}); upgrade to resume it"
         )
+    if state["schema"] == 1:
+        state["sums"] = {players[0].name: state["sums"]}
     for player in players:
         path = checkpoint / f"{player.name}.safetensors"
         sets, metadata = load_tensors(path)

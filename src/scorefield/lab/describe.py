@@ -10,10 +10,11 @@ from torch import nn
 
 from scorefield.data_spec import DataSpec
 from scorefield.lab.experiment import Experiment
+from scorefield.lab.players import build_critic
 
 
 def describe_experiment(experiment: Experiment) -> list[str]:
-    """Lines: the resolved object tree, then parameters and memory of the network.
+    """Lines: the resolved object tree, then parameters and memory of the network, and of a critic beside it.
 
     The network is built without memory (on the meta device), for the experiment's own data spec; where the data
     decide the shape and have not been opened, that is said.
@@ -23,18 +24,28 @@ def describe_experiment(experiment: Experiment) -> list[str]:
     if spec is None:
         lines.append("network: its size follows from the data; give --data to `train --dry-run`")
         return lines
-    network = meta_network(experiment, spec)
-    count = sum(p.numel() for p in network.parameters())
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    count, trained = _counts(meta_network(experiment, spec))
     averages = len(experiment.averaging.decays)
     # Weights, gradient and Adam's two moments, and one copy per average, float32.
     state = 4 * trained * (4 + averages) / 2**20
     lines.append(f"network: {count:,} parameters ({trained:,} trained) for examples of shape {spec.shape}")
+    if (adversary := experiment.adversary) is not None:
+        with torch.device("meta"):
+            judges, trained = _counts(build_critic(experiment, spec))
+        state += 4 * trained * 4 / 2**20
+        updates = f"{adversary.steps} update{'s' * (adversary.steps != 1)}"
+        lines.append(f"critic: {judges:,} parameters ({trained:,} trained), {updates} for one of the network")
     lines.append(
         f"state in training: {state:,.1f} MiB (weights, gradients, Adam, {averages} average{'s' * (averages != 1)}),"
         f" before activations"
     )
     return lines
+
+
+def _counts(network: nn.Module) -> tuple[int, int]:
+    """(parameters, trained ones)."""
+    parameters = list(network.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def meta_network(experiment: Experiment, spec: DataSpec) -> nn.Module:

@@ -49,8 +49,8 @@ class Adam:
     def __post_init__(self) -> None:
         if not (-1.0 < self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0):
             raise ValueError(
-                f"beta1={self.beta1} must lie in (-1, 1) and beta2={self.beta2} in [0, 1); the published values are 0.9 and"
-                " 0.999, and -0.5 and 0.9 for a critic"
+                f"beta1={self.beta1} must lie in (-1, 1) and beta2={self.beta2} in [0, 1); the published values are 0.9"
+                " and 0.999, and -0.5 and 0.9 for a critic"
             )
         if self.cosine is not None and self.cosine < 1:
             raise ValueError(f"cosine={self.cosine} is a number of steps and must be positive, or None")

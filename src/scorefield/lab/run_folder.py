@@ -107,6 +107,8 @@ def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]
         ("output", f"`{type(experiment.form).__name__}`, conditioned on `{type(experiment.time_input).__name__}`"),
         ("objective", f"`{experiment.objective}`"),
     ]
+    if experiment.adversary is not None:
+        rows.append(("critic", f"`{experiment.adversary}`"))
     if experiment.source:
         rows.append(("configuration", experiment.source))
     if experiment.paper:

@@ -1,39 +1,39 @@
-"""The training loop: one for every objective, resumable bit for bit at any instant.
+"""The training loop: one for every objective and for one or two players, resumable bit for bit at any instant.
 
 Step k of a run is a function of the state after step k - 1 and of (seed, k, process): its examples (`data.order`), its
 times and noise, and dropout all follow from those numbers. A checkpoint therefore holds weights, optimiser, averages
-and the step, and a run killed at any instant repeats what it lost exactly.
+of each player and the step, and a run killed at any instant repeats what it lost exactly.
+
+A step is one update of the run's own player, the score. With a critic that is updated n times for each of these a step
+takes n batches; a checkpoint always lies between steps.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield import _codec
 from scorefield.lab import checkpoints, ranks
-from scorefield.lab.averages import Averages, name_of, trained
-from scorefield.lab.checkpoints import Player
+from scorefield.lab.averages import name_of
 from scorefield.lab.data import Batches, Data, Loader, open_data
 from scorefield.lab.experiment import Experiment, Training
 from scorefield.lab.model import Model, build_score
 from scorefield.lab.observer import Observer, Silent
+from scorefield.lab.players import TrainingError, players
 from scorefield.lab.run_folder import MetricsLog, read_experiment, write_experiment, write_model
 from scorefield.lab.stopping import stop_signals
 from scorefield.lab.tally import Tally
-from scorefield.lab.weights import save_tensors
-from scorefield.losses.denoising import Draw
-from scorefield.nets.ncsnpp import UNet
+from scorefield.lab.turns import Turns, in_model_units, step_seed
 from scorefield.score.score import Score
 
 VALIDATION_SEED = 20_110_713
@@ -42,10 +42,6 @@ FREE = (
     " keep trackers"
 ).split()
 """Fields of `Training` that may change when a run resumes, since no number of the training depends on them."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step and why, and what was written."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -119,15 +115,6 @@ def _differences(a: Any, b: Any, path: str) -> Iterator[str]:
         yield f"{path}: {a!r} in the run, {b!r} now"
 
 
-def _checkpoint_activations(network: nn.Module) -> None:
-    if not isinstance(network, UNet):
-        raise TrainingError(
-            f"checkpoint_activations=True is for the U-Nets of NCSNpp and DDPM, and the network is a"
-            f" {type(network).__name__}; leave it out, or lower the memory of a step with accumulate"
-        )
-    network.checkpoint_activations = True
-
-
 class _Trainer:
     """The state of a run between steps."""
 
@@ -147,45 +134,29 @@ class _Trainer:
                 f" {self.world} processes"
                 " without an example; raise batch_size"
             )
-        torch.manual_seed(self.settings.seed)  # the same initial weights in every process
-        assert experiment.spec is not None
-        network = experiment.network.build(experiment.spec)
-        if self.settings.checkpoint_activations:
-            _checkpoint_activations(network)
-        if len(experiment.spec.shape) == 3:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network = network.to(self.accelerator.device)
-        self.player = Player("score", network, self._optimiser(network), Averages(network, experiment.averaging))
-        self.step, self.seconds, self.sums = 0, 0.0, Tally()
+        self.players = players(experiment, self.accelerator)
+        self.turns = Turns(experiment, self.accelerator, run, self.players)
+        self.player = self.players[0]  # whose model the run is
+        self.every = self.player.every
+        self.step, self.seconds, self.sums = 0, 0.0, self._new_sums()
         if checkpoint is not None:
             self._restore(checkpoint)
-        wrapped: nn.Module = torch.compile(network) if self.settings.compile else network  # type: ignore[assignment]
-        self.wrapped = self.accelerator.prepare_model(wrapped)
-        self.score = build_score(experiment, self.wrapped)
-        self.model = Model(experiment, network, weights=self._shown_weights())
+        self.model = Model(experiment, self.player.network, weights=self._shown_weights())
         self._checked_step = self.step if checkpoint is not None else None
 
     # ---------------------------------------------------------------------------------------- set-up
-
-    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        o = self.experiment.optimiser
-        return torch.optim.Adam(
-            trained(network).values(),
-            lr=o.learning_rate,
-            betas=(o.beta1, o.beta2),
-            eps=o.eps,
-            weight_decay=o.weight_decay,
-            fused=True,
-        )
 
     def _shown_weights(self) -> str:
         decays = self.experiment.averaging.decays
         return name_of(decays[0]) if decays else "raw"
 
+    def _new_sums(self) -> dict[str, Tally]:
+        return {player.name: Tally() for player in self.players}
+
     def _restore(self, checkpoint: Path) -> None:
-        state = checkpoints.restore(checkpoint, [self.player])
+        state = checkpoints.restore(checkpoint, self.players)
         self.step, self.seconds = state["step"], state["seconds"]
-        self.sums = Tally.restored(state["sums"], self.rank, self.world)
+        self.sums = {p.name: Tally.restored(state["sums"][p.name], self.rank, self.world) for p in self.players}
         if self.rank == 0:
             self.observer.message(f"resumed at step {self.step} from {checkpoint}")
 
@@ -204,11 +175,15 @@ class _Trainer:
         self._resumed_seconds, self._began = self.seconds, time.perf_counter()
         self._tick = (self._began, self.step)
         try:
-            with stop_signals() as stopped, Loader(self.data.train, batches, self.step, self.settings.steps) as loader:
-                self.wrapped.train()
+            first, stop = self.step * self.every, self.settings.steps * self.every
+            with stop_signals() as stopped, Loader(self.data.train, batches, first, stop) as loader:
+                for player in self.players:
+                    player.wrapped.train()
                 finished = self.step >= self.settings.steps or self._out_of_time()
-                for x, condition in () if finished else loader:
-                    loss = self._train_step(x, condition)
+                for batch, (x, condition) in enumerate(() if finished else loader, first):
+                    loss = self._play(batch, x, condition)
+                    if loss is None:
+                        continue
                     self.seconds = self._resumed_seconds + time.perf_counter() - self._began
                     if main:
                         self.observer.step(self.step, self.settings.steps, loss)
@@ -240,83 +215,14 @@ class _Trainer:
         self.interrupted = bool(flags[0] > 0) and self.step < self.settings.steps
         return bool(flags.sum() > 0)
 
-    def _train_step(self, x: Tensor, condition: dict[str, Tensor]) -> float:
-        """One optimiser step; returns this process's mean loss."""
-        device = self.accelerator.device
-        generator = torch.Generator().manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 0))
-        torch.manual_seed(_step_seed(self.settings.seed, self.step, self.rank, 1))  # dropout
-        x0 = self._in_model_units(x, generator).to(device)
-        if x0.ndim == 4:
-            x0 = x0.contiguous(memory_format=torch.channels_last)
-        condition = _dropped(condition, self.settings.condition_dropout, generator)
-        condition = {name: value.to(device) for name, value in condition.items()}
-        draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
-        parts, values = self.settings.accumulate, []
-        # Dividing by the global batch and multiplying by the number of processes makes the average over processes the
-        # exact mean.
-        scale = self.world / self.settings.batch_size
-        for k in range(parts):
-            rows = slice(k * len(x0) // parts, (k + 1) * len(x0) // parts)
-            part = Draw(draw.t[rows], draw.z[rows])
-            local = {name: value[rows] for name, value in condition.items()}
-            last = k + 1 == parts
-            with nullcontext() if last else self.accelerator.no_sync(self.wrapped), self._autocast():
-                loss = self.experiment.objective(self.score, x0[rows], part, local or None)
-                (loss.sum() * scale).backward()
-            values.append(loss.detach())
-        losses = torch.cat(values)
-        self._refuse_non_finite(losses, draw, x0)
-        self._update()
-        self.sums.add(losses, draw.t)
-        return float(losses.mean())
-
-    def _in_model_units(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        spec = self.experiment.spec
-        assert spec is not None
-        if not self.settings.dequantise:
-            return spec.to_model(x)
-        return spec.dequantise(x, torch.rand(x.shape, generator=generator, dtype=torch.float32))
-
-    def _autocast(self) -> torch.autocast:
-        # Not accelerate's: that patches the network's own forward, and evaluation is to run in float32.
-        half = self.settings.precision == "bf16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
-
-    def _update(self) -> None:
-        """Clip, step, average."""
-        optimiser, clip = self.experiment.optimiser, self.experiment.optimiser.clip
-        parameters = list(trained(self.player.network).values())
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-        for group in self.player.optimiser.param_groups:
-            group["lr"] = optimiser.rate(self.step)
-        self.player.optimiser.step()
-        self.player.optimiser.zero_grad(set_to_none=True)
-        self.player.averages.update()
-        self.sums.norm += float(norm)
-        self.sums.steps += 1
-        self.step += 1
-
-    def _refuse_non_finite(self, losses: Tensor, draw: Draw, x0: Tensor) -> None:
-        bad = ~torch.isfinite(losses).cpu()
-        gradients = [p.grad for p in trained(self.player.network).values() if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        any_bad = ranks.all_sum(torch.tensor([float(bad.any() or not math.isfinite(norm))], dtype=torch.float64))
-        if not bool(any_bad > 0):
-            return
-        bundle = self.run_folder / f"non_finite_step_{self.step}_process_{self.rank}.safetensors"
-        tensors = {"x0": x0.contiguous(), "t": draw.t, "z": draw.z.contiguous(), "loss": losses}
-        save_tensors(bundle, {"batch": tensors, **self.player.sets()}, {"step": str(self.step)})
-        first = int(bad.nonzero()[0]) if bad.any() else None
-        where = "the gradient is not finite though every loss is"
-        if first is not None:
-            t = draw.t[first : first + 1]
-            sigma = float(self.experiment.process.sigma(t))
-            where = f"example {first} of the batch at t = {float(t):.4g}, noise level sigma = {sigma:.4g} (model units)"
-        raise TrainingError(
-            f"the loss is not finite at step {self.step}: {where}. The batch, its noise and all weights are in"
-            f" {bundle}. The last"
-            " checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
-        )
+    def _play(self, batch: int, x: Tensor, condition: dict[str, Tensor]) -> float | None:
+        """The turns of all players due at a batch, a critic's first; the loss of the run's own, None if not due."""
+        loss = None
+        for number, player in reversed(list(enumerate(self.players))):  # the run's own is the last
+            turn, waiting = divmod(batch + 1, player.every)
+            loss = None if waiting else self.turns.play(number, turn - 1, x, condition, self.sums[player.name])
+        self.step += loss is not None
+        return loss
 
     # ---------------------------------------------------------------------------------------- between steps
 
@@ -330,7 +236,7 @@ class _Trainer:
         if row and self._log is not None:
             row = {
                 "step": step,
-                "epoch": step * s.batch_size / len(self.data.train),
+                "epoch": step * self.every * s.batch_size / len(self.data.train),
                 "seconds": round(self.seconds, 3),
                 **row,
             }
@@ -344,16 +250,25 @@ class _Trainer:
             self._save()
 
     def _train_row(self) -> dict[str, Any]:
-        row = self.sums.reduced().row()
-        row["lr"] = self.experiment.optimiser.rate(self.step - 1)
+        """Means since the last row: the run's own player's, and those of others under their names."""
+        row: dict[str, Any] = {}
+        for player in self.players:
+            own = self.sums[player.name].reduced().row()
+            own["lr"] = player.rule.rate(self.step * self.every // player.every - 1)
+            if player is not self.player:
+                own = {f"{player.name}_{key}": value for key, value in own.items() if key != "bin_edges"}
+            row.update(own)
         now, done = time.perf_counter(), self.step
-        examples = (done - self._tick[1]) * self.settings.batch_size
+        examples = (done - self._tick[1]) * self.every * self.settings.batch_size
         row["examples_per_second"] = round(examples / max(now - self._tick[0], 1e-9), 2)
-        self._tick, self.sums = (now, done), Tally()
+        self._tick, self.sums = (now, done), self._new_sums()
         return row
 
     def _validation_row(self) -> dict[str, Any]:
-        """Mean loss of held-out examples under the first average, at the same times and noise every time."""
+        """Mean loss of held-out examples under the first average, at the same times and noise every time.
+
+        The score's own loss, without an adversary's part, so that runs with and without one compare.
+        """
         split = self.data.held_out
         if split is None or len(split) == 0:
             return {}
@@ -364,8 +279,8 @@ class _Trainer:
                 if (first // size) % self.world != self.rank:
                     continue
                 x, condition = split.batch(range(first, min(first + size, n)))
-                generator = torch.Generator().manual_seed(_step_seed(VALIDATION_SEED, first, 0, 0))
-                x0 = self._in_model_units(x, generator).to(self.accelerator.device)
+                generator = torch.Generator().manual_seed(step_seed(VALIDATION_SEED, first, 0, 0))
+                x0 = in_model_units(self.experiment, x, generator).to(self.accelerator.device)
                 draw = self.experiment.objective.draw(self.experiment.process, x0, generator)
                 moved = {k: v.to(x0.device) for k, v in condition.items()}
                 sums.add(self.experiment.objective(score, x0, draw, moved or None), draw.t)
@@ -404,10 +319,10 @@ class _Trainer:
         """A checkpoint and the model files, by the first process."""
         if self.step == self._checked_step:
             return
-        sums = self.sums.state(self.rank, self.world)
+        sums = {name: tally.state(self.rank, self.world) for name, tally in self.sums.items()}
         if self.accelerator.is_main_process:
             state = {"seconds": self.seconds, "world_size": self.world, "sums": sums}
-            checkpoints.save(self.run_folder, self.step, [self.player], state, self.settings.keep)
+            checkpoints.save(self.run_folder, self.step, self.players, state, self.settings.keep)
             write_model(self.run_folder, self.experiment, self.player, self.step)
         self._checked_step = self.step
         self.accelerator.wait_for_everyone()
@@ -418,23 +333,3 @@ def _ddp_settings() -> Any:
     from accelerate import DistributedDataParallelKwargs
 
     return DistributedDataParallelKwargs(find_unused_parameters=True)
-
-
-def _step_seed(seed: int, step: int, rank: int, use: int) -> int:
-    """One 63-bit seed per (seed, step, process, use)."""
-    from scorefield.lab.data.order import hash64
-
-    return int(hash64(seed, step, rank, use)[0] >> 1)
-
-
-def _dropped(condition: dict[str, Tensor], probability: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Make all conditions of some examples unknown: labels -1, numbers NaN."""
-    if not condition or probability == 0.0:
-        return condition
-    size = len(next(iter(condition.values())))
-    lost = torch.rand(size, generator=generator) < probability
-    out = {}
-    for name, value in condition.items():
-        unknown: float = -1 if not value.is_floating_point() else math.nan
-        out[name] = torch.where(lost.reshape(-1, *(1,) * (value.ndim - 1)), torch.full_like(value, unknown), value)
-    return out

@@ -17,7 +17,7 @@ from scorefield.nets.network import refuse_conditions
 class MLPCritic(CriticConfig):
     """Configuration of a perceptron that judges vectors, and any other small examples, flattened.
 
-    The defaults are those of the synthetic experiments of Jolicoeur-Martineau et al. (2021): D -> 512 -> 512 -> 512 -> 1
+    The defaults are those of the synthetic experiments of Jolicoeur-Martineau et al. (2021), 512 -> 512 -> 512 -> 1
     with leaky rectifiers of slope 0.01, and torch's initial weights.
 
     Args:

@@ -1,0 +1,156 @@
+"""One player's turn at a batch: noise, loss, gradient, clipping, optimiser, averages."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from scorefield.lab import ranks
+from scorefield.lab.averages import trained
+from scorefield.lab.checkpoints import Player
+from scorefield.lab.data.order import hash64
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.players import TrainingError
+from scorefield.lab.tally import Tally
+from scorefield.lab.weights import save_tensors
+from scorefield.losses.denoising import Draw
+
+
+class Turns:
+    """Plays the turns of an experiment's players; what a turn does follows from its arguments and the weights alone.
+
+    Args:
+        experiment: With `spec` filled in.
+        accelerator: Device and processes.
+        run_folder: Where a batch whose loss is not finite is written.
+        players: All of them, whose weights are written with it.
+    """
+
+    def __init__(self, experiment: Experiment, accelerator: Accelerator, run_folder: Path, players: tuple[Player, ...]):
+        self.experiment, self.accelerator, self.run_folder, self.players = experiment, accelerator, run_folder, players
+        self.settings, self.rank = experiment.training, accelerator.process_index
+
+    def play(self, number: int, turn: int, x: Tensor, condition: dict[str, Tensor], sums: Tally) -> float:
+        """One optimiser step of a player.
+
+        Args:
+            number: Of the player; with `turn` it decides all noise.
+            turn: How many turns the player has had.
+            x: This process's part of the batch, data units.
+            condition: That comes with it.
+            sums: What the turn is added to.
+
+        Returns:
+            This process's mean loss.
+
+        Raises:
+            TrainingError: The loss or its gradient is not finite, in any process.
+        """
+        player, device = self.players[number], self.accelerator.device
+        generator = torch.Generator().manual_seed(step_seed(self.settings.seed, turn, self.rank, 2 * number))
+        torch.manual_seed(step_seed(self.settings.seed, turn, self.rank, 2 * number + 1))  # dropout
+        x0 = in_model_units(self.experiment, x, generator).to(device)
+        if x0.ndim == 4:
+            x0 = x0.contiguous(memory_format=torch.channels_last)
+        condition = _dropped(condition, self.settings.condition_dropout, generator)
+        condition = {name: value.to(device) for name, value in condition.items()}
+        draw = player.objective.draw(self.experiment.process, x0, generator)
+        losses = self._backward(player, x0, draw, condition)
+        self._refuse_non_finite(player, turn, losses, draw, x0)
+        sums.norm += _update(player, turn)
+        sums.steps += 1
+        sums.add(losses, draw.t)
+        return float(losses.mean())
+
+    def _backward(self, player: Player, x0: Tensor, draw: Draw, condition: dict[str, Tensor]) -> Tensor:
+        """The losses of the examples, (B,); gradients are left in the player's parameters."""
+        parts, values = self.settings.accumulate, []
+        # Dividing by the global batch and multiplying by the number of processes makes the average over processes the
+        # exact mean.
+        scale = self.accelerator.num_processes / self.settings.batch_size
+        for k in range(parts):
+            rows = slice(k * len(x0) // parts, (k + 1) * len(x0) // parts)
+            local = {name: value[rows] for name, value in condition.items()}
+            last = k + 1 == parts
+            with nullcontext() if last else self.accelerator.no_sync(player.wrapped), self._autocast():
+                loss = player.objective(player.score, x0[rows], draw.rows(rows), local or None)
+                (loss.sum() * scale).backward()
+            values.append(loss.detach())
+        return torch.cat(values)
+
+    def _autocast(self) -> torch.autocast:
+        # Not accelerate's: that patches the network's own forward, and evaluation is to run in float32.
+        half = self.settings.precision == "bf16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
+
+    def _refuse_non_finite(self, player: Player, turn: int, losses: Tensor, draw: Draw, x0: Tensor) -> None:
+        bad = ~torch.isfinite(losses).cpu()
+        gradients = [p.grad for p in trained(player.network).values() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        any_bad = ranks.all_sum(torch.tensor([float(bad.any() or not math.isfinite(norm))], dtype=torch.float64))
+        if not bool(any_bad > 0):
+            return
+        whose = "" if player is self.players[0] else f"_{player.name}"
+        bundle = self.run_folder / f"non_finite{whose}_step_{turn}_process_{self.rank}.safetensors"
+        batch = {"x0": x0.contiguous(), "t": draw.t, "z": draw.z.contiguous(), "loss": losses}
+        weights = {
+            name if p is self.players[0] else f"{p.name}:{name}": tensors
+            for p in self.players
+            for name, tensors in p.sets().items()
+        }
+        save_tensors(bundle, {"batch": batch, **weights}, {"step": str(turn)})
+        first = int(bad.nonzero()[0]) if bad.any() else None
+        where = "the gradient is not finite though every loss is"
+        if first is not None:
+            t = draw.t[first : first + 1]
+            sigma = float(self.experiment.process.sigma(t))
+            where = f"example {first} of the batch at t = {float(t):.4g}, noise level sigma = {sigma:.4g} (model units)"
+        of = "" if player is self.players[0] else f" of the {player.name}"
+        raise TrainingError(
+            f"the loss{of} is not finite at step {turn}: {where}. The batch, its noise and all weights are in {bundle}."
+            " The last checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
+        )
+
+
+def _update(player: Player, turn: int) -> float:
+    """Clip, step, average; returns the norm of the gradient."""
+    clip = player.rule.clip
+    norm = nn.utils.clip_grad_norm_(list(trained(player.network).values()), math.inf if clip is None else clip)
+    for group in player.optimiser.param_groups:
+        group["lr"] = player.rule.rate(turn)
+    player.optimiser.step()
+    player.optimiser.zero_grad(set_to_none=True)
+    player.averages.update()
+    return float(norm)
+
+
+def step_seed(seed: int, step: int, rank: int, use: int) -> int:
+    """One 63-bit seed per (seed, step, process, use)."""
+    return int(hash64(seed, step, rank, use)[0] >> 1)
+
+
+def in_model_units(experiment: Experiment, x: Tensor, generator: torch.Generator) -> Tensor:
+    """A batch of data in model units, dequantised where the experiment says so."""
+    spec = experiment.spec
+    assert spec is not None
+    if not experiment.training.dequantise:
+        return spec.to_model(x)
+    return spec.dequantise(x, torch.rand(x.shape, generator=generator, dtype=torch.float32))
+
+
+def _dropped(condition: dict[str, Tensor], probability: float, generator: torch.Generator) -> dict[str, Tensor]:
+    """Make all conditions of some examples unknown: labels -1, numbers NaN."""
+    if not condition or probability == 0.0:
+        return condition
+    size = len(next(iter(condition.values())))
+    lost = torch.rand(size, generator=generator) < probability
+    out = {}
+    for name, value in condition.items():
+        unknown: float = -1 if not value.is_floating_point() else math.nan
+        out[name] = torch.where(lost.reshape(-1, *(1,) * (value.ndim - 1)), torch.full_like(value, unknown), value)
+    return out
