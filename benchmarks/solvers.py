@@ -52,7 +52,7 @@ from scorefield.sampling import (
 from scorefield.score import Score
 
 TARGETS = (1e-2, 1e-3, 1e-4)
-STEPS = (*range(8, 25, 1), 27, 30, 33, 36, 40, 44, 48, 53, 58, 64, 70, 77, 85, 94, 104, 115, 128)
+STEPS = (*range(4, 25), 27, 30, 33, 36, 40, 44, 48, 53, 58, 64, 70, 77, 85, 94, 104, 115, 128)
 SURE = 5
 """After so many numbers of steps with an error below the last target no more are tried."""
 GRIDS: dict[str, Callable[[int], Grid]] = {"focused": Focused, "log-SNR": LogSNR}
@@ -149,12 +149,16 @@ def our_solvers() -> dict[str, Solve]:
         ("data", 3, True),
         ("data", 4, False),
         ("data", 4, True),
-        ("noise", 3, False),
         ("noise", 4, False),
         ("noise", 4, True),
+        ("velocity", 3, False),
+        ("velocity", 4, False),
+        ("velocity", 4, True),
     ):
         step = ExponentialMultistep(order, predict, corrector, "low")  # type: ignore[arg-type]
         made[f"{predict} {order}{' corrected' if corrector else ''}"] = ours(step)
+    for order in (3, 4):
+        made[f"velocity {order}, spread 1"] = ours(ExponentialMultistep(order, "velocity", start="low", spread=1.0))  # type: ignore[arg-type]
     made["data 4 corrected, own start"] = ours(ExponentialMultistep(4, corrector=True))
     made["EDM Heun"], made["Heun in t"] = ours(KarrasHeun()), ours(FlowHeun())
     return made
@@ -331,6 +335,31 @@ def print_calls(found: dict[str, Any]) -> None:
     for name, row in sorted(found["rows"].items(), key=lambda item: _rank(item[1])):
         cells = [" / ".join("-" if c is None else str(c) for c in row.get(p, [None] * 3)) for p in problems]
         print(f"{name:40}" + "".join(f"{cell:>16}" for cell in cells))
+    print("\nfewest calls, ours / the peers', on the best grid for each")
+    ours, peers = fewest(found, peers=False), fewest(found, peers=True)
+    for k, target in enumerate(found["targets"]):
+        cells = [f"{_cell(ours[p][k])} / {_cell(peers[p][k])}" for p in problems]
+        print(f"{f'error {target:.0e}':40}" + "".join(f"{cell:>16}" for cell in cells))
+    print("\nours over those of SciPy's RK45 at 1e-5")
+    for k, target in enumerate(found["targets"]):
+        ratios = [ours[p][k] / found["RK45 at 1e-5"][p]["calls"] for p in problems]
+        print(f"{f'error {target:.0e}':40}" + "".join(f"{ratio:>16.2f}" for ratio in ratios))
+
+
+def fewest(found: dict[str, Any], peers: bool) -> dict[str, list[float]]:
+    """For each problem and target the fewest calls of any of our solvers, or of the peers'; infinity for none."""
+    rows = [row for name, row in found["rows"].items() if name.startswith(("azula", "diffusers")) == peers]
+    return {
+        problem: [
+            min((row[problem][k] or math.inf for row in rows if problem in row), default=math.inf)
+            for k in range(len(found["targets"]))
+        ]
+        for problem in found["RK45 at 1e-5"]
+    }
+
+
+def _cell(calls: float) -> str:
+    return "-" if math.isinf(calls) else str(calls)
 
 
 def _rank(row: dict[str, list[int | None]]) -> float:

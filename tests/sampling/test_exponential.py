@@ -29,7 +29,7 @@ F64 = torch.float64
 VARIANTS = [
     ExponentialMultistep(order, predict, corrector, start)  # type: ignore[arg-type]
     for order in (1, 2, 3, 4)
-    for predict in ("data", "noise")
+    for predict in ("data", "noise", "velocity")
     for corrector in (False, True)
     for start in ("own", "low")
     if order > 1 or not corrector
@@ -103,6 +103,32 @@ def test_polynomials_in_log_snr_are_integrated_exactly(order: Any, predict: Any)
         torch.testing.assert_close(states[k + 1], exact, rtol=EXPONENTIAL_WEIGHTS, atol=EXPONENTIAL_WEIGHTS)
 
 
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_velocities_polynomial_in_u_are_integrated_exactly(order: Any, spread: float) -> None:
+    """As above, with the velocity e - D / spread a polynomial in u = sigma / (spread alpha + sigma) = sigma / rho."""
+    process = VP()
+    u = lambda t: process.sigma(t) / (spread * process.alpha(t) + process.sigma(t))  # noqa: E731
+    coefficients = [(0.7 - k) / math.factorial(k) for k in range(order)]
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
+        velocity = sum(c * u(t)[:, None] ** k for k, c in enumerate(coefficients))
+        return -(x + spread * alpha * velocity) / (sigma * (spread * alpha + sigma))  # e of alpha D + sigma e = x
+
+    states: list[Tensor] = []
+    times = Quadratic(9).times(process)
+    step = ExponentialMultistep(order, "velocity", start="low", spread=spread)
+    x = torch.tensor([[0.3], [-2.0]], dtype=F64)
+    watch = [lambda progress: states.append(progress.x)]
+    drive(FunctionScore(score, process).bind(None), process, step, times, x, Generated(0), watch)
+    rho, places = spread * process.alpha(times) + process.sigma(times), u(times)
+    area = sum(c / (k + 1.0) * places ** (k + 1) for k, c in enumerate(coefficients))
+    for k in range(order - 1, len(states) - 1):
+        exact = rho[k + 2] * (states[k] / rho[k + 1] + area[k + 2] - area[k + 1])
+        torch.testing.assert_close(states[k + 1], exact, rtol=EXPONENTIAL_WEIGHTS, atol=EXPONENTIAL_WEIGHTS)
+
+
 # ------------------------------------------------------------------------------------------------ start and corrector
 
 
@@ -114,6 +140,8 @@ def test_polynomials_in_log_snr_are_integrated_exactly(order: Any, predict: Any)
         (ExponentialMultistep(4, start="low"), 2),
         (ExponentialMultistep(3, corrector=True, start="low"), 3),
         (ExponentialMultistep(4, "noise", corrector=True, start="low"), 3),
+        (ExponentialMultistep(4, "velocity", start="low"), 2),
+        (ExponentialMultistep(4, "velocity", corrector=True, start="low"), 3),
     ],
     ids=str,
 )
@@ -132,7 +160,7 @@ def test_calls_and_memory(step: ExponentialMultistep) -> None:
     assert len(end.memory.points) == step.order - 1, "no evaluation is kept that no later step uses"
 
 
-@pytest.mark.parametrize("predict", ["data", "noise"])
+@pytest.mark.parametrize("predict", ["data", "noise", "velocity"])
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_the_corrector_is_the_step_taken_again(order: Any, predict: Any) -> None:
     """Against states that are kept and steps that are made anew, with weights by quadrature."""
@@ -140,23 +168,29 @@ def test_the_corrector_is_the_step_taken_again(order: Any, predict: Any) -> None
     times = Quadratic(8).times(process)
     alpha, sigma = process.alpha(times).tolist(), process.sigma(times).tolist()
     snr = [math.log(a / b) for a, b in zip(alpha, sigma, strict=True)]
-    sign = -1.0 if predict == "data" else 1.0
+    # x_s = size_s (x_t / size_t + int value dplace), times a factor inside the integral
+    size, place, factor = {
+        "data": (sigma, snr, math.exp),
+        "noise": (alpha, snr, lambda v: -math.exp(-v)),
+        "velocity": ([0.5 * a + b for a, b in zip(alpha, sigma, strict=True)], [], lambda v: 1.0),
+    }[predict]
+    place = place or [b / rho for b, rho in zip(sigma, size, strict=True)]
 
     def step(x: Tensor, k: int, points: list[tuple[float, Tensor]]) -> Tensor:
-        total = (sigma[k + 1] / sigma[k] if predict == "data" else alpha[k + 1] / alpha[k]) * x
-        for j, (place, value) in enumerate(points):
+        total = x / size[k]
+        for j, (node, value) in enumerate(points):
             others = [p for i, (p, _) in enumerate(points) if i != j]
-            basis = lambda v, place=place, others=others: math.prod((v - p) / (place - p) for p in others)  # noqa: E731
-            weight = quad(lambda v, b=basis: math.exp(sign * (snr[k + 1] - v)) * b(v), snr[k], snr[k + 1])[0]
-            total = total + (alpha[k + 1] if predict == "data" else -sigma[k + 1]) * weight * value
-        return total
+            basis = lambda v, node=node, others=others: math.prod((v - p) / (node - p) for p in others)  # noqa: E731
+            total = total + quad(lambda v, b=basis: factor(v) * b(v), place[k], place[k + 1])[0] * value
+        return size[k + 1] * total
 
     start = torch.tensor([[0.3, -1.0], [1.2, 0.4]], dtype=F64)
     x = corrected = start
     points: list[tuple[float, Tensor]] = []
     for k in range(8):
         D = oracle.denoised(x, times[k].expand(2))
-        points.insert(0, (snr[k], D if predict == "data" else (x - alpha[k] * D) / sigma[k]))
+        e = (x - alpha[k] * D) / sigma[k]
+        points.insert(0, (place[k], {"data": D, "noise": e, "velocity": e - 2.0 * D}[predict]))
         if k > 0:
             corrected = step(corrected, k - 1, points[:order])
         x = step(corrected, k, points[: order - 1])
@@ -253,11 +287,11 @@ def test_every_example_may_have_its_own_time(step: ExponentialMultistep) -> None
 
 
 def test_small_noise_in_single_precision() -> None:
-    """Nothing is divided by sigma: the state stays as accurate as float32 is."""
+    """No division by sigma is left in the state: it stays as accurate as float32 is."""
     process = VE(1e-6, 10.0)
     oracle = Gaussian(process, torch.tensor([0.3, -1.1]), 0.25)
     x = 10.0 * torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
-    for predict in ("data", "noise"):
+    for predict in ("data", "noise", "velocity"):
         step = ExponentialMultistep(2, predict)
         single, double = chain(step, oracle, LogSNR(40), x), chain(step, oracle, LogSNR(40), x.double())
         torch.testing.assert_close(single, double.float(), rtol=10 * FLOAT32, atol=10 * FLOAT32)
@@ -276,3 +310,5 @@ def test_refusals() -> None:
         ExponentialMultistep(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="use order=2 or more"):
         ExponentialMultistep(1, corrector=True)
+    with pytest.raises(ValueError, match="spread=0.0"):
+        ExponentialMultistep(2, "velocity", spread=0.0)

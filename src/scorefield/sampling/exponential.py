@@ -6,9 +6,15 @@ With lambda = log(alpha / sigma) the flow is linear but for the posterior mean D
     x_s = (sigma_s / sigma_t) x_t + alpha_s int exp(-(lambda_s - v)) D(v) dv    "data",
     x_s = (alpha_s / alpha_t) x_t - sigma_s int exp(lambda_s - v) e(v) dv       "noise",
 
-v from lambda_t to lambda_s. A method of order k puts a polynomial through k evaluations in the place of D or e: the
-present one and those of earlier steps. The weights of the evaluations are the exponential's moments over the step,
-exact for steps of any lengths; they depend on times alone and are computed on the CPU in float64.
+v from lambda_t to lambda_s. Between the two lies the straight path from noise to data of standard deviation c: with
+rho = c alpha + sigma, x / rho = (1 - u) D / c + u e where u = sigma / rho runs from near 1 down to 0, and
+
+    x_s = rho_s (x_t / rho_t + int (e(u) - D(u) / c) du)                        "velocity",
+
+u from u_t to u_s, as dx = D dalpha + e dsigma along the flow. A method of order k puts a polynomial, in lambda or in u,
+through k evaluations in the place of D, e or e - D / c: the present one and those of earlier steps. The weights of the
+evaluations are the moments of the exponential, or of 1, over the step, exact for steps of any lengths; they depend on
+times alone and are computed on the CPU in float64.
 """
 
 from __future__ import annotations
@@ -101,7 +107,7 @@ Rows = list[list[float]]
 
 
 class Point(NamedTuple):
-    """An evaluation: where it was made, and what was found there, the posterior mean or the score."""
+    """An evaluation: where it was made, and what was found there: the posterior mean, the score, or the velocity."""
 
     levels: Levels
     value: Tensor
@@ -200,8 +206,8 @@ class Multistep(Step):
     """
 
     @abstractmethod
-    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor) -> Tensor:
-        """What is kept of a score call, shape of x."""
+    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor, levels: Levels) -> Tensor:
+        """What is kept of a score call at t, where the levels are these; shape of x."""
 
     @abstractmethod
     def _row(self, a: Level, b: Level, nodes: Sequence[Level]) -> list[float]:
@@ -225,7 +231,7 @@ class Multistep(Step):
         now, then = resumed(past, process, t), levels_at(process, s)
         if all(a.snr == b.snr for a, b in side_by_side(now, then)):  # between the levels of a ladder that has steps
             return x * over_event(process.alpha(s) / process.alpha(t), x), None, past
-        value = self._evaluate(score, x, t)
+        value = self._evaluate(score, x, t, now)
         point = Point(now, value)
         points = self._inside(score, process, x, t, then, point) if past is None else (point, *past.points)
         used = self._coefficients(now, then, points[:predict])
@@ -256,34 +262,42 @@ class Multistep(Step):
 class ExponentialMultistep(Multistep):
     """Exponential Adams methods on the probability flow: one score call a step, of any order from 1 to 4.
 
-    Order 1 is DDIM without noise (Song, Meng and Ermon 2021, eq. 12), in either form. "data" at order 2 with
+    Order 1 is DDIM without noise (Song, Meng and Ermon 2021, eq. 12), in every form. "data" at order 2 with
     start="low" is DPM-Solver++(2M) (Lu et al. 2022, "DPM-Solver++", algorithm 2), with the weights of its Taylor terms
     exact; "noise" is DEIS in the variable lambda (Zhang and Chen 2023, "Fast sampling of diffusion models with
-    exponential integrator", eq. 14 and 15). The corrector is that of UniPC (Zhao et al. 2023, algorithm 1): the
-    evaluation at the point that a step has reached also corrects the step, at no further call. UniPC of order p in its
-    authors' count is of order p + 1 in this one. Into a level without noise the step takes the posterior mean.
+    exponential integrator", eq. 14 and 15); "velocity" is the Adams-Bashforth method on the straight path of flow
+    matching (Lipman et al. 2023, "Flow matching for generative modeling", section 4.1). The corrector is that of UniPC
+    (Zhao et al. 2023, algorithm 1): the evaluation at the point that a step has reached also corrects the step, at no
+    further call. UniPC of order p in its authors' count is of order p + 1 in this one. Into a level without noise the
+    step takes the posterior mean.
 
     Args:
         order: k, the order of the chain with start="own": a step's polynomial runs through the last k evaluations.
-        predict: What the polynomial stands for, the posterior mean or the noise.
+        predict: What the polynomial stands for: the posterior mean D, the noise e, or the velocity e - D / spread,
+            which varies the least where the noise is very large or very small.
         corrector: Predict by the last k - 1 evaluations, then correct by those and the next. The last step of a chain
             stays as predicted.
         start: What happens before there are k evaluations. "own" makes the first step by a Runge-Kutta method of order
             k - 1, at k - 2 further calls at times between those of the grid. "low" makes do with the evaluations that
             there are, at no further call: the chain is then of order 2 at most, 3 with the corrector, but its further
             errors are small where the first step is an easy one.
+        spread: c, the standard deviation of the data in model units, for predict="velocity"; as it grows the step tends
+            to that of an Adams method in sigma / alpha, as it shrinks to one in alpha / sigma.
     """
 
     order: Literal[1, 2, 3, 4] = 3  # pyright: ignore[reportIncompatibleVariableOverride]
-    predict: Literal["data", "noise"] = "data"
+    predict: Literal["data", "noise", "velocity"] = "data"
     corrector: bool = False
     start: Literal["own", "low"] = "own"
+    spread: float = 0.5
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3, 4):
             raise ValueError(f"order={self.order!r}; exponential multistep methods of order 1, 2, 3 and 4 are offered")
         if self.corrector and self.order == 1:
             raise ValueError("a corrector adds an evaluation to those of the predictor; use order=2 or more with it")
+        if not 0.0 < self.spread < math.inf:
+            raise ValueError(f"spread={self.spread}; the data's standard deviation must be positive and finite")
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -292,14 +306,34 @@ class ExponentialMultistep(Multistep):
         x, value, past = self._advanced(score, process, x, t, s, memory)
         return Moved(x, x, past, denoised=value if self.predict == "data" else None)
 
-    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor) -> Tensor:
-        """The posterior mean, or the score: the factor -sigma that makes it the noise is in the coefficients."""
-        return score.denoised(x, t) if self.predict == "data" else score(x, t)
+    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor, levels: Levels) -> Tensor:
+        """D; the score, whose factor -sigma, by which it is the noise, is in the coefficients; (x - rho D / c) / sigma.
+
+        That division by a small sigma costs no accuracy: the weight of the velocity in the step is as small.
+        """
+        if self.predict == "noise":
+            return score(x, t)
+        denoised = score.denoised(x, t)
+        if self.predict == "data":
+            return denoised
+        rows = [[1.0 / level.sigma, -self._size(level) / (self.spread * level.sigma)] for level in levels]
+        return combined(rows, [x, denoised])
+
+    def _size(self, level: Level) -> float:
+        """rho = c alpha + sigma."""
+        return self.spread * level.alpha + level.sigma
 
     def _reach(self) -> tuple[int, int]:
         return (self.order - 1, self.order) if self.corrector else (self.order, 0)
 
     def _row(self, a: Level, b: Level, nodes: Sequence[Level]) -> list[float]:
+        if self.predict == "velocity":
+            # Into a level without noise, rho_s (x - sigma_t velocity) / rho_t = alpha_s D.
+            rho, new = self._size(a), self._size(b)
+            if b.sigma == 0.0:
+                return [new / rho, -new * a.sigma / rho, *(0.0 for _ in nodes[1:])]
+            u = [level.sigma / self._size(level) - a.sigma / rho for level in (b, *nodes)]
+            return [new / rho, *(new * w for w in exponential_weights(u[1:], u[0], 0.0))]
         places, length = [node.snr - a.snr for node in nodes], b.snr - a.snr
         if self.predict == "data":
             return data_row(a, b, places, 1.0)
@@ -331,5 +365,5 @@ class ExponentialMultistep(Multistep):
             time = process.time_at_log_snr(torch.tensor(ratio, dtype=torch.float64)).expand(len(t))
             levels = levels_at(process, time)
             stage = combined(self._coefficients(point.levels, levels, points), [x, *(p.value for p in points)])
-            points = (Point(levels, self._evaluate(score, stage, time)), *points)
+            points = (Point(levels, self._evaluate(score, stage, time, levels)), *points)
         return points[0], point

@@ -120,7 +120,7 @@ class StochasticMultistep(Multistep):
         stds = [b.sigma * math.sqrt(_share(a, b, self.strength)) for a, b in side_by_side(now, past.levels)]
         return Moved(with_noise(mean, stds, noise(x)), mean, past, denoised=denoised)
 
-    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor) -> Tensor:
+    def _evaluate(self, score: BoundScore, x: Tensor, t: Tensor, levels: Levels) -> Tensor:
         return score.denoised(x, t)
 
     def _reach(self) -> tuple[int, int]:
