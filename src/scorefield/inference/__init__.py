@@ -27,12 +27,24 @@ have mixed.
     transition       one Metropolis move, its step length tuned on a pilot and then frozen
     chains           draws of p_T with acceptance, energies, chains that are not finite
     diagnostics      split R-hat and effective sample sizes
+    annealing        chains led through falling temperatures, every move exact at its own
+    observed         posteriors of an energy under y = A(x) + noise, for the same chains
+
+log Z is found by annealing from a law whose normaliser is known and back; the two sets of work values have
+p_F(w) / p_R(-w) = exp(w - log Z_1 / Z_0), so that they can be told apart only as far as log Z is known.
+
+    annealed_importance  forward and reverse chains along a schedule that a pilot has frozen
+    bridge               Bennett's acceptance ratio, its interval, overlap and verdict
+    normaliser           log Z, evidence, log densities and bits per dimension of energies
 """
 
 from __future__ import annotations
 
 from scorefield.inference import (
+    annealed_importance,
+    annealing,
     bound,
+    bridge,
     budget,
     chains,
     dequantisation,
@@ -41,8 +53,12 @@ from scorefield.inference import (
     flow,
     latents,
     likelihood,
+    normaliser,
+    observed,
     transition,
 )
+from scorefield.inference.annealed_importance import AISSettings, BoxBase, GaussianBase, Schedule
+from scorefield.inference.annealing import Annealed, Ladder, PublishedAnneal, anneal, tune_ladder
 from scorefield.inference.bound import VariationalBound, variational_bound
 from scorefield.inference.budget import Moments
 from scorefield.inference.chains import Chains, run_chains
@@ -50,27 +66,53 @@ from scorefield.inference.diagnostics import Diagnostics
 from scorefield.inference.flow import FlowDensity, FlowSettings, decoded_density, log_density, require_flow, transport
 from scorefield.inference.latents import Agreement, agreement, interpolate, tempered
 from scorefield.inference.likelihood import LogProb, difference, flow_log_prob, flow_samples
+from scorefield.inference.normaliser import (
+    EnergyLogProb,
+    LogZ,
+    ModeCheck,
+    energy_log_prob,
+    log_evidence,
+    log_z,
+    same_modes,
+)
+from scorefield.inference.observed import GaussianObservation
 from scorefield.inference.transition import Kernel, tune
 
 __all__ = [
+    "AISSettings",
     "Agreement",
+    "Annealed",
+    "BoxBase",
     "Chains",
     "Diagnostics",
+    "EnergyLogProb",
     "FlowDensity",
     "FlowSettings",
+    "GaussianBase",
+    "GaussianObservation",
     "Kernel",
+    "Ladder",
     "LogProb",
+    "LogZ",
+    "ModeCheck",
     "Moments",
+    "PublishedAnneal",
+    "Schedule",
     "VariationalBound",
     "agreement",
+    "anneal",
+    "annealed_importance",
+    "annealing",
     "bound",
+    "bridge",
     "budget",
     "chains",
+    "decoded_density",
     "dequantisation",
     "diagnostics",
     "difference",
     "divergence",
-    "decoded_density",
+    "energy_log_prob",
     "flow",
     "flow_log_prob",
     "flow_samples",
@@ -78,11 +120,17 @@ __all__ = [
     "latents",
     "likelihood",
     "log_density",
+    "log_evidence",
+    "log_z",
+    "normaliser",
+    "observed",
     "require_flow",
     "run_chains",
+    "same_modes",
     "tempered",
     "transition",
     "transport",
     "tune",
+    "tune_ladder",
     "variational_bound",
 ]
