@@ -314,3 +314,16 @@ SPREAD = 0.03
 
 # Sampling. Two second-order integrators of one flow in 200 steps.
 TWO_INTEGRATORS = 1e-3
+
+# Modes. Of the mean over 60 histograms of 5000 samples in 1000 modes, nats: standard error 0.0008 and a bias of 2e-4
+# at most; five of them. A plug-in histogram is off by 0.05 to 0.1.
+MODES_WITHOUT_BIAS = 0.004
+
+# Modes. Absolute, nats: 200,000 samples after 200 iterations of a deconvolution.
+CLOSE_TO_INFINITELY_MANY = 0.02
+
+EXACT_NOISE = 1e-12
+"""Relative: the noise of consistent annealing in float64 after up to 2311 levels, each with some roundings."""
+
+BF16_SAMPLES = 0.05
+"""Root mean square over that of the samples: thirty steps of a network with eight bits (measured: 0.01)."""

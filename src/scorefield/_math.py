@@ -15,10 +15,25 @@ def over_event(per_example: Tensor, x: Tensor) -> Tensor:
     """Give a tensor of shape (B,) the device, dtype and trailing axes with which it multiplies x of shape (B, *event).
 
     Coefficients of time are computed in float64 on the CPU and cast only here, so that differences of neighbouring
-    noise levels keep their digits on every device.
+    noise levels keep their digits on every device. One number for all examples, shape (1,), stays on the CPU as a
+    number: accelerators take it along with the operation, where a copy would make the host wait.
     """
+    if per_example.numel() == 1 and per_example.device.type == "cpu":
+        return per_example.to(x.dtype).reshape(())
     per_example = per_example.to(device=x.device, dtype=x.dtype)
     return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
+
+
+def once(t: Tensor) -> Tensor:
+    """Times that were expanded from a single one for all examples as that one, shape (1,); others as they are."""
+    return t[:1] if len(t) and t.stride(0) == 0 else t
+
+
+def plus_scaled(x: Tensor, coefficient: Tensor, y: Tensor) -> Tensor:
+    """x + c y, in one pass over the numbers, for c of shape (B,), or (1,) where all examples share it."""
+    if coefficient.numel() == 1 and coefficient.device.type == "cpu" and not coefficient.requires_grad:
+        return torch.add(x, y, alpha=coefficient.item())
+    return torch.addcmul(x, y, over_event(coefficient, x))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, Protocol
 
 import numpy as np
@@ -45,6 +46,9 @@ KEYED = 2**32
 """Draw numbers from here on belong to keys."""
 
 
+Kind = Literal["normal", "uniform"]
+
+
 class Noise(Protocol):
     """Where steps get their randomness from; tests inject their own."""
 
@@ -69,17 +73,22 @@ class IndexedNoise:
         self.seed = int(seed)
         self.indices = [int(i) for i in indices]
 
-    def _draw(self, like: Tensor, step: int, draw: int, kind: Literal["normal", "uniform"]) -> Tensor:
-        if like.shape[0] != len(self.indices):
-            raise ValueError(f"noise of {len(self.indices)} examples was asked for a batch of {like.shape[0]}")
-        rows = np.empty((len(self.indices), math.prod(like.shape[1:])), np.float32)
+    def _draw(self, like: Tensor, step: int, draw: int, kind: Kind) -> Tensor:
+        return self._numbers(like.shape, step, draw, kind).to(device=like.device, dtype=like.dtype)
+
+    def _numbers(self, shape: torch.Size, step: int, draw: int, kind: Kind, pinned: bool = False) -> Tensor:
+        """float32 on the CPU."""
+        if shape[0] != len(self.indices):
+            raise ValueError(f"noise of {len(self.indices)} examples was asked for a batch of {shape[0]}")
+        numbers = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
+        rows = numbers.view(shape[0], math.prod(shape[1:])).numpy()
         for row, index in zip(rows, self.indices, strict=True):
             generator = philox(self.seed, index, step, draw)
             if kind == "normal":
                 generator.standard_normal(out=row, dtype=np.float32)
             else:
                 generator.random(out=row, dtype=np.float32)
-        return torch.from_numpy(rows).reshape(like.shape).to(device=like.device, dtype=like.dtype)
+        return numbers
 
     def rows(self, keep: Sequence[int]) -> IndexedNoise:
         """The noise of some examples of the batch alone."""
@@ -92,6 +101,35 @@ class IndexedNoise:
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
         """Uniform noise on [0, 1), shape, dtype and device of `like`."""
         return self._draw(like, step, draw, "uniform")
+
+
+class Prefetched(IndexedNoise):
+    """The same noise, that of the next step drawn by a thread while the network computes.
+
+    Every draw is followed by the same draw of the next step, up to the last. Draws are functions of their numbers, so
+    what was not foreseen is drawn when it is asked for, and the values are those of `IndexedNoise`. On a CUDA device
+    the numbers go through pinned memory, and the host does not wait for the copy.
+
+    Args:
+        seed: The user's seed.
+        indices: One index per example of the batch, in batch order.
+        steps: Number of steps of the sampler.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int], steps: int):
+        super().__init__(seed, indices)
+        self.steps = steps
+        self._ahead: dict[tuple[object, ...], Future[Tensor]] = {}
+        self._thread = ThreadPoolExecutor(1)
+
+    def _draw(self, like: Tensor, step: int, draw: int, kind: Kind) -> Tensor:
+        pinned = like.device.type == "cuda"
+        ready = self._ahead.pop((like.shape, step, draw, kind), None)
+        rows = ready.result() if ready is not None else self._numbers(like.shape, step, draw, kind, pinned)
+        if step + 1 < self.steps:
+            following = (like.shape, step + 1, draw, kind)
+            self._ahead[following] = self._thread.submit(self._numbers, *following, pinned)
+        return rows.to(device=like.device, dtype=like.dtype, non_blocking=pinned)
 
 
 class StepNoise:

@@ -19,6 +19,7 @@ chains of those. A step that moves declares its order of accuracy, one that stay
     adaptive     Dormand-Prince with per-example steps
     adaptive_sde the reverse SDE with per-example steps on a Brownian tree
     temperature  Langevin dynamics of an energy at falling temperatures, and its inpainting
+    on_grid      coefficients of all steps at once
     sampler      the loop, starts, and the record of a sampler
     named        samplers by name
 """
@@ -31,6 +32,7 @@ from scorefield.sampling import (
     langevin,
     metropolis,
     named,
+    on_grid,
     predictors,
     sampler,
     step,
@@ -98,6 +100,7 @@ __all__ = [
     "langevin",
     "metropolis",
     "named",
+    "on_grid",
     "predictors",
     "sampler",
     "step",

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import over_event
+from scorefield._math import once, plus_scaled
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
+from scorefield.sampling.exponential import combined
 from scorefield.sampling.step import Moved, Step
 from scorefield.score.score import BoundScore
 
@@ -55,17 +56,18 @@ class Consistent(Step):
         Raises:
             ValueError: A step from t to s is too long for eta: the state would have more noise than the level s.
         """
+        times, t, s = t, once(t), once(s)
         alpha_t, alpha_s = process.alpha(t), process.alpha(s)
         r_t, r_s = process.sigma(t) / alpha_t, process.sigma(s) / alpha_s
         clean = r_s == 0.0
         missing = r_s**2 - ((1.0 - self.eta) * r_t) ** 2
         if bool(((missing < 0.0) & ~clean).any()):
             raise ValueError(self._too_long(float((r_s / r_t)[~clean].min())))
-        denoised = score.denoised(x, t)
-        y = x / over_event(alpha_t, x)
-        mean = over_event(alpha_s, x) * (y + self.eta * (denoised - y))
+        denoised = score.denoised(x, times)
+        rows = torch.stack([(1.0 - self.eta) * alpha_s / alpha_t, self.eta * alpha_s], 1).tolist()
+        mean = combined(rows, [x, denoised])
         added = alpha_s * torch.where(clean, torch.zeros_like(missing), missing.clamp_min(0.0)).sqrt()
-        return Moved(mean + over_event(added, x) * noise(x), mean, denoised=denoised)
+        return Moved(plus_scaled(mean, added, noise(x)), mean, denoised=denoised)
 
     def _too_long(self, ratio: float) -> str:
         return (

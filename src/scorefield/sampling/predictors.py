@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import over_event
+from scorefield._math import once, over_event, plus_scaled
 from scorefield._random import StepNoise
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
+from scorefield.sampling.exponential import Rows, combined
 from scorefield.sampling.step import Moved, Step
 from scorefield.score.score import BoundScore
 
@@ -30,15 +32,23 @@ class EulerMaruyama(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        h = t - s
-        mean = x - over_event(h, x) * process.reverse_drift(x, t, score(x, t))
-        return Moved(mean + over_event(h.sqrt(), x) * _diffused(process, x, t, noise), mean)
+        h, slope = once(t) - once(s), score(x, t)
+        if isinstance(process, GeneralSDE):
+            mean = x - over_event(h, x) * process.reverse_drift(x, t, slope)
+            return Moved(mean + over_event(h.sqrt(), x) * _diffused(process, x, t, noise), mean)
+        mean = combined(_euler(process, t, s, 1.0), [x, slope])
+        return Moved(plus_scaled(mean, h.sqrt() * process.diffusion(once(t)), noise(x)), mean)
 
 
-def _diffused(process: Process | GeneralSDE, x: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
+def _euler(process: Process, t: Tensor, s: Tensor, share: float) -> Rows:
+    """Coefficients of x and the score in x + (s - t) (f x - share g^2 score): 1 for the reverse SDE, 1/2 the flow."""
+    t, h = once(t), once(s) - once(t)
+    f, g_squared = process.log_alpha_rate(t), process.diffusion_squared(t)
+    return torch.stack([1.0 + h * f, -share * h * g_squared], 1).tolist()
+
+
+def _diffused(process: GeneralSDE, x: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
     """G z, shape of x, for the number of independent noises that the diffusion G acts on."""
-    if not isinstance(process, GeneralSDE):
-        return over_event(process.diffusion(t), x) * noise(x)
     like = x
     if process.noise == "matrix":
         like = x.new_empty(x.shape[0], process.diffusion(x, t).shape[-1])
@@ -65,10 +75,10 @@ class ReverseDiffusion(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        a, b = process.kernel(s, t)
+        a, b = process.kernel(once(s), once(t))
         weight = 0.5 * b**2 if self.flow else b**2
-        mean = over_event(2.0 - a, x) * x + over_event(weight, x) * score(x, t)
-        return Moved(mean, mean) if self.flow else Moved(mean + over_event(b, x) * noise(x), mean)
+        mean = combined(torch.stack([2.0 - a, weight], 1).tolist(), [x, score(x, t)])
+        return Moved(mean, mean) if self.flow else Moved(plus_scaled(mean, b, noise(x)), mean)
 
 
 @record
@@ -91,10 +101,10 @@ class Ancestral(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        a, b = process.kernel(s, t)
-        mean = (x + over_event(b**2, x) * score(x, t)) / over_event(a, x)
-        std = b if self.variance == "forward" else b * process.sigma(s) / process.sigma(t)
-        return Moved(mean + over_event(std, x) * noise(x), mean)
+        a, b = process.kernel(once(s), once(t))
+        mean = combined(torch.stack([1.0 / a, b**2 / a], 1).tolist(), [x, score(x, t)])
+        std = b if self.variance == "forward" else b * process.sigma(once(s)) / process.sigma(once(t))
+        return Moved(plus_scaled(mean, std, noise(x)), mean)
 
 
 @record
@@ -108,7 +118,11 @@ class FlowEuler(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        x = x + over_event(s - t, x) * process.flow_drift(x, t, score(x, t))
+        slope = score(x, t)
+        if isinstance(process, GeneralSDE):
+            x = x + over_event(s - t, x) * process.flow_drift(x, t, slope)
+        else:
+            x = combined(_euler(process, t, s, 0.5), [x, slope])
         return Moved(x, x)
 
 
@@ -123,10 +137,17 @@ class FlowHeun(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> Moved:
         """See `Step`."""
-        h = over_event(s - t, x)
-        first = process.flow_drift(x, t, score(x, t))
-        guess = x + h * first
-        x = x + 0.5 * h * (first + process.flow_drift(guess, s, score(guess, s)))
+        first = score(x, t)
+        if isinstance(process, GeneralSDE):
+            h, slope = over_event(s - t, x), process.flow_drift(x, t, first)
+            guess = x + h * slope
+            x = x + 0.5 * h * (slope + process.flow_drift(guess, s, score(guess, s)))
+            return Moved(x, x)
+        ahead, back = _euler(process, t, s, 0.5), _euler(process, s, t, 0.5)
+        guess = combined(ahead, [x, first])
+        # A step back from s is guess - h slope: of that, -1/2 of what it adds to the guess.
+        rows = [[0.5 + 0.5 * a, 0.5 * b, 0.5 - 0.5 * c, -0.5 * d] for (a, b), (c, d) in zip(ahead, back, strict=True)]
+        x = combined(rows, [x, first, guess, score(guess, s)])
         return Moved(x, x)
 
     def calls_per_step(self) -> int | None:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._random import PRIOR_STEP, IndexedNoise, Noise, StepNoise
+from scorefield._random import PRIOR_STEP, IndexedNoise, Noise, Prefetched, StepNoise
 from scorefield._typing import Condition
 from scorefield.process.general import GeneralSDE
 from scorefield.process.grids import Grid, Uniform
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import NOT_FINITE
+from scorefield.sampling.on_grid import on_grid
 from scorefield.sampling.predictors import EulerMaruyama
 from scorefield.sampling.step import Hold, Step, Taken, taken
 from scorefield.score.score import BoundScore, Score
@@ -73,11 +74,12 @@ def drive(
         ValueError: The step needs what the process, or the end of the grid, has not.
     """
     _check_needs(step, process, times)
+    known = process if isinstance(process, GeneralSDE) else on_grid(process, times)
     batch, memory, mean, denoised = x.shape[0], None, x, None
     status = calls = torch.zeros(batch, dtype=torch.long)
     for k in range(len(times) - 1):
         t, s = times[k].expand(batch), times[k + 1].expand(batch)
-        moved = taken(step, score, process, x, t, s, StepNoise(noise, k), memory)
+        moved = taken(step, score, known, x, t, s, StepNoise(noise, k), memory)
         x, mean, memory, denoised = moved.x, moved.mean, moved.memory, moved.denoised
         status, calls = torch.maximum(status, moved.status), calls + moved.calls
         for callback in callbacks:
@@ -242,12 +244,14 @@ class Sampler:
             ValueError: The sampler does not fit the process, or the data, the latent or the condition the batch.
         """
         process = self.process or score.process
-        noise = noise or IndexedNoise(seed, indices)
         like = torch.empty((len(indices), *event), dtype=dtype, device=device)
         self._check(process, like, condition, data, latent)
         bound = score.bind(condition)
         with torch.no_grad():
             times = self.times(score.process)
+            if noise is None and like.device.type != "cpu":  # on the CPU a thread would take time from the network
+                noise = Prefetched(seed, indices, len(times) - 1)
+            noise = noise or IndexedNoise(seed, indices)
             if latent is not None:
                 x = latent.to(like)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scorefield._math import over_event
+from scorefield._math import once, over_event
 from scorefield._typing import Condition
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
@@ -51,13 +51,15 @@ class NetworkScore(Score):
         # Level 0 of a table lies at t = 0, where the process it belongs to may have no noise.
         clock = self.process if self.levels is None else self.levels
         clock.check_time(t)
-        t = t.to(torch.float64) if t.device.type == "cpu" else t
+        t = once(t).to(torch.float64) if t.device.type == "cpu" else t
         alpha, sigma = clock.alpha(t), clock.sigma(t)
         coefficients = self.form.score_coefficients if what == "score" else self.form.denoised_coefficients
         skip, out = coefficients(alpha, sigma)
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         scaled = (over_event(self.form.c_in(alpha, sigma), x) * x).to(dtype)
-        c = self.time_input(clock, t).to(device=x.device, dtype=dtype)
+        c = self.time_input(clock, t)
+        one = c.numel() == 1 and c.device.type == "cpu"
+        c = x.new_full((len(x),), c.item(), dtype=dtype) if one else c.to(device=x.device, dtype=dtype)
         raw = self._padded(scaled, c, condition)
         return skip, out, raw.to(x.dtype)
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from scorefield._math import over_event
+from scorefield._math import once, over_event, plus_scaled
 from scorefield._typing import Condition, ScoreFunction
 from scorefield.process.process import Process
 
@@ -58,7 +58,8 @@ class Score(ABC):
 
 def tweedie(process: Process, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
     """Posterior mean of x_0 given x_t = x from a score already evaluated there: (x + sigma^2 score) / alpha."""
-    return (x + over_event(process.sigma(t) ** 2, x) * score) / over_event(process.alpha(t), x)
+    t = once(t)
+    return plus_scaled(x, process.sigma(t) ** 2, score) / over_event(process.alpha(t), x)
 
 
 class BoundScore(Score):
