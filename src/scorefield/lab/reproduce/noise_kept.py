@@ -166,8 +166,8 @@ ENTRIES = (
         paper="ACSM",
         item="figure 1",
         title="The noise that annealed Langevin dynamics and consistent annealing keep",
-        shows="With an ideal score, the standard deviation of annealed Langevin dynamics lags behind its ladder, more so"
-        " the fewer steps a level has; consistent annealing follows it exactly.",
+        shows="With an ideal score, the deviation of annealed Langevin dynamics lags behind its ladder, the more so the"
+        " fewer steps a level has; consistent annealing follows it exactly.",
         minutes=5.0,
         memory=0.6,
         run=figure_1,
