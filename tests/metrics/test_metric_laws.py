@@ -22,6 +22,8 @@ from scorefield.metrics import (
     Reference,
     SampleSource,
     SlicedWasserstein,
+    StackedClassifier,
+    StackedModes,
     Value,
     data_hash,
     measure,
@@ -37,11 +39,26 @@ REAL = Reference(normal(0, 60, 2, 2), name="toy", split="train", units="K")
 HELD_OUT = Reference(normal(1, 40, 2, 2), name="toy", split="held-out")
 SAMPLES = normal(2, 37, 2, 2)
 
+
+class Halves(StackedClassifier):
+    """Two parts of two classes: the sign of each row's sum."""
+
+    name, hash, note, accuracy = "raw values", "signs", "signs", 1.0
+
+    def __init__(self) -> None:
+        self.parts, self.classes, self.confusion = 2, 2, torch.eye(2, dtype=torch.float64)
+
+    def modes(self, x: Tensor) -> Tensor:
+        above = (x.sum(dim=2) > 0).long()
+        return 2 * above[:, 0] + above[:, 1]
+
+
 EXAMPLES: dict[type[Metric], Callable[[Reference], Metric]] = {
     FrechetDistance: lambda r: FrechetDistance(RawFeatures(), r),
     SlicedWasserstein: lambda r: SlicedWasserstein(r, projections=9, seed=4),
     EnergyDistance: lambda r: EnergyDistance(r),
     NearestNeighbours: lambda r: NearestNeighbours(r, count=2),
+    StackedModes: lambda r: StackedModes(r, Halves()),
     MemorisationRatio: lambda r: MemorisationRatio(r, HELD_OUT, count=2),
 }
 every_metric = pytest.mark.parametrize("make", EXAMPLES.values(), ids=[cls.__name__ for cls in EXAMPLES])

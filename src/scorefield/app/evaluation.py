@@ -19,6 +19,7 @@ from scorefield.lab.model import Model, load
 from scorefield.lab.report import Section, metric_table, nearest_neighbours, sample_grid, write_report
 from scorefield.lab.run_folder import environment
 from scorefield.lab.sample_folder import ARRAYS, RECORD, SampleFolder, read_samples, source_of
+from scorefield.lab.stacked import stacked_classifier
 from scorefield.metrics import SampleSource
 
 
@@ -95,7 +96,11 @@ def _report(
     command: Evaluate, samples: SampleFolder, train: Split | None, reference: Split, out: Path, name: str
 ) -> None:
     x = samples.x[: command.n]
-    features = choose_features(command.features, train or reference, reference)
+    if samples.data.stack > 1 and command.features != "raw":
+        path = samples.data.path if command.reference is None else command.reference
+        features = stacked_classifier(replace(samples.data, path=path), out)
+    else:
+        features = choose_features(command.features, train or reference, reference)
     found = compare(x, samples.source, train, reference, features, seed=command.seed)
     for line in summary(found.samples, "samples") + summary(found.real, "second real split"):
         print(line)

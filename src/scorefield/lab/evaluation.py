@@ -17,12 +17,15 @@ from scorefield.metrics import (
     Features,
     FrechetDistance,
     MemorisationRatio,
+    Metric,
     MetricResult,
     NearestNeighbours,
     RawFeatures,
     Reference,
     SampleSource,
     SlicedWasserstein,
+    StackedClassifier,
+    StackedModes,
     measure,
 )
 
@@ -87,6 +90,8 @@ def compare(
 ) -> Comparison:
     """Frechet distance, sliced Wasserstein distance and memorisation of samples, against held-out data.
 
+    Where the features are those of a `StackedClassifier`, also the modes of stacked examples.
+
     Args:
         x: Samples in data units, (N, *shape).
         source: How they were made.
@@ -97,7 +102,9 @@ def compare(
     """
     held_x, _ = examples(held_out, LARGEST)
     reference = Reference(held_x, name=held_out.name, split="held-out", units=held_out.spec.units)
-    metrics = (FrechetDistance(features, reference), SlicedWasserstein(reference, seed=seed))
+    metrics: tuple[Metric, ...] = (FrechetDistance(features, reference), SlicedWasserstein(reference, seed=seed))
+    if isinstance(features, StackedClassifier):
+        metrics = (*metrics, StackedModes(reference, features))
     of_samples = [measure(metric, x, source=source) for metric in metrics]
     if train is None:
         return Comparison(of_samples, [], None, None)
@@ -120,5 +127,7 @@ def summary(results: Sequence[MetricResult], title: str) -> list[str]:
         lines.append(
             f"{title:<24} {result.receipt.metric:<28} {value.number:10.4g}{interval}  N = {result.receipt.count}"
         )
+        if value.details:
+            lines.append("  " + ", ".join(f"{what} {number:.4g}" for what, number in value.details.items()))
         lines += [f"  note: {warning}" for warning in value.warnings]
     return lines

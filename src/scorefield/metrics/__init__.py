@@ -14,9 +14,12 @@ reference and features, how the samples were made, and the software.
   that shared their noise are sharper than the values.
 * `NearestNeighbours`: how far samples are from the training data, and which examples are nearest to each.
 * `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies.
+* `StackedModes`: KL of the modes of stacked examples (3-Stacked MNIST) and how many are covered, by a classifier of the
+  single ones; one count for each sample, and no bias (K^k - 1) / (2 N) of a histogram.
 
 Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
-data at hand), `ModuleFeatures` (any module). None downloads anything.
+data at hand), `StackedClassifier` (the same of each part of a stack), `ModuleFeatures` (any module). None downloads
+anything.
 
 >>> import torch
 >>> held_out = Reference(torch.tensor([[0.0], [1.0], [2.0]]), name="numbers", split="held-out")
@@ -42,6 +45,14 @@ from scorefield.metrics.receipt import (
     module_hash,
 )
 from scorefield.metrics.sliced import SlicedWasserstein, random_directions, wasserstein_1d
+from scorefield.metrics.stacked import (
+    StackedClassifier,
+    StackedModes,
+    confusion_matrix,
+    corrected_divergence,
+    deconvolved,
+    divergence,
+)
 
 __all__ = [
     "ClassifierFacts",
@@ -64,8 +75,14 @@ __all__ = [
     "ReferenceFacts",
     "SampleSource",
     "SlicedWasserstein",
+    "StackedClassifier",
+    "StackedModes",
     "Value",
+    "confusion_matrix",
+    "corrected_divergence",
     "data_hash",
+    "deconvolved",
+    "divergence",
     "frechet_distance",
     "measure",
     "module_hash",

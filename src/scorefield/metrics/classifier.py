@@ -115,6 +115,16 @@ class ClassifierFeatures:
             m = self.facts.data.to_model(x.to(self._device)).to(torch.float32)
             return self._module.body(m).cpu()
 
+    def classes_of(self, x: Tensor) -> Tensor:
+        """The most probable class of each example of a batch in data units, (B,) int64 on the CPU.
+
+        Raises:
+            ValueError: Another event shape than the classifier's.
+        """
+        rows = self(x)
+        with torch.no_grad():
+            return self._module.head(rows.to(self._device)).argmax(dim=1).cpu()
+
     @classmethod
     def fit(
         cls,
@@ -170,8 +180,7 @@ class ClassifierFeatures:
         _train(module.to(device), x, labels, data, steps=steps, seed=seed)
         facts = ClassifierFacts(data, classes, width, float("nan"), len(held_labels), seed, steps)
         features = cls(module, facts)
-        rows = torch.cat([features(batch) for batch in held_x.split(512)])
-        guesses = module.head(rows.to(features._device)).argmax(dim=1).cpu()
+        guesses = torch.cat([features.classes_of(batch) for batch in held_x.split(512)])
         accuracy = float((guesses == held_labels).double().mean())
         return cls(module, dataclasses.replace(facts, accuracy=accuracy))
 

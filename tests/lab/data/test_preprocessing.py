@@ -183,6 +183,22 @@ def test_stacked_mnist(tmp_path):
     assert shapes == ["1 x 4 x 4", "3 x 4 x 4"]
 
 
+def test_passes_continue_the_published_pass(tmp_path):
+    x, y = mnist(tmp_path)
+    once, more = (open_data(DataSource(str(tmp_path), stack=3, stack_passes=p)) for p in (1, 3))
+    z = everything(more.train)
+    assert len(more.train) == 120 and len(held(more)) == 27 and more.train.labels is not None
+    np.testing.assert_array_equal(z[:40], everything(once.train))
+    members = z[:, :, 0, 0].reshape(3, 40, 3)
+    assert (np.sort(members, axis=1) == np.arange(40)[:, None]).all()  # every channel of every pass is a whole one
+    assert not (members[0] == members[1]).all(axis=0).any() and not (members[1] == members[2]).all(axis=0).any()
+    digits = y[members.reshape(120, 3)].astype(int)
+    np.testing.assert_array_equal(more.train.labels, digits @ [100, 10, 1])
+    np.testing.assert_array_equal(more.train.batch([97])[0].numpy()[0], z[97])  # a function of the index
+    with pytest.raises(ValueError, match="stack_passes=2 with stack=1"):
+        DataSource("digits", stack_passes=2)
+
+
 def test_stacks_of_anything(tmp_path):
     points = np.arange(20.0).reshape(10, 2)
     found = everything(open_data(DataSource(stack=2, held_out=0), points).train)

@@ -103,7 +103,7 @@ class ImageRows:
         self._ready = np.zeros(images.count if fits else 0, bool)
 
     def __len__(self) -> int:
-        return self._images.count
+        return len(self._stack)
 
     def describe(self, index: int) -> str:
         """Path of a file, or file and row."""
@@ -235,7 +235,7 @@ class ArrayRows:
             self.dtype = np.dtype(np.float32)  # a resized image of few grey levels has none any more
 
     def __len__(self) -> int:
-        return self._arrays.count
+        return len(self._stack)
 
     def describe(self, index: int) -> str:
         """Array and row."""

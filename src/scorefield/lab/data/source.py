@@ -62,6 +62,8 @@ class DataSource:
         stack: Join so many examples along the channels, each from its own shuffle of the split; n examples make n. The
             class is the number whose digits are theirs, in base of the number of classes: with MNIST and stack=3 it is
             100 R + 10 G + B. A part held out of the same split shares single images with the rest, not stacks.
+        stack_passes: With `stack`, so many passes over the split, each with shuffles of its own: n examples make
+            n stack_passes. One is what is published for 60,000 digits; a small set needs more to fill 1000 classes.
         channels: Convert image files: 1 grey (ITU-R 601 luma), 3 RGB, 4 RGBA. Without it a file that is neither 8-bit
             grey nor 8-bit RGB is refused. Transparency is composited over white by 1 and 3; 16 bits become 8.
         layout: Where the channels of an array are, where that cannot be told: "grey" for (N, height, width).
@@ -94,6 +96,7 @@ class DataSource:
     resample: Literal["bicubic", "bilinear"] | None = None
     pad: int = 0
     stack: int = 1
+    stack_passes: int = 1
     channels: Literal[1, 3, 4] | None = None
     layout: Layout | None = None
     flip: bool = False
@@ -123,6 +126,11 @@ class DataSource:
             raise ValueError(f"pad={self.pad} must not be negative; crop=(height, width) takes pixels away")
         if self.stack < 1:
             raise ValueError(f"stack={self.stack} leaves nothing; 1 takes examples as they are")
+        if self.stack_passes < 1 or (self.stack == 1 and self.stack_passes > 1):
+            raise ValueError(
+                f"stack_passes={self.stack_passes} with stack={self.stack}: passes are of stacked examples and there is"
+                " at least one; set stack=3 for three examples in one, or stack_passes=1"
+            )
         if self.memory_gib < 0:
             raise ValueError(f"memory_gib={self.memory_gib} must not be negative; 0 keeps nothing in memory")
 

@@ -1,8 +1,9 @@
 """Stacked examples: several of one split as one, joined along the channels (3-Stacked MNIST, Metz et al. 2017).
 
 Example i of a split of n is made of the examples pi_1(i), ..., pi_k(i), where pi_c is a shuffle of 0..n-1 of its own:
-k independent passes over the split. With K classes its class is the number with the digits of theirs,
-y = sum_c K^(k - c) y[pi_c(i)].
+k independent passes over the split. Further passes continue it, each with shuffles of its own: example i = p n + j is
+made of pi_1^p(j), ..., pi_k^p(j), a function of (seed, i) alone. With K classes its class is the number with the
+digits of theirs, y = sum_c K^(k - c) y[pi_c(i)].
 """
 
 from __future__ import annotations
@@ -25,8 +26,16 @@ class Stacking:
     """Which examples each stacked example is made of; the examples themselves where `source.stack` is 1."""
 
     def __init__(self, n: int, source: DataSource):
-        seed, count = source.held_out_seed, source.stack
-        self._orders = [shuffled(n, seed, c) for c in range(count)] if count > 1 else None
+        seed, count, passes = source.held_out_seed, source.stack, source.stack_passes
+        self._length = n * passes
+        self._orders: list[np.ndarray] | None = None
+        if count > 1:
+            shuffles = [[shuffled(n, seed, p * count + c) for p in range(passes)] for c in range(count)]
+            self._orders = [np.concatenate(of_place) for of_place in shuffles]
+
+    def __len__(self) -> int:
+        """Number of stacked examples."""
+        return self._length
 
     @property
     def count(self) -> int:
@@ -65,7 +74,8 @@ def stack_labels(contents: Mapping[str, Content], source: DataSource) -> dict[st
 def _stacked(content: Content, base: int, names: tuple[str, ...] | None, source: DataSource) -> Content:
     if content.labels is None:
         return content
-    y = np.stack([content.labels[part] for part in Stacking(content.count, source).parts(np.arange(content.count))])
+    stacking = Stacking(content.count, source)
+    y = np.stack([content.labels[part] for part in stacking.parts(np.arange(len(stacking)))])
     place = base ** np.arange(source.stack - 1, -1, -1, dtype=np.int64)
     labels = np.where((y < 0).any(axis=0), -1, place @ y)
     return dataclasses.replace(content, labels=labels, class_names=names)

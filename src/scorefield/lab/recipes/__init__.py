@@ -2,6 +2,7 @@
 
 small              laptop-sized experiments, and starting points for one's own data
 points             point sets in the plane
+stacked            three digits in one, 1000 modes
 
 and, at full size, every configuration of the releases:
 
@@ -30,6 +31,7 @@ from scorefield.lab.recipes import (
     score_sde_images,
     sde_configuration,
     small,
+    stacked,
 )
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
@@ -41,6 +43,7 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "images": small.images,
     "fashion-mnist": small.fashion_mnist,
     "cifar10": small.cifar10,
+    **stacked.RECIPES,
     **score_sde.RECIPES,
     **score_sde_images.RECIPES,
     **ncsn.RECIPES,
@@ -73,4 +76,5 @@ __all__ = [
     "score_sde_images",
     "sde_configuration",
     "small",
+    "stacked",
 ]
