@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampling.doubles import sines
+from sampling.doubles import GivenNoise, sines
 from sampling.orders import affine_chain
+from scorefield._random import StepNoise
 from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR
 from scorefield.sampling import (
@@ -25,7 +26,7 @@ from scorefield.sampling import (
 )
 from scorefield.score import FunctionScore
 from scorefield.score.oracles import Gaussian
-from tolerance import CHAIN_VECTOR, FLOAT64, STATIONARY
+from tolerance import CHAIN_VECTOR, EXACT_NOISE, FLOAT64, STATIONARY
 
 F64 = torch.float64
 
@@ -76,6 +77,10 @@ def test_printed_chain_of_consistent_annealing(refine: int, epsilon: float, raw:
     assert sampler.times(ladder()).shape == (231 * refine + 2,)
 
 
+PUBLISHED = ((1.0, 10), (50.0, 232), (90.0, 500), (140.0, 788), (190.0, 1086), (348.0, 2311))
+"""sigma_max and number of levels down to 0.01: NCSN's, and NCSNv2's for images of 32, 64, 96, 128 and 256 pixels."""
+
+
 def law_after(sampler: Sampler, data: Gaussian, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     chain = affine_chain(sampler.step, data, data.process, sampler.times(data.process))
     return chain.push(mean, covariance)
@@ -100,6 +105,25 @@ def test_a_point_mass_keeps_exactly_the_noise_of_its_level(process: Process, eta
         langevin = Chain((Langevin(LadderScaled(eta * 0.01**2, 0.01)), Hold()))
         lagging = law_after(Sampler(langevin, EveryLevel(clean=False)), data, mean, start)[1]
         assert not torch.allclose(lagging, covariance, rtol=1e3 * STATIONARY, atol=0)
+
+
+@pytest.mark.parametrize(("sigma_max", "levels"), PUBLISHED, ids=str)
+def test_a_point_mass_keeps_its_noise_on_every_level_of_published_ladders(sigma_max: float, levels: int) -> None:
+    """All levels in one batch, three of one number each, apart in state and in noise: what each makes of a variance."""
+    table = Tabulated(GeometricSigmas(0.01, sigma_max, levels))
+    times = EveryLevel(clean=False).times(table)
+    sigmas, score = table.sigma(times), Gaussian(table, torch.tensor([0.7], dtype=F64), 0.0).bind(None)
+    ratio = float((sigmas[1:] / sigmas[:-1]).min())
+    x = torch.tensor([0.7, 1.7, 0.7], dtype=F64).repeat(levels - 1)[:, None]
+    z = torch.tensor([0.0, 0.0, 1.0], dtype=F64).repeat(levels - 1)[:, None]
+    for eta in (1.0 - 0.9 * ratio, 1.0, 1.0 + 0.9 * ratio):
+        t, s = times[:-1].repeat_interleave(3), times[1:].repeat_interleave(3)
+        ends = Consistent(eta)(score, table, x, t, s, StepNoise(GivenNoise(lambda like, k: z), 0)).x
+        variance, levels_below = float(sigmas[0]) ** 2, sigmas[1:].tolist()
+        for (at, apart, loud), sigma in zip(ends.reshape(-1, 3).tolist(), levels_below, strict=True):
+            variance = (apart - at) ** 2 * variance + (loud - at) ** 2
+            assert math.sqrt(variance) == pytest.approx(sigma, rel=EXACT_NOISE)
+            assert at == pytest.approx(0.7, rel=EXACT_NOISE)
 
 
 def test_a_gaussian_loses_the_stated_variance_in_one_step() -> None:

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from sampling.doubles import sines
-from process.examples import times as times_of
-from tolerance import FLOAT64
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from process.examples import times as times_of
+from sampling.doubles import sines
 from scorefield._random import IndexedNoise, Noise, Prefetched
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.process.grids import LogSNR
@@ -37,6 +36,7 @@ from scorefield.sampling.on_grid import on_grid
 from scorefield.score import FunctionScore, NetworkScore, Score
 from scorefield.score.oracles import Gaussian
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
+from tolerance import FLOAT64
 
 F64 = torch.float64
 DETERMINISTIC = [
@@ -74,19 +74,15 @@ class Network(nn.Module):
         return x * self.weight + c[:, None]
 
 
-class Done(Exception):
-    pass
-
-
 def copies_in_loop(step: Step) -> int:
     score = NetworkScore(Network(), VP(), ScoreForm(), ScaledTime())
 
     def stop(progress: Progress) -> None:
         if progress.step == progress.steps:
-            raise Done
+            raise KeyboardInterrupt
 
     x = torch.empty(4, 3, device="meta")
-    with Copies() as seen, torch.no_grad(), pytest.raises(Done):
+    with Copies() as seen, torch.no_grad(), pytest.raises(KeyboardInterrupt):
         drive(score.bind(None), VP(), step, LogSNR(6).times(VP()), x, sines(), (stop,))
     return seen.count
 
