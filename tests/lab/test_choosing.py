@@ -31,7 +31,8 @@ from scorefield.lab.choosing.candidates import Candidate, candidates, dry_run, o
 from scorefield.lab.choosing.measuring import converged_flow, trajectory_error, with_fronts
 from scorefield.lab.choosing.page import COLUMNS, cells, ordered, sections
 from scorefield.lab.choosing.records import Refused
-from scorefield.lab.choosing.tuning import Criterion, Setting, admissible_eta, search_number, settings_of
+from scorefield.lab.choosing.settings import Setting, admissible_eta, settings_of
+from scorefield.lab.choosing.tuning import Criterion, search_number
 from scorefield.metrics.energy_distance import energy_distance
 from scorefield.process import VE, VP, GeometricSigmas, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR, PowerSigma, Uniform

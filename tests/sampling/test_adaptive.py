@@ -267,3 +267,46 @@ def test_the_score_is_asked_in_the_dtype_of_the_state() -> None:
     x = torch.ones(2, 3)
     moved = flow(FunctionScore(watched, process), x, *ends(process, 2), 1e-5)
     assert dtypes == {torch.float32} and moved.x.dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------------ a hard example among others
+
+
+class Stiff:
+    """The rows named `hard` relax to a moving target at a rate that no explicit solver follows in few steps."""
+
+    def __init__(self, hard: list[int], count: int, dtype: torch.dtype = F64):
+        self.rate = torch.ones(count, 1, dtype=dtype)
+        self.rate[hard] = 1e6
+
+    def __call__(self, t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        rate = self.rate[rows]
+        return (-rate * (y.to(rate) - t[:, None].to(rate).cos())).double()
+
+
+def test_a_stiff_example_gives_up_alone_and_its_batch_mates_do_not_notice() -> None:
+    y, count = torch.linspace(-2.0, 2.0, 8, dtype=F64).reshape(4, 2), 4
+    zero, one = torch.zeros(count, dtype=F64), torch.ones(count, dtype=F64)
+    settings = {"rtol": 1e-6, "atol": 1e-6, "max_steps": 60, "retries": 1}
+    wanted = torch.tensor([0.2, 0.9], dtype=F64)
+    found = integrate(Stiff([2], count), y, zero, one, between=wanted, **settings)  # type: ignore[arg-type]
+    assert found.status.tolist() == [OK, OK, TOO_MANY_STEPS, OK] and float(found.time[2]) < 1.0
+    assert bool(torch.isfinite(found.y).all()) and found.between is not None
+    for i in (0, 1, 3):
+        field = Stiff([], 1)
+        alone = integrate(field, y[i : i + 1], zero[:1], one[:1], between=wanted, **settings)  # type: ignore[arg-type]
+        assert torch.equal(alone.y[0], found.y[i]) and alone.between is not None
+        assert torch.equal(alone.between[0], found.between[i]) and int(alone.calls[0]) == int(found.calls[i])
+
+
+def test_the_state_is_float64_around_a_float32_field() -> None:
+    """Sums of many small steps in float32 would lose what the tolerance asks for; rounding of the field alone does not.
+
+    y' = cos(t) - y from y(0) = 2: y = (cos t + sin t) / 2 + 1.5 exp(-t).
+    """
+    y, zero, one = torch.full((1, 1), 2.0), torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64)
+    found = integrate(Stiff([], 1, torch.float32), y, zero, one, rtol=1e-6, atol=1e-6)
+    exact = 0.5 * (math.cos(1.0) + math.sin(1.0)) + 1.5 * math.exp(-1.0)
+    assert found.y.dtype == F64 and found.status.tolist() == [OK]
+    assert abs(float(found.y) - exact) < SOLVER
+    assert float(found.y) != float(found.y.float()), "the state is not rounded to the field's numbers"

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from scorefield.app.commands import CompareSamplers, Sample, Tune
 from scorefield.app.evaluation import flat, real_data
+from scorefield.inference.flow import require_flow
 from scorefield.lab import choosing
 from scorefield.lab.choosing import MeasureReceipt, Real, SamplerTable, StaleError, TunedSampler
-from scorefield.lab.choosing.candidates import candidates, dry_run, with_calls
+from scorefield.lab.choosing.candidates import admitted, candidates, dry_run, with_calls
 from scorefield.lab.choosing.page import COLUMNS, cells, ordered, sections
 from scorefield.lab.choosing.records import TUNED
 from scorefield.lab.data import DataError
 from scorefield.lab.evaluation import examples
-from scorefield.lab.model import Model, bundled, find, load
+from scorefield.lab.model import Model, build_score, bundled, continuous, find, load
 from scorefield.lab.report import write_report
 from scorefield.lab.run_folder import environment
 from scorefield.metrics.receipt import ReferenceFacts, data_hash
@@ -40,6 +41,40 @@ CALLS = 100
 
 TRIALS = 14
 """Roughly how many samplers a tuning tries, for estimates of time."""
+
+
+# ------------------------------------------------------------------------------------------------ what cannot be
+
+
+def require_numbers(n: int, seed: int, batch_size: int | None = None, start: int = 0) -> None:
+    """Refuse numbers that cannot be before any work is done.
+
+    Raises:
+        ValueError: One of them.
+    """
+    if n < 1:
+        raise ValueError(f"-n {n}: draw at least 1 sample")
+    if seed < 0 or start < 0:
+        name, value = ("--seed", seed) if seed < 0 else ("--start", start)
+        raise ValueError(f"{name} {value} must not be negative; 0 is the default")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"--batch-size {batch_size} must be at least 1; leave it out for at most 128")
+
+
+def chosen_sampler(model: Model, name: str | None, steps: int | None) -> Sampler:
+    """The sampler that --sampler and --steps ask for.
+
+    Raises:
+        ValueError: The model does not admit it; says which it does.
+    """
+    sampler = model.sampler(name, steps)
+    if name is not None and name != "tuned":
+        try:
+            dry_run(sampler, model.process, model.as_score())
+        except (ValueError, TypeError) as error:
+            names = ", ".join(admitted(model.as_score(), model.sampler)) or "none by name"
+            raise ValueError(f"{model.name} does not admit --sampler {name}: {error}. It admits {names}") from error
+    return sampler
 
 
 # ------------------------------------------------------------------------------------------------ what is compared with
@@ -123,6 +158,7 @@ def numbers_of(text: str) -> tuple[int, ...]:
 
 def compare_samplers(command: CompareSamplers) -> None:
     """Carry out the command."""
+    require_numbers(command.n, command.seed, command.batch_size)
     calls = numbers_of(command.calls)
     folder, model = find(command.model), load(command.model, weights=command.weights)
     held_out = _held_out(model, command.data)
@@ -181,6 +217,7 @@ def lines_of(table: SamplerTable) -> list[str]:
 
 def tune_sampler(command: Tune) -> None:
     """Carry out the command."""
+    require_numbers(command.n, command.seed, command.batch_size)
     if command.calls is not None and command.calls < 1:
         raise ValueError(f"--calls {command.calls}: a sampler makes at least 1 call")
     folder, model = find(command.model), load(command.model, weights=command.weights)
@@ -221,9 +258,13 @@ def _to_tune(model: Model, command: Tune) -> Sampler:
         if command.sampler == "cas":
             return choosing.consistent(model.experiment.levels or process, steps)
         if command.sampler is not None:
-            return model.sampler(command.sampler, steps)
+            return chosen_sampler(model, command.sampler, steps)
         return with_steps(model.experiment.sampler, steps)
 
+    if command.sampler == "ode":
+        raise ValueError(
+            "the ode sampler chooses its own steps and has no setting to tune; tune another, for example --sampler pc"
+        )
     if command.calls is None and command.sampler is None:
         return model.sampler()
     return with_calls(build, process, CALLS if command.calls is None else command.calls)[0]
@@ -279,6 +320,13 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
     Raises:
         ValueError: The model has no flow.
     """
+    try:
+        require_flow(build_score(continuous(model.experiment), model.network))
+    except ValueError as error:
+        raise ValueError(
+            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --data PATH"
+            " compares by the distance to data, and --budget then uses its table"
+        ) from error
     _say(
         f"no table of this model's samplers yet: measuring quickly with {QUICK} samples (errors against the flow only)"
     )
@@ -289,10 +337,7 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
     table = choosing.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
     if not any(row.error for row in table.rows):
         reasons = "; ".join(one.reason for one in table.refused if one.name == "the converged flow")
-        raise ValueError(
-            f"no error against the flow can be measured ({reasons}); scorefield compare-samplers {folder} --data PATH"
-            " compares by the distance to data, and --budget then uses its table"
-        )
+        raise ValueError(f"no error against the flow can be measured ({reasons})")
     if _kept(folder, table):
         print(f"kept in {folder / choosing.records.TABLE}; scorefield compare-samplers {folder} measures it better")
     return table

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scorefield import _codec
 from scorefield._random import IndexedNoise
+from scorefield.app.batches import claim
 from scorefield.app.commands import Likelihood
 from scorefield.app.evaluation import real_data
 from scorefield.app.progress import sampling_display
@@ -112,6 +113,13 @@ def _refuse(command: Likelihood, model: Model) -> None:
     """What can be known to fail before data are read."""
     if command.batch_size is not None and command.batch_size < 1:
         raise ValueError(f"batch_size={command.batch_size} must be at least 1")
+    if command.dequantise in ("uniform", "variational") and model.data.levels is None:
+        raise ValueError(
+            f"--dequantise {command.dequantise}: the data of {model.name} have no grey levels, so there is nothing to"
+            " dequantise and no bits/dim; leave it out for their density in nats"
+        )
+    if command.draws < 1:
+        raise ValueError(f"--draws {command.draws} must be at least 1; data that are not dequantised have one")
     if command.way != "flow":
         _ladder(model)
     if command.way != "bound":
@@ -171,7 +179,7 @@ def _batches(
     """All batches, those that an earlier run finished read from its files."""
     folder = None if out is None else out / "batches"
     if folder is not None:
-        _claim(folder / f"{name}.json", identity)
+        claim(folder / f"{name}.json", identity)
     parts: list[Result] = []
     try:
         with sampling_display(n, "examples") as display:
@@ -189,23 +197,6 @@ def _batches(
         kept = "nothing is kept without --out" if folder is None else f"they are in {folder}; the same command goes on"
         raise KeyboardInterrupt(f"{len(parts)} batches of {-(-n // size)} are done; {kept}") from stop
     return join(parts)
-
-
-def _claim(path: Path, identity: dict[str, Any]) -> None:
-    """Mark a folder as that of one computation.
-
-    Raises:
-        ValueError: It holds batches of another.
-    """
-    if not path.is_file():
-        write_json(path, identity)
-        return
-    other = json.loads(path.read_text())
-    differs = [key for key in identity if other.get(key) != json.loads(json.dumps(identity[key]))]
-    if differs:
-        raise ValueError(
-            f"{path.parent} holds batches of another computation (other {', '.join(differs)}); choose another --out"
-        )
 
 
 def _save(path: Path, arrays: dict[str, Tensor], words: dict[str, np.ndarray] | None = None) -> None:

@@ -11,20 +11,22 @@ draws from the same noise, and is compared
 candidates   which samplers a model admits, at which numbers of calls; found without the network
 measuring    the table: errors, distances, calls, seconds, each with its uncertainty
 budget       from a table and a budget to a sampler and its expected error
+settings     the numbers of a sampler that can be chosen, and where they may lie
 tuning       from a criterion to settings; differences within the noise count as ties
 subject      what is measured: a model, or a score in closed form
 records      the table and the tuned sampler, with receipts; files keeps them in a model folder
 page         the table as a report
 """
 
-from scorefield.lab.choosing import budget, candidates, files, measuring, page, records, subject, tuning
+from scorefield.lab.choosing import budget, candidates, files, measuring, page, records, settings, subject, tuning
 from scorefield.lab.choosing.budget import Budget, Choice, choose, nearer_to_data, parse_budget
 from scorefield.lab.choosing.candidates import Candidate
 from scorefield.lab.choosing.files import StaleError, read_table, read_tuned, write_record
 from scorefield.lab.choosing.measuring import Real, measure
 from scorefield.lab.choosing.records import Measured, MeasureReceipt, SamplerRow, SamplerTable, TunedSampler
+from scorefield.lab.choosing.settings import consistent
 from scorefield.lab.choosing.subject import Subject, of_model, of_score
-from scorefield.lab.choosing.tuning import consistent, tune
+from scorefield.lab.choosing.tuning import tune
 
 __all__ = [
     "Budget",
@@ -53,6 +55,7 @@ __all__ = [
     "read_table",
     "read_tuned",
     "records",
+    "settings",
     "subject",
     "tune",
     "tuning",

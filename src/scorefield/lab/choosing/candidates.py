@@ -22,7 +22,7 @@ from scorefield.process.grids import Focused, LogSNR, PowerSigma, Quadratic
 from scorefield.process.process import Process
 from scorefield.sampling.named import NAMED
 from scorefield.sampling.sampler import PriorStart, Sampler
-from scorefield.score.score import FunctionScore
+from scorefield.score.score import FunctionScore, Score
 
 CALLS = (5, 10, 20, 30, 50, 100)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -64,15 +64,23 @@ class _Counted(IndexedNoise):
         return super()._draw(like, step, draw, kind)
 
 
-def dry_run(sampler: Sampler, process: Process) -> Trial:
+def dry_run(sampler: Sampler, process: Process, score: Score | None = None) -> Trial:
     """Run a sampler on the standard normal distribution in one dimension.
 
+    Args:
+        sampler: The sampler.
+        process: Whose noise it undoes.
+        score: Whose network will be asked: a time that it refuses is refused here as well.
+
     Raises:
-        ValueError: The sampler does not fit the process.
+        ValueError: The sampler does not fit the process, or the network's ladder.
     """
     used = sampler.process or process
+    time_input, ladder = getattr(score, "time_input", None), getattr(score, "levels", None)
 
     def normal(x: Tensor, t: Tensor) -> Tensor:
+        if time_input is not None and ladder is not None:
+            time_input(ladder, t)
         variance = used.alpha(t) ** 2 + used.sigma(t) ** 2
         return -x / over_event(variance, x)
 
@@ -82,13 +90,33 @@ def dry_run(sampler: Sampler, process: Process) -> Trial:
     return Trial(int(run.calls[0]), noise.drawn == 0 and follows and isinstance(sampler.start, PriorStart))
 
 
-def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) -> tuple[Sampler, Trial]:
+def admitted(score: Score, named: Callable[[str, int | None], Sampler]) -> list[str]:
+    """Names of the samplers that a score admits.
+
+    Args:
+        score: What they would follow.
+        named: (name, steps) -> sampler, steps None for as many as the name has by itself.
+    """
+    found = []
+    for name in NAMED:
+        try:
+            dry_run(named(name, None), score.process, score)
+        except (ValueError, TypeError):
+            continue
+        found.append(name)
+    return found
+
+
+def with_calls(
+    build: Callable[[int], Sampler], process: Process, calls: int, score: Score | None = None
+) -> tuple[Sampler, Trial]:
     """The sampler with the most steps that makes at most so many calls, and its dry run.
 
     Args:
         build: Number of steps -> sampler.
         process: Whose noise it undoes.
         calls: At most.
+        score: As for `dry_run`.
 
     Raises:
         ValueError: One step makes more calls already, or the sampler does not fit the process.
@@ -97,7 +125,7 @@ def with_calls(build: Callable[[int], Sampler], process: Process, calls: int) ->
     steps, best = max(1, (calls - 1) // per_step), None  # most samplers make one more, to denoise
     while True:
         sampler = build(steps)
-        trial = dry_run(sampler, process)
+        trial = dry_run(sampler, process, score)
         if trial.calls <= calls:
             best = (sampler, trial)
             if trial.calls + per_step > calls:
@@ -135,14 +163,14 @@ def candidates(
         _gather(subject, name, sorted(set(calls)), variants, found, refused)
     for name, sampler in subject.own.items():
         if all(sampler != c.sampler for c in found):
-            _try(name, "", None, _as_is(sampler, subject.score.process), found, refused)
+            _try(name, "", None, _as_is(sampler, subject.score), found, refused)
     return found, refused
 
 
 def _gather(
     subject: Subject, name: str, calls: Sequence[int], variants: bool, found: list[Candidate], refused: list[Refused]
 ) -> None:
-    process = subject.score.process
+    score, process = subject.score, subject.score.process
     try:
         base = subject.named(name, None)
     except (ValueError, TypeError) as error:
@@ -150,7 +178,7 @@ def _gather(
         return
     if base.step.calls_per_step() is None:
         for variant, sampler in _tolerances(base):
-            _try(name, variant, None, _as_is(sampler, process), found, refused)
+            _try(name, variant, None, _as_is(sampler, score), found, refused)
         return
     before = len(found)
 
@@ -178,14 +206,14 @@ def _try_all(
     for number in calls:
 
         def fitting(number: int = number) -> tuple[Sampler, Trial]:
-            return with_calls(build, subject.score.process, number)
+            return with_calls(build, subject.score.process, number, subject.score)
 
         _try(name, variant, number, fitting, found, problems)
     refused += [replace(problems[0], calls=None)] if len(problems) == len(calls) else problems
 
 
-def _as_is(sampler: Sampler, process: Process) -> Callable[[], tuple[Sampler, Trial]]:
-    return lambda: (sampler, dry_run(sampler, process))
+def _as_is(sampler: Sampler, score: Score) -> Callable[[], tuple[Sampler, Trial]]:
+    return lambda: (sampler, dry_run(sampler, score.process, score))
 
 
 def _try(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -114,7 +114,7 @@ def _error_chart(rows: Sequence[SamplerRow]) -> Block | None:
         return None
     figure, ax = _axes(len({_curve_of(row) for row in kept}))
     ax.set_yscale("log")
-    _curves(ax, [(row, row.error) for row in kept], front=lambda row: row.best_error)
+    _curves(ax, [(row, row.error) for row in kept], _names(rows), front=lambda row: row.best_error)
     title = "Error against the converged flow, model units"
     return _chart(figure, title, "Bars: 95 %. Ringed: no cheaper sampler has an error as small.")
 
@@ -130,7 +130,7 @@ def _distance_chart(rows: Sequence[SamplerRow]) -> Block | None:
     figure, ax = _axes(len({_curve_of(row) for row, _ in kept}))
     ax.set_yscale("symlog", linthresh=max(STANDARD_ERRORS * noise, 1e-12))
     ax.axhline(0.0, color=PAGE.muted, linewidth=0.8)
-    _curves(ax, kept, front=lambda row: row.best_distance)
+    _curves(ax, kept, _names(rows), front=lambda row: row.best_distance)
     title = "Squared energy distance" + (" to data beyond that of the converged flow" if by_data else "")
     words = "Bars: 95 %. Ringed: better than every cheaper sampler by more than the noise. The axis is linear about 0."
     return _chart(figure, title, words)
@@ -148,8 +148,18 @@ def _axes(curves: int) -> tuple[Figure, Axes]:
     return figure, ax
 
 
-def _curves(ax: Axes, pairs: Sequence[tuple[SamplerRow, Measured | None]], *, front) -> None:
-    names = list(dict.fromkeys(row.name for row, _ in pairs))
+def _names(rows: Sequence[SamplerRow]) -> list[str]:
+    """Samplers in the order of their colours and lines, the same in every chart."""
+    return list(dict.fromkeys(row.name for row in rows))
+
+
+def _curves(
+    ax: Axes,
+    pairs: Sequence[tuple[SamplerRow, Measured | None]],
+    names: Sequence[str],
+    *,
+    front: Callable[[SamplerRow], bool],
+) -> None:
     marks: dict[str, itertools.count] = {name: itertools.count() for name in names}
     for title, group in itertools.groupby(pairs, key=lambda pair: _curve_of(pair[0])):
         curve = [(row, value) for row, value in group if value is not None]
