@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scorefield.app.choosing import sampler_for
+from scorefield.app.choosing import chosen_sampler, require_numbers, sampler_for
 from scorefield.app.commands import Sample
 from scorefield.app.progress import sampling_display
 from scorefield.lab import ranks
@@ -43,6 +43,7 @@ def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
 
 def sample(command: Sample) -> None:
     """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
+    require_numbers(command.n, command.seed, command.batch_size, command.start)
     rank, world = ranks.start()
     model = load(command.model, weights=command.weights)
     out = command.out or Path("samples") / model.name
@@ -53,7 +54,7 @@ def sample(command: Sample) -> None:
             )
         sampler = sampler_for(command, model)
     else:
-        sampler = model.sampler(command.sampler, command.steps)
+        sampler = chosen_sampler(model, command.sampler, command.steps)
     condition = conditions_of(command.condition, model)
     if command.n < world:
         raise ValueError(f"-n {command.n} leaves some of {world} processes without a sample; draw at least {world}")

@@ -227,8 +227,10 @@ class Model:
         Raises:
             ValueError: An unknown sampler or condition, or a data start without data.
         """
-        if n < 1 or start < 0:
-            raise ValueError(f"n must be at least 1 and start not negative; got n={n}, start={start}")
+        if n < 1 or start < 0 or seed < 0:
+            raise ValueError(
+                f"n must be at least 1, seed and start not negative; got n={n}, seed={seed}, start={start}"
+            )
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if self.data.conditions and not condition and self.experiment.training.condition_dropout == 0.0:
@@ -243,7 +245,10 @@ class Model:
             self.data.check(data, name="data")
         known, began, parts = self.condition(condition, n), time.perf_counter(), []
         size = batch_size or min(n, 128)
-        score = self._flow if isinstance(chosen.step, AdaptiveFlow) else self._score
+        score = self._score
+        if isinstance(chosen.step, AdaptiveFlow):
+            score = self._flow
+            require_flow(score)
         at_once = return_log_prob and isinstance(chosen.step, AdaptiveFlow) and chosen.start == PriorStart()
         for first in range(0, n, size):
             rows = slice(first, min(first + size, n))
