@@ -19,7 +19,7 @@ from scorefield._codec import record
 from scorefield._math import over_event, sum_event
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
-from scorefield.sampling.langevin import LadderScaled, NoiseScaled, StepSize
+from scorefield.sampling.langevin import LadderScaled, NoiseScaled, StepSize, require_stable
 from scorefield.sampling.step import Moved, Step
 from scorefield.score.score import BoundScore
 
@@ -141,6 +141,7 @@ class HMC(Step):
                 f"{type(self.size).__name__} sets the step by the state, and a proposal that does is not reversible;"
                 " use NoiseScaled(snr) or LadderScaled(epsilon, sigma_end)"
             )
+        require_stable(self.size)
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
