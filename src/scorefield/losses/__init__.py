@@ -8,13 +8,19 @@ is all there is. A loss is therefore read beside its noise level.
 Weighted by sigma^2 the loss is |sigma s + z|^2, a regression on the noise, one per dimension for a network that
 returns zero. The weight g^2 makes it half a bound on the negative log-likelihood, at more variance.
 
-    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom
+Without a kernel the score still is the minimiser of E [tr(ds/dx) + |s|^2 / 2], which integration by parts makes of the
+same distance, and which needs samples of p_t alone: a process that can only be simulated is trained so. Denoising and
+this differ by a number that does not depend on s.
+
+    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom; with an energy network
+                 the multi-scale loss of MDSM
+    sliced       implicit (exact trace), sliced and finite-difference score matching, at the same levels and weights
     adversarial  a critic beside it judges denoised examples; the published losses of both players
 """
 
 from __future__ import annotations
 
-from scorefield.losses import adversarial, denoising
+from scorefield.losses import adversarial, denoising, sliced
 from scorefield.losses.adversarial import (
     GAN,
     LSGAN,
@@ -31,6 +37,7 @@ from scorefield.losses.adversarial import (
     SaturatingLSGAN,
 )
 from scorefield.losses.denoising import (
+    AtLevels,
     Custom,
     DenoisingScoreMatching,
     Draw,
@@ -39,16 +46,20 @@ from scorefield.losses.denoising import (
     Objective,
     Weighting,
 )
+from scorefield.losses.sliced import FiniteDifferenceScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 
 __all__ = [
     "AdversarialLoss",
     "AdversarialScoreMatching",
+    "AtLevels",
     "CriticObjective",
     "Custom",
     "DenoisingScoreMatching",
     "Draw",
+    "FiniteDifferenceScoreMatching",
     "GAN",
     "HingeGAN",
+    "ImplicitScoreMatching",
     "LSGAN",
     "Likelihood",
     "NoiseVariance",
@@ -59,8 +70,10 @@ __all__ = [
     "RpGAN",
     "RpLSGAN",
     "SaturatingLSGAN",
+    "SlicedScoreMatching",
     "WGAN",
     "Weighting",
     "adversarial",
     "denoising",
+    "sliced",
 ]

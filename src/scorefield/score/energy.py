@@ -112,6 +112,14 @@ class NetworkEnergy(EnergyScore):
         c = torch.zeros(x.shape[0], dtype=dtype, device=x.device)
         return self.network(x.to(dtype), c, condition).to(x.dtype)
 
+    def _energy_and_gradient(self, x: Tensor, t: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
+        energy, gradient = super()._energy_and_gradient(x, t, condition)
+        if torch.is_grad_enabled() and isinstance(self.network, nn.parallel.DistributedDataParallel):
+            # An additive constant of E is a parameter of the output and not of its slope. Processes that work together
+            # would wait for its gradient for ever; this makes it zero.
+            gradient = gradient + over_event(0.0 * energy, gradient)
+        return energy, gradient
+
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """x - sigma_0^2 grad E, which stays finite where there is no noise."""
         self.process.check_time(t)
