@@ -77,6 +77,10 @@ PARAMETERS = {
     "acsm-ffhq": 94_132_611,
     "acsm-stackedmnist": 29_694_083,
     "acsm-stackedmnist-9999": 29_694_083,
+    "acsm-cifar10-adversarial": 29_694_083,
+    "acsm-cifar10-unet-adversarial": 33_185_411,
+    "acsm-church-adversarial": 83_445_379,
+    "acsm-stackedmnist-adversarial": 29_694_083,
     "mdsm-cifar10": 62_339_075,
     "mdsm-celeba": 62_339_075,
     "mdsm-fashion-mnist": 9_060_483,
@@ -94,6 +98,7 @@ OPEN = {
     "images",
     "fashion-mnist",
     "cifar10",
+    "digits-adversarial",
     "digits-energy",
     "fashion-mnist-energy",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.tiny import fingerprint, finish, kill_at, start, tiny
+from lab.tiny import TWO_PLAYERS, fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
 from scorefield.lab.observer import Silent
 from scorefield.lab.trainer import TrainingError
@@ -107,15 +107,26 @@ def test_a_changed_experiment_is_refused_by_field(tmp_path: Path) -> None:
         train(tiny(steps=20), tmp_path / "run")
 
 
-@pytest.mark.parametrize("world", [1, 3, pytest.param(2, marks=pytest.mark.slow)])
-def test_sigkill_at_a_random_step(tmp_path: Path, world: int) -> None:
-    """The command line, killed without warning, on one process and on several."""
-    steps, at = 120, random.SystemRandom().randrange(8, 100)
-    finish(start(tmp_path / "whole", steps, world))
+def killed_and_whole(tmp_path: Path, steps: int, at: int, world: int, more: tuple[str, ...] = ()) -> None:
+    """The command line, killed without warning and resumed, against the same left alone; all start at once."""
     run = tmp_path / "killed"
-    kill_at(start(run, steps, world), run, at)
-    finish(start(run, steps, world))
+    whole = start(tmp_path / "whole", steps, world, more=more)
+    kill_at(start(run, steps, world, more=more), run, at)
+    finish(start(run, steps, world, more=more))
+    finish(whole)
     assert fingerprint(run) == fingerprint(tmp_path / "whole"), f"killed near step {at}"
+
+
+def test_sigkill_of_the_command_line(tmp_path: Path) -> None:
+    """One process and a step between two checkpoints; any step, several processes and players in the slow lane."""
+    killed_and_whole(tmp_path, steps=60, at=random.SystemRandom().randrange(12, 45), world=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), TWO_PLAYERS], ids=["one player", "two players"])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_sigkill_at_a_random_step(tmp_path: Path, world: int, more: tuple[str, ...]) -> None:
+    killed_and_whole(tmp_path, steps=120, at=random.SystemRandom().randrange(8, 100), world=world, more=more)
 
 
 @pytest.mark.slow

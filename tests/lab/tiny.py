@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scorefield.lab.experiment import Adam, Averaging, Experiment
+from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment
 from scorefield.lab.recipes import recipe
+from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.mlp import MLP
 
 TRAIN = "from scorefield.app import main; raise SystemExit(main())"
@@ -49,6 +51,12 @@ def tiny(**training: Any) -> Experiment:
     )
 
 
+def two_players(turns: int = 2, **training: Any) -> Experiment:
+    """The same with a critic, updated twice for each update of the score."""
+    adversary = Adversary(critic=MLPCritic(width=16, depth=1), optimiser=Adam(1e-3, -0.5, 0.9, warmup=5), steps=turns)
+    return replace(tiny(**training), adversary=adversary)
+
+
 def fingerprint(run: Path) -> dict[str, Any]:
     """Everything a run computed: hashes of weights, averages and optimiser, and the rows without their clocks."""
     newest = run / "checkpoints" / (run / "checkpoints" / "latest").read_text().strip()
@@ -63,10 +71,21 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows]
 
 
-def start(out: Path, steps: int, world: int = 1, torchrun: bool = False) -> list[subprocess.Popen[bytes]]:
-    """The command line in processes of its own, `world` of them working together."""
+TWO_PLAYERS = (
+    "adversary=Adversary",
+    "adversary.critic=MLPCritic",
+    "adversary.critic.width=16",
+    "adversary.critic.depth=1",
+    "adversary.steps=2",
+)
+
+
+def start(
+    out: Path, steps: int, world: int = 1, torchrun: bool = False, more: Sequence[str] = ()
+) -> list[subprocess.Popen[bytes]]:
+    """The command line in processes of its own, `world` of them working together, with `more` settings."""
     words = ["train", "digits-mlp", "--out", str(out), "--resume", "auto", "--set", f"training.steps={steps}"]
-    for setting in SETTINGS:
+    for setting in (*SETTINGS, *more):
         words += ["--set", setting]
     base = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if torchrun:

@@ -10,7 +10,7 @@ score_sde          Song et al. 2021 on CIFAR-10
 score_sde_images   the same beyond it: faces, rooms and churches, NCSN in their code
 sde_configuration  what both, and the release's checkpoints, are made through
 ncsn               NCSN and NCSNv2
-acsm               adversarial score matching: its score networks
+acsm               adversarial score matching, with and without its critic
 mdsm               multi-scale denoising score matching: energies
 ladders            what the last three share
 """
