@@ -25,6 +25,7 @@ from scorefield.process.grids import Uniform
 from scorefield.sampling import (
     Ancestral,
     Chain,
+    ExponentialMultistep,
     Hold,
     Langevin,
     Moved,
@@ -38,13 +39,23 @@ from scorefield.score import BoundScore
 from scorefield.score.oracles import Gaussian, skewed_gaussian
 from tolerance import AFFINE, FLOAT64, ORDER
 
+
+def spared(step: Step) -> bool:
+    """Whether ladders are left to the slow lane.
+
+    `StochasticRungeKutta` looks for a time between levels at every step, by bisection. What multistep methods of the
+    flow do on a ladder is asked of those that predict data; the others see the same levels.
+    """
+    others = isinstance(step, ExponentialMultistep) and step.predict != "data"
+    return isinstance(step, StochasticRungeKutta) or others
+
+
 CASES = [
     pytest.param(
         step,
         problem,
         id=f"{type(step).__name__}-{problem.name}",
-        # It looks for a time between levels at every step, by bisection on a ladder.
-        marks=[pytest.mark.slow] if isinstance(step, StochasticRungeKutta) and problem.ladder else [],
+        marks=[pytest.mark.slow] if problem.ladder and spared(step) else [],
     )
     for step in ordered_steps()
     for problem in PROBLEMS

@@ -163,12 +163,8 @@ def test_every_strength_is_exact_on_a_point(process: Process, strength: float) -
 @pytest.mark.parametrize(
     ("step", "order"),
     [
-        (DDIM(0.5), 1),
-        (DDIM(1.0), 1),
         (StochasticMultistep(1, strength=0.5), 1),
-        (StochasticMultistep(2, strength=0.5), 2),
         (StochasticMultistep(2, strength=1.5), 2),
-        (StochasticMultistep(2, corrector=True, strength=0.5), 2),
     ],
     ids=str,
 )
