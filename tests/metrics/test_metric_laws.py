@@ -41,16 +41,16 @@ SAMPLES = normal(2, 37, 2, 2)
 
 
 class Halves(StackedClassifier):
-    """Two parts of two classes: the sign of each row's sum."""
+    """Two parts of two classes: the parity of each row's sum."""
 
-    name, hash, note, accuracy = "raw values", "signs", "signs", 1.0
+    name, hash, note, accuracy = "raw values", "parities", "parities", 1.0
 
     def __init__(self) -> None:
         self.parts, self.classes, self.confusion = 2, 2, torch.eye(2, dtype=torch.float64)
 
     def modes(self, x: Tensor) -> Tensor:
-        above = (x.sum(dim=2) > 0).long()
-        return 2 * above[:, 0] + above[:, 1]
+        odd = x.sum(dim=2).round().long() % 2
+        return 2 * odd[:, 0] + odd[:, 1]
 
 
 EXAMPLES: dict[type[Metric], Callable[[Reference], Metric]] = {
