@@ -96,6 +96,10 @@ class Sample:
     """raw, ema, ema:0.999, ... Default: the first average."""
     batch_size: int | None = None
     """Samples at a time. Default: at most 128."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the network computes in; states stay float32. bf16 is for samplers on a grid of steps, not for ode."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the network (torch.compile); worth it on accelerators."""
     out: Path | None = None
     """Folder. Default: samples/MODEL."""
     images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -122,6 +126,10 @@ class Evaluate:
     """As for `sample`."""
     features: Literal["auto", "classifier", "raw"] = "auto"
     """Space of the Frechet distance: a classifier trained on the labelled real data, or the values themselves."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What the network computes in; states stay float32. bf16 is for samplers on a grid of steps, not for ode."""
+    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile the network (torch.compile); worth it on accelerators."""
     out: Path | None = None
     """Folder. Default: evaluation/TARGET."""
 

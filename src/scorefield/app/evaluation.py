@@ -56,7 +56,8 @@ def evaluate(command: Evaluate) -> None:
     if (folder / RECORD).is_file():
         samples, name, model = read_samples(folder), folder.name, None
     else:
-        model, name = load(command.target, weights=command.weights), Path(command.target).name
+        model = load(command.target, weights=command.weights, precision=command.precision, compile=command.compile)
+        name = Path(command.target).name
         samples = SampleFolder(torch.empty(0), model.data, SampleSource(), model.experiment.data)
     own = real_data(samples.data, None, samples.spec) if samples.data.path is not None else None
     other = real_data(samples.data, command.reference, samples.spec) if command.reference is not None else own

@@ -45,7 +45,7 @@ def sample(command: Sample) -> None:
     """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
     require_numbers(command.n, command.seed, command.batch_size, command.start)
     rank, world = ranks.start()
-    model = load(command.model, weights=command.weights)
+    model = load(command.model, weights=command.weights, precision=command.precision, compile=command.compile)
     out = command.out or Path("samples") / model.name
     if command.budget is not None:
         if world > 1:

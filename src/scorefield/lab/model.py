@@ -2,87 +2,38 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scorefield._codec import near
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.inference.budget import Moments
 from scorefield.inference.flow import FlowSettings, require_flow, transport
 from scorefield.inference.likelihood import LogProb, flow_log_prob, flow_samples
-from scorefield.lab.averages import name_of
-from scorefield.lab.checkpoints import latest
 from scorefield.lab.choosing.files import read_tuned
+from scorefield.lab.conditions import ConditionLike as ConditionLike
+from scorefield.lab.conditions import as_condition
+from scorefield.lab.drawn import Samples as Samples
+from scorefield.lab.drawn import join as join
 from scorefield.lab.experiment import Experiment
-from scorefield.lab.run_folder import read_experiment
-from scorefield.lab.weights import choose, fill, load_tensors
+from scorefield.lab.opening import Precision, find, open_network, run_in
+from scorefield.lab.opening import build_score as build_score
+from scorefield.lab.opening import bundled as bundled
+from scorefield.lab.opening import continuous as continuous
 from scorefield.metrics import module_hash
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import AdaptiveFlow
-from scorefield.sampling.named import named
+from scorefield.sampling.adaptive_sde import AdaptiveSDE
+from scorefield.sampling.named import named, with_steps
 from scorefield.sampling.sampler import Callback, PriorStart, Sampler
 from scorefield.score.energy import NetworkEnergy
-from scorefield.score.network import NetworkScore, network_score
-from scorefield.score.parametrisation import LevelLabel, ScaledTime
 from scorefield.score.score import Score, as_times
-
-ConditionLike = Mapping[str, Any]
-"""name -> one value for all examples, or one per example along the leading axis."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `Model.sample` returns.
-
-    Args:
-        x: Samples in data units, (n, *shape), not clipped.
-        raw: The same before the final denoising.
-        nfe: Network evaluations per sample, (n,).
-        seconds: Wall time.
-        status: 0, or a code of `sampling.adaptive.STATUS`, (n,).
-        sampler: What made them, with all settings.
-        log_prob: Of x, where asked for.
-        seed: Of the noise.
-        start: Index of the first sample.
-    """
-
-    x: Tensor
-    raw: Tensor
-    nfe: Tensor
-    seconds: float
-    status: Tensor
-    sampler: Sampler
-    log_prob: LogProb | None
-    seed: int
-    start: int
-
-
-def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | NetworkEnergy:
-    """The score of an experiment's network, which may be a distributed or compiled wrapper."""
-    return network_score(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
-
-
-def continuous(experiment: Experiment) -> Experiment:
-    """The experiment as the probability flow sees it.
-
-    A VP network trained on DDPM's ladder takes labels between its levels, and then the process's own sigma belongs to
-    it: c = (N - 1) t, the paper's linear interpolation (Song et al. 2021, table 2). Any other experiment is returned
-        as it is.
-    """
-    label, levels = experiment.time_input, experiment.levels
-    if levels is None or not isinstance(label, LevelLabel) or label.between != "linear" or label.descending:
-        return experiment
-    return replace(experiment, levels=None, time_input=ScaledTime(levels.levels - 1.0))
 
 
 class Model:
@@ -95,6 +46,8 @@ class Model:
         name: Of the folder or bundled model it came from.
         step: Training step of the weights.
         folder: Where it came from; its tuned sampler is there.
+        precision: What the network computes in, as `load` made it.
+        compiled: Whether `load` had it compiled.
     """
 
     def __init__(
@@ -106,11 +59,14 @@ class Model:
         name: str | None = None,
         step: int | None = None,
         folder: Path | None = None,
+        precision: Precision = "fp32",
+        compiled: bool = False,
     ):
         if experiment.spec is None:
             raise ValueError("a Model needs an experiment whose `spec` is filled in; open its data first")
         self.experiment, self.network, self.weights = experiment, network, weights
         self.name, self.step, self.folder = name or experiment.name, step, folder
+        self.precision, self.compiled = precision, compiled
         self.data: DataSpec = experiment.spec
         self.process: Process = experiment.process
         self._score = build_score(experiment, network)
@@ -129,6 +85,18 @@ class Model:
     def as_score(self) -> Score:
         """The Score itself, for samplers and likelihoods called by hand."""
         return self._score
+
+    def condition(self, given: ConditionLike | None, n: int) -> Condition | None:
+        """Conditions as tensors with leading axis n on the model's device; see `as_condition`."""
+        return as_condition(given, n, self.data, self.name, self.device)
+
+    def _exactly(self, what: str) -> None:
+        """Refuse a network with fewer digits than a tolerance asks for."""
+        if self.precision != "fp32":
+            raise ValueError(
+                f"{what} solves the flow to a tolerance, and this model's network computes in {self.precision}, with"
+                f" two to three digits; load it with precision='fp32', or sample by steps on a grid (sampler='dpm')"
+            )
 
     # ---------------------------------------------------------------------------------------- pointwise
 
@@ -186,8 +154,6 @@ class Model:
             return replace(found, process=replace(levels, between="linear"))
         chosen = sampler or self.experiment.sampler
         if steps is not None:
-            from scorefield.sampling.named import with_steps
-
             return with_steps(chosen, steps)
         return chosen
 
@@ -241,6 +207,10 @@ class Model:
                 " (or train with training.condition_dropout above 0)"
             )
         chosen = self.sampler(sampler)
+        if isinstance(chosen.step, AdaptiveFlow | AdaptiveSDE):
+            self._exactly(type(chosen.step).__name__)
+        elif return_log_prob:
+            self._exactly("return_log_prob")
         if data is not None:
             self.data.check(data, name="data")
         known, began, parts = self.condition(condition, n), time.perf_counter(), []
@@ -328,6 +298,7 @@ class Model:
         Raises:
             ValueError: No example, a negative seed or start, or what `flow_log_prob` refuses.
         """
+        self._exactly("log_prob")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         if not len(x):
@@ -368,6 +339,7 @@ class Model:
         Returns:
             Latents in model units, shape of x.
         """
+        self._exactly("encode")
         require_flow(self._flow)
         self.data.check(x, name="x")
         bound = self._flow.bind(self.condition(condition, len(x)))
@@ -379,131 +351,48 @@ class Model:
         self, z: Tensor, *, condition: ConditionLike | None = None, settings: FlowSettings | None = None
     ) -> Tensor:
         """Data units of latents: the inverse of `encode`."""
+        self._exactly("decode")
         require_flow(self._flow)
         self.data.check(z, name="z", values=False)
         bound = self._flow.bind(self.condition(condition, len(z)))
         end = transport(bound, z.to(self.device), 1.0, self.process.t_min.likelihood, settings or FlowSettings())
         return self.data.to_data(end.latent.cpu())
 
-    # ---------------------------------------------------------------------------------------- conditions
 
-    def condition(self, given: ConditionLike | None, n: int) -> Condition | None:
-        """Conditions as tensors with leading axis n on the model's device.
-
-        Raises:
-            ValueError: An unknown name, a class outside the classes, or a shape that fits neither one value nor n.
-        """
-        if not given:
-            return None
-        specs = {spec.name: spec for spec in self.data.conditions}
-        out = {}
-        for name, value in given.items():
-            if name not in specs:
-                known = near(name, specs) if specs else " It takes no conditions."
-                raise ValueError(f"{self.name} was not trained with a condition {name!r}.{known}")
-            spec = specs[name]
-            tensor = torch.as_tensor(value)
-            event = {"class": (), "vector": (spec.size,), "image": (spec.size, *self.data.shape[1:])}[spec.kind]
-            if tuple(tensor.shape) == event:
-                tensor = tensor.expand(n, *event)
-            if tuple(tensor.shape) != (n, *event):
-                raise ValueError(
-                    f"condition {name!r} has shape {tuple(tensor.shape)}; give {event} for all or {(n, *event)}"
-                )
-            if spec.kind == "class":
-                if tensor.is_floating_point():
-                    raise ValueError(f"condition {name!r} is a class and must be a whole number; got {value}")
-                tensor = tensor.long()
-                if bool(((tensor < -1) | (tensor >= spec.size)).any()):
-                    raise ValueError(
-                        f"condition {name!r} must be one of 0..{spec.size - 1} (or -1, unknown); got {value}"
-                    )
-            out[name] = tensor.to(self.device)
-        return out
-
-
-def join(parts: Sequence[Any]) -> Any:
-    """Concatenate results along their examples; times add up, what is equal in all stays."""
-    first, values = parts[0], {}
-    for name in first.__dataclass_fields__:
-        entries = [getattr(part, name) for part in parts]
-        if isinstance(entries[0], Tensor):
-            values[name] = torch.cat(entries)
-        elif name == "seconds":
-            values[name] = sum(entries)
-        elif isinstance(entries[0], LogProb):
-            values[name] = join(entries)
-        else:
-            values[name] = entries[0]
-    return type(first)(**values)
-
-
-def bundled() -> dict[str, Path]:
-    """The models that ship with the package, by name."""
-    root = Path(str(files("scorefield.lab"))) / "bundled" / "models"
-    return {p.name: p for p in sorted(root.iterdir()) if (p / "experiment.json").is_file()} if root.is_dir() else {}
-
-
-def find(model: str | Path) -> Path:
-    """The folder of a model given as a path or the name of a bundled one.
-
-    Raises:
-        FileNotFoundError: Neither exists; near matches are shown.
-    """
-    path = Path(model)
-    if (path / "experiment.json").is_file():
-        return path
-    if path.exists():
-        raise FileNotFoundError(f"{model} is not a run or model folder: it has no experiment.json")
-    if str(model) in bundled():
-        return bundled()[str(model)]
-    raise FileNotFoundError(
-        f"there is no model folder {str(model)!r} and no bundled model of that name.{near(str(model), bundled())}"
-    )
-
-
-def load(model: str | Path, *, weights: str | None = None, device: str | torch.device | None = None) -> Model:
+def load(
+    model: str | Path,
+    *,
+    weights: str | None = None,
+    device: str | torch.device | None = None,
+    precision: Precision = "fp32",
+    compile: bool = False,
+) -> Model:
     """Load a model folder written by training or import, or a bundled model.
 
     Args:
         model: Run or model folder, or the name of a bundled model.
         weights: "raw", "ema", "ema:0.999", ...; by default the first average.
         device: Default: the first accelerator, else the CPU.
+        precision: "bf16" runs the network under autocast; states, coefficients and the score stay float32 or float64.
+            What is solved to a tolerance (likelihoods, latents, adaptive flows) is then refused.
+        compile: Compile the network by torch.compile at its first call, which takes minutes on CPUs; worth it on
+            accelerators.
 
     Raises:
+        ValueError: bf16 for an energy.
         FileNotFoundError: No such model.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     folder = find(model)
-    experiment = read_experiment(folder)
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        newest = latest(folder)
-        if newest is None:
-            raise FileNotFoundError(
-                f"{folder} holds no weights yet (no model.safetensors and no checkpoint); train it first"
-            )
-        path = newest / "score.safetensors"
-    sets, metadata = load_tensors(path)
-    decays = experiment.averaging.decays
-    if weights in (None, "ema") and decays and name_of(decays[0]) in sets:
-        weights = name_of(decays[0])  # the average that training validated
-    name = choose(sets, weights, path)
-    if experiment.spec is None:
-        raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
-    network = experiment.network.build(experiment.spec)
-    fill(network, {**sets.get("fixed", {}), **sets[name]}, str(path))
-    target = torch.device(device) if device is not None else _default_device()
-    network = network.to(target).eval()
-    if len(experiment.spec.shape) == 3:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    step = int(metadata["step"]) if "step" in metadata else None
-    return Model(experiment, network, weights=name, name=folder.resolve().name, step=step, folder=folder)
-
-
-def _default_device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    experiment, network, name, step = open_network(folder, weights, device)
+    run_in(experiment, network, precision, compile)
+    return Model(
+        experiment,
+        network,
+        weights=name,
+        name=folder.resolve().name,
+        step=step,
+        folder=folder,
+        precision=precision,
+        compiled=compile,
+    )

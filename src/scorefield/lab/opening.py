@@ -1,0 +1,135 @@
+"""From a model folder to its network: finding the folder, filling the network, and how it is to compute."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from scorefield._codec import near
+from scorefield.lab.averages import name_of
+from scorefield.lab.checkpoints import latest
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.run_folder import read_experiment
+from scorefield.lab.weights import choose, fill, load_tensors
+from scorefield.score.energy import EnergyForm, NetworkEnergy
+from scorefield.score.network import NetworkScore, network_score
+from scorefield.score.parametrisation import LevelLabel, ScaledTime
+
+Precision = Literal["fp32", "bf16"]
+"""What a network computes in; its state and its score have a type of their own."""
+
+
+def bundled() -> dict[str, Path]:
+    """The models that ship with the package, by name."""
+    root = Path(str(files("scorefield.lab"))) / "bundled" / "models"
+    return {p.name: p for p in sorted(root.iterdir()) if (p / "experiment.json").is_file()} if root.is_dir() else {}
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model given as a path or the name of a bundled one.
+
+    Raises:
+        FileNotFoundError: Neither exists; near matches are shown.
+    """
+    path = Path(model)
+    if (path / "experiment.json").is_file():
+        return path
+    if path.exists():
+        raise FileNotFoundError(f"{model} is not a run or model folder: it has no experiment.json")
+    if str(model) in bundled():
+        return bundled()[str(model)]
+    raise FileNotFoundError(
+        f"there is no model folder {str(model)!r} and no bundled model of that name.{near(str(model), bundled())}"
+    )
+
+
+def open_network(
+    folder: Path, weights: str | None, device: str | torch.device | None
+) -> tuple[Experiment, nn.Module, str, int | None]:
+    """The experiment of a folder, its network in evaluation mode, which weights it holds, and their training step.
+
+    Args:
+        folder: As `find` gives it.
+        weights: "raw", "ema", "ema:0.999", ...; by default the first average.
+        device: Default: the first accelerator, else the CPU.
+
+    Raises:
+        FileNotFoundError: No weights yet.
+        WeightsError: Weights missing, truncated, or of another architecture.
+    """
+    experiment = read_experiment(folder)
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        newest = latest(folder)
+        if newest is None:
+            raise FileNotFoundError(
+                f"{folder} holds no weights yet (no model.safetensors and no checkpoint); train it first"
+            )
+        path = newest / "score.safetensors"
+    sets, metadata = load_tensors(path)
+    decays = experiment.averaging.decays
+    if weights in (None, "ema") and decays and name_of(decays[0]) in sets:
+        weights = name_of(decays[0])  # the average that training validated
+    name = choose(sets, weights, path)
+    if experiment.spec is None:
+        raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
+    network = experiment.network.build(experiment.spec)
+    fill(network, {**sets.get("fixed", {}), **sets[name]}, str(path))
+    target = torch.device(device) if device is not None else _default_device()
+    network = network.to(target).eval()
+    if len(experiment.spec.shape) == 3:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    step = int(metadata["step"]) if "step" in metadata else None
+    return experiment, network, name, step
+
+
+def run_in(experiment: Experiment, network: nn.Module, precision: Precision, compile: bool) -> None:
+    """Have a network compute under autocast, or compiled; its names and its hash stay as they are.
+
+    Raises:
+        ValueError: An unknown precision, or bf16 for an energy.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision={precision!r}; a network computes in 'fp32' or, under autocast, in 'bf16'")
+    if precision == "bf16":
+        if isinstance(experiment.form, EnergyForm):
+            raise ValueError(
+                "an energy's differences decide what is accepted, and bf16 leaves them two to three digits; load it"
+                " with precision='fp32'"
+            )
+        device = next(network.parameters()).device.type
+        network.forward = torch.autocast(device, torch.bfloat16)(network.forward)  # type: ignore[method-assign]
+    if compile:
+        network.compile()
+
+
+def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | NetworkEnergy:
+    """The score of an experiment's network, which may be a distributed or compiled wrapper."""
+    return network_score(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
+
+
+def continuous(experiment: Experiment) -> Experiment:
+    """The experiment as the probability flow sees it.
+
+    A VP network trained on DDPM's ladder takes labels between its levels, and then the process's own sigma belongs to
+    it: c = (N - 1) t, the paper's linear interpolation (Song et al. 2021, table 2). Any other experiment is returned
+        as it is.
+    """
+    label, levels = experiment.time_input, experiment.levels
+    if levels is None or not isinstance(label, LevelLabel) or label.between != "linear" or label.descending:
+        return experiment
+    return replace(experiment, levels=None, time_input=ScaledTime(levels.levels - 1.0))
+
+
+def _default_device() -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
