@@ -211,8 +211,9 @@ class StackedModes(Metric):
     Details: `modes` covered and `modes of perfect samples` (expected at this N); `plug-in KL` of the histogram, its
     `bias` (K^k - 1) / (2 N) and `plug-in KL to uniform`, sum q ln(K^k q), which is the published number; with
     the classifier's confusion taken out, `KL corrected` (plug-in, less the mean of simulated perfect samples of this
-    N). That takes off too much where many modes are missing and N is a few samples a mode: there it
-    is no better than the number. `modes` is not corrected, and errors only add to it: a mode they alone reach looks like one with few samples.
+    N). That takes off too much where many modes are missing and N is a few samples a mode: there it is no better than
+    the number. `modes` is not corrected, and errors only add to it: a mode that they alone reach looks like one with
+    few samples.
 
     Args:
         reference: Real stacks, held out from the classifier.
