@@ -18,23 +18,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield._random import IndexedNoise
 from scorefield.process import VP, Process
 from scorefield.process.grids import LogSNR
-from scorefield.sampling import ExponentialMultistep, Step, StochasticMultistep, drive
+from scorefield.sampling import (
+    Ancestral,
+    Chain,
+    Consistent,
+    EulerMaruyama,
+    ExponentialMultistep,
+    FlowHeun,
+    Langevin,
+    ReverseDiffusion,
+    Step,
+    StochasticMultistep,
+    drive,
+)
 from scorefield.score import Score
 
 
-class Seeded:
-    """Noise from one generator."""
+class Given:
+    """Noise that costs nothing: what a loop takes net of its noise."""
 
-    def __init__(self, seed: int = 0):
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, value: Tensor):
+        self.value = value
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
-        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
+        return self.value
 
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
-        return torch.rand(like.shape, generator=self.generator, dtype=like.dtype)
+        return self.value
 
 
 class Free(Score):
@@ -63,7 +76,7 @@ def measure_overhead(passes: int) -> dict[str, float]:
     free = Free(process, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
 
     def loop(step: Step) -> Callable[[], object]:
-        return lambda: drive(free.bind(None), process, step, LogSNR(50).times(process), x, Seeded())
+        return lambda: drive(free.bind(None), process, step, LogSNR(50).times(process), x, Given(free.value))
 
     def schedule(scheduler: Any) -> Callable[[], object]:
         def run() -> None:
@@ -80,8 +93,14 @@ def measure_overhead(passes: int) -> dict[str, float]:
         "ours, 2M": loop(ExponentialMultistep(2, start="low")),
         "ours, order 3 corrected": loop(ExponentialMultistep(3, corrector=True, start="low")),
         "ours, order 4 corrected": loop(ExponentialMultistep(4, corrector=True, start="low")),
-        "ours, SDE 2M": loop(StochasticMultistep(2)),
-        "the noise of SDE 2M alone": lambda: [torch.randn(x.shape) for _ in range(50)],
+        "ours, Heun": loop(FlowHeun()),
+        "ours, SDE 2M, net of noise": loop(StochasticMultistep(2)),
+        "ours, PC, net of noise": loop(Chain((Langevin(), ReverseDiffusion()))),
+        "ours, ancestral, net of noise": loop(Ancestral()),
+        "ours, Euler-Maruyama, net of noise": loop(EulerMaruyama()),
+        "ours, CAS, net of noise": loop(Consistent(0.9)),
+        "noise of one draw a step": lambda: [IndexedNoise(0, range(16)).normal(x, k, 0) for k in range(50)],
+        "the same by torch.randn": lambda: [torch.randn(x.shape) for _ in range(50)],
         "diffusers, DDIM": schedule(DDIMScheduler()),
         "diffusers, DPM++ 2M": schedule(DPMSolverMultistepScheduler()),
         "diffusers, DEIS": schedule(DEISMultistepScheduler()),
