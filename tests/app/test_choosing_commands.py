@@ -110,7 +110,9 @@ def test_a_table_of_other_weights_is_not_used(
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")], ids=["mode", "disk"]
+    "error",
+    [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system"), OSError(28, "No space left")],
+    ids=["mode", "read-only", "full"],
 )
 def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, quick: None,
@@ -125,6 +127,24 @@ def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
     assert main(["sample", str(model), "-n", "2", "--budget", "nfe=9", "--out", str(tmp_path / "s")]) == 0
     assert "not saved" in capsys.readouterr().out
     assert read_samples(tmp_path / "s").source.nfe in (4, 9)
+
+
+@pytest.mark.parametrize(
+    ("words", "work"), [("compare-samplers", "measure"), ("tune --sampler cas --calls 12", "tune")]
+)
+def test_a_measurement_that_is_stopped_says_that_nothing_is_left(
+    words: str, work: str, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"scorefield.lab.choosing.{work}", stopped)
+    monkeypatch.setattr("scorefield.lab.choosing.candidates.NAMED", few())
+    before = sorted(model.iterdir())
+    command, *rest = words.split()
+    assert main([command, str(model), "-n", "8", *rest]) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert sorted(model.iterdir()) == before
 
 
 def test_bundled_models_stay_as_they_are(capsys: pytest.CaptureFixture[str], trained: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,13 +124,20 @@ def _kept(folder: Path, value: SamplerTable | TunedSampler) -> Path | None:
         return None
     try:
         return choosing.write_record(folder, value)
-    except PermissionError as error:
-        print(f"not saved: {folder} cannot be written to ({error.strerror or error})")
     except OSError as error:
-        if error.errno != 30:  # a file system that is read-only
+        if not isinstance(error, PermissionError) and error.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"not saved: {folder} is on a read-only file system")
+        print(f"not saved: {folder} cannot be written to ({error.strerror or error})")
     return None
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Says of an interrupted measurement that it left nothing behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; nothing was written, and the same command begins again") from None
 
 
 def _say(line: str) -> None:
@@ -171,9 +181,10 @@ def compare_samplers(command: CompareSamplers) -> None:
     total = sum(dry_run(candidate.sampler, model.process).calls for candidate in chosen) + FLOW_CALLS
     seconds = total * command.n * subject.seconds_per_call(receipt.batch_size)
     _say(f"measuring {len(chosen)} samplers of {model.name} with {command.n} samples each: about {_duration(seconds)}")
-    table = choosing.measure(
-        subject, chosen, receipt, real=held_out.real, refused=refused, tolerance=TOLERANCE, say=_say
-    )
+    with _nothing_kept():
+        table = choosing.measure(
+            subject, chosen, receipt, real=held_out.real, refused=refused, tolerance=TOLERANCE, say=_say
+        )
     print()
     print("\n".join(lines_of(table)))
     saved = _kept(folder, table)
@@ -236,7 +247,8 @@ def tune_sampler(command: Tune) -> None:
         f"tuning {type(sampler.step).__name__} on {type(sampler.grid).__name__}, {calls} network calls per sample:"
         f" about {_duration(seconds)}"
     )
-    found = choosing.tune(subject, sampler, receipt, real=held_out.real, say=_say)
+    with _nothing_kept():
+        found = choosing.tune(subject, sampler, receipt, real=held_out.real, say=_say)
     print()
     print("\n".join(found.conclusion))
     print(f"criterion: {found.criterion}, model units, {command.n} samples a trial; smaller differences than its")
@@ -334,7 +346,8 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
     subject = choosing.of_model(model, batch_size=receipt.batch_size, labels=_labels(model))
     chosen, refused = candidates(subject, QUICK_CALLS)
     chosen = [candidate for candidate in chosen if candidate.deterministic]
-    table = choosing.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
+    with _nothing_kept():
+        table = choosing.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
     if not any(row.error for row in table.rows):
         reasons = "; ".join(one.reason for one in table.refused if one.name == "the converged flow")
         raise ValueError(f"no error against the flow can be measured ({reasons})")
