@@ -13,6 +13,7 @@ import torch
 from lab.tiny import TWO_PLAYERS, fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
 from scorefield.lab.observer import Silent
+from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.trainer import TrainingError
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.score.parametrisation import LogSigma
@@ -118,8 +119,19 @@ def killed_and_whole(tmp_path: Path, steps: int, at: int, world: int, more: tupl
 
 
 def test_sigkill_of_the_command_line(tmp_path: Path) -> None:
-    """One process and a step between two checkpoints; any step, several processes and players in the slow lane."""
-    killed_and_whole(tmp_path, steps=60, at=random.SystemRandom().randrange(12, 45), world=1)
+    """A process killed between two checkpoints, and resumed by this one; other ways to go on are in the slow lane."""
+    run, at = tmp_path / "killed", random.SystemRandom().randrange(12, 60)
+    kill_at(start(run, 1000), run, at)
+    found = read_experiment(run)
+    short = replace(found, training=replace(found.training, steps=80))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the process that was killed
+    try:
+        train(short, run, resume="auto")
+        train(short, tmp_path / "whole")
+    finally:
+        torch.set_num_threads(threads)
+    assert fingerprint(run) == fingerprint(tmp_path / "whole"), f"killed near step {at}"
 
 
 @pytest.mark.slow
