@@ -72,8 +72,9 @@ def flow_heun(process: Process, steps: int | None = None) -> Sampler:
 def dpm(process: Process, steps: int | None = None) -> Sampler:
     """The probability flow by an exponential multistep method with corrector, in 30 steps unless told otherwise.
 
-    Of order 4 from 20 steps on; below, where a polynomial through so many evaluations overshoots, of order 3. Measured
-    on exact scores (benchmarks/solvers.py), it needs the fewest calls of all deterministic samplers here.
+    Of order 4 from 20 steps on; below, where a polynomial through so many evaluations overshoots, of order 3. It needs
+    the fewest calls of the deterministic samplers named here, on exact scores (benchmarks/solvers.py); some settings of
+    `ExponentialMultistep` need fewer still at errors near 1e-2.
     """
     steps = 30 if steps is None else steps
     return Sampler(ExponentialMultistep(4 if steps >= 20 else 3, corrector=True, start="low"), _focused(process, steps))
