@@ -5,8 +5,8 @@
 
 "energy" is the multi-scale denoising loss of an `EnergyResNet` (12 convolutions, 1 x 32 x 32): a forward pass, its
 gradient with respect to x, and one backward pass through both. "field" is what the same features cost without the
-double backward: the same forward pass, its scalar regressed, one backward pass. "values" trains the same energy from its
-values alone (finite-difference sliced score matching, three forward passes and one backward). Memory layouts
+double backward: the same forward pass, its scalar regressed, one backward pass. "values" trains the same energy from
+its values alone (finite-difference sliced score matching, three forward passes and one backward). Memory layouts
 "contiguous" and "channels last" are compared. Process time of one thread; the variants alternate within each pass, and
 ratios are medians over passes.
 """
