@@ -67,11 +67,16 @@ class IndexedNoise:
     Args:
         seed: The user's seed.
         indices: One index per example of the batch, in batch order.
+
+    Raises:
+        ValueError: The seed or an index outside [0, 2**64).
     """
 
     def __init__(self, seed: int, indices: Sequence[int]):
         self.seed = int(seed)
         self.indices = [int(i) for i in indices]
+        for index in (min(self.indices, default=0), max(self.indices, default=0)):
+            philox(self.seed, index)  # numbers out of range are refused here, before any work
 
     def _draw(self, like: Tensor, step: int, draw: int, kind: Kind) -> Tensor:
         return self._numbers(like.shape, step, draw, kind).to(device=like.device, dtype=like.dtype)
@@ -82,12 +87,14 @@ class IndexedNoise:
             raise ValueError(f"noise of {len(self.indices)} examples was asked for a batch of {shape[0]}")
         numbers = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
         rows = numbers.view(shape[0], math.prod(shape[1:])).numpy()
+        generator = philox(self.seed, 0, step, draw)
+        fill = generator.standard_normal if kind == "normal" else generator.random
+        # Setting a generator back is four times as fast as making one, which is what counts for short rows.
+        bits, begin = generator.bit_generator, generator.bit_generator.state
         for row, index in zip(rows, self.indices, strict=True):
-            generator = philox(self.seed, index, step, draw)
-            if kind == "normal":
-                generator.standard_normal(out=row, dtype=np.float32)
-            else:
-                generator.random(out=row, dtype=np.float32)
+            begin["state"]["key"][1] = index
+            bits.state = begin
+            fill(out=row, dtype=np.float32)
         return numbers
 
     def rows(self, keep: Sequence[int]) -> IndexedNoise:
