@@ -123,7 +123,7 @@ def test_velocities_polynomial_in_u_are_integrated_exactly(order: Any, spread: f
     watch = [lambda progress: states.append(progress.x)]
     drive(FunctionScore(score, process).bind(None), process, step, times, x, Generated(0), watch)
     rho, places = spread * process.alpha(times) + process.sigma(times), u(times)
-    area = sum(c / (k + 1.0) * places ** (k + 1) for k, c in enumerate(coefficients))
+    area = torch.stack([c / (k + 1.0) * places ** (k + 1) for k, c in enumerate(coefficients)]).sum(0)
     for k in range(order - 1, len(states) - 1):
         exact = rho[k + 2] * (states[k] / rho[k + 1] + area[k + 2] - area[k + 1])
         torch.testing.assert_close(states[k + 1], exact, rtol=EXPONENTIAL_WEIGHTS, atol=EXPONENTIAL_WEIGHTS)
