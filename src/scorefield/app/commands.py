@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scorefield.app.energy_commands import Energy
+
 SamplerName = Literal[
     "pc",
     "em",
@@ -355,6 +357,7 @@ Command = (
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Latents, tyro.conf.subcommand("latents")]
+    | Annotated[Energy, tyro.conf.subcommand("energy")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Import, tyro.conf.subcommand("import")]

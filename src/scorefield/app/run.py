@@ -92,6 +92,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.latents import latents
 
         return latents
+    if isinstance(command, commands.Energy):
+        from scorefield.app.energy import energy
+
+        return energy
     if isinstance(command, commands.Import | commands.Export):
         from scorefield.app import bridging
 

@@ -1,0 +1,310 @@
+"""scorefield energy: energies and scores of examples, denoising in one step, restoration of unknown parts."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scorefield._random import IndexedNoise, StepNoise
+from scorefield.app import energy_commands as commands
+from scorefield.app.batches import in_batches, save
+from scorefield.app.evaluation import real_data
+from scorefield.app.progress import sampling_display
+from scorefield.data_spec import DataSpec
+from scorefield.inference.outliers import Statistics, statistics, time_of_noise
+from scorefield.lab.evaluation import examples
+from scorefield.lab.figures import image_grid, save_png
+from scorefield.lab.files import write_text
+from scorefield.lab.model import Model, load
+from scorefield.process.grids import Uniform
+from scorefield.process.tabulated import Tabulated
+from scorefield.sampling.sampler import DataStart, Sampler
+from scorefield.sampling.temperature import InpaintingLangevin, TemperatureLangevin
+from scorefield.score.energy import NetworkEnergy
+
+NAMES = {commands.ScoreExamples: "score", commands.DenoiseExamples: "denoise", commands.RestoreExamples: "restore"}
+
+
+def energy(command: commands.Energy) -> None:
+    """Carry out the command."""
+    action: Any = command.action
+    if isinstance(action, commands.Outliers):
+        from scorefield.app.outliers import outliers
+
+        outliers(command.model, action)
+        return
+    if isinstance(action, commands.LogNormaliser):
+        from scorefield.app.log_z import log_normaliser
+
+        log_normaliser(command.model, action)
+        return
+    if action.n < 1 or action.batch_size < 1 or action.seed < 0:
+        raise ValueError(
+            f"-n {action.n}, --batch-size {action.batch_size}, --seed {action.seed}: the first two must be at least 1,"
+            " the seed not negative"
+        )
+    model = load(command.model, weights=action.weights)
+    out = action.out or Path("energy") / model.name / NAMES[type(action)]
+    data = real_data(model.experiment.data, action.data, model.data)
+    x, labels = examples(data.held_out or data.train, action.n)
+    known = {"class": labels} if model.data.conditions and labels is not None else None
+    do = {
+        commands.ScoreExamples: _score,
+        commands.DenoiseExamples: _denoise,
+        commands.RestoreExamples: _restore,
+    }[type(action)]
+    do(action, model, x, known, out)
+
+
+# ------------------------------------------------------------------------------------- noise
+
+
+def noise_level(model: Model, asked: float | None) -> float:
+    """The noise level at which examples are looked at, model units.
+
+    Args:
+        model: An energy has its reference level.
+        asked: What the user said.
+    """
+    score = model.as_score()
+    if asked is None and isinstance(score, NetworkEnergy):
+        asked = score.form.sigma_0
+        low = float(score.process.sigma(torch.tensor([score.process.t_min.smallest])))
+        return max(asked, low)
+    if asked is None:
+        low, high = model.data.model_range if model.data.bounded else (0.0, 1.0)
+        asked = 0.1 * (high - low)
+    time_of_noise(score, asked)  # refuses what the process does not reach
+    return asked
+
+
+def ladder_of(model: Model) -> Tabulated | None:
+    """The levels at which the network may be asked, where it was trained on levels."""
+    ladder = model.experiment.levels or model.process
+    return ladder if isinstance(ladder, Tabulated) else None
+
+
+def measured(
+    model: Model,
+    x: Tensor,
+    known: dict[str, Tensor] | None,
+    *,
+    sigma: float,
+    draws: int,
+    seed: int,
+    size: int,
+    folder: Path,
+    name: str,
+    first: int = 0,
+) -> Statistics:
+    """Statistics of examples in data units, batch by batch; example i has the noise of index first + i."""
+    missing: dict[str, str] = {}
+
+    def compute(rows: slice) -> dict[str, Tensor]:
+        found = statistics(
+            model.as_score(),
+            model.data.to_model(x[rows].to(model.device)),
+            indices=range(first + rows.start, first + rows.stop),
+            sigma=sigma,
+            draws=draws,
+            seed=seed,
+            condition=model.condition(None if known is None else {k: v[rows] for k, v in known.items()}, len(x[rows])),
+            ladder=ladder_of(model),
+        )
+        missing.update(found.missing)
+        return {**found.values, "norms": found.norms}
+
+    identity = {
+        "weights": model.hash,
+        "data": hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        "count": len(x),
+        "first": first,
+        "noise": sigma,
+        "draws": draws,
+        "seed": seed,
+        "batch size": size,
+    }
+    arrays = in_batches(compute, len(x), size, folder, name, identity)
+    norms = arrays.pop("norms")
+    if "energy" not in arrays:
+        missing["energy"] = f"{model.name} is a score network: a gradient, without an energy"
+    return Statistics(arrays, norms, missing)
+
+
+# ------------------------------------------------------------------------------------- actions
+
+
+def _score(
+    command: commands.ScoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
+) -> None:
+    sigma = noise_level(model, command.noise)
+    found = measured(
+        model, x, known, sigma=sigma, draws=command.draws, seed=command.seed, size=command.batch_size,
+        folder=out / "batches", name="score",
+    )  # fmt: skip
+    save(out / "scores.npz", {**found.values, "log score norms": found.norms})
+    stream = io.StringIO()
+    table = csv.writer(stream, lineterminator="\n")
+    table.writerow(["example", *found.values])
+    for i in range(len(x)):
+        table.writerow([i, *(f"{float(v[i]):.8g}" for v in found.values.values())])
+    write_text(out / "scores.csv", stream.getvalue())
+    print(f"{len(x)} examples at the noise {sigma:g} (model units), {command.draws} draws, {model.name}")
+    for name, values in found.values.items():
+        good = values[values.isfinite()]
+        print(f"  {name:<20} mean {float(good.mean()):12.5g}   deviation {float(good.std()):10.4g}")
+        if len(good) < len(values):
+            print(
+                f"  warning: {len(values) - len(good)} examples have no finite {name}; they are in the file as they are"
+            )
+    for name, why in found.missing.items():
+        print(f"  no {name}: {why}")
+    if "energy" in found.values:
+        print("  an energy has one arbitrary constant: compare examples, not models. Its density: energy MODEL logz")
+    print(out / "scores.csv")
+
+
+def _denoise(
+    command: commands.DenoiseExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
+) -> None:
+    sigma = noise_level(model, command.noise)
+    score, process = model.as_score(), model.process
+    clean = model.data.to_model(x)
+    t, ladder = time_of_noise(score, sigma), ladder_of(model)
+    if ladder is not None and not isinstance(score, NetworkEnergy):
+        t = ladder.time(ladder.position(t).round())
+    noisy_parts, parts = [], []
+    with torch.no_grad(), sampling_display(len(x), "examples") as display:
+        for first in range(0, len(x), command.batch_size):
+            part = clean[first : first + command.batch_size]
+            times = t.expand(len(part))
+            if not command.as_is:
+                z = StepNoise(IndexedNoise(command.seed, range(first, first + len(part))), 0)(part)
+                part = process.perturb(part, times, z)
+            condition = None if known is None else {k: v[first : first + len(part)] for k, v in known.items()}
+            parts.append(model.denoise(part, times, condition))
+            # What is shown is in the scale of the data, which VP shrinks as it adds noise.
+            noisy_parts.append(part / float(process.alpha(t)))
+            display.finished(first, len(part))
+    noisy, restored = (model.data.to_data(torch.cat(p)) for p in (noisy_parts, parts))
+    save(out / "denoised.npz", {"noisy": noisy, "denoised": restored})
+    if command.as_is:
+        print(f"{len(x)} examples denoised once, as data with the noise {sigma:g} (model units)")
+    else:
+        before, after = (float((v - x).square().mean().sqrt()) for v in (noisy, restored))
+        units = model.data.units or "data units"
+        print(f"{len(x)} examples with the noise {sigma:g} (model units): root mean square error {before:.4g} {units}")
+        print(f"  after one denoising {after:.4g}, {100 * after / before:.1f} percent of it")
+    _rows_of_pictures(
+        [x, noisy, restored] if not command.as_is else [noisy, restored], model.data, out / "denoised.png"
+    )
+    print(out / "denoised.npz")
+
+
+def _restore(
+    command: commands.RestoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
+) -> None:
+    score = model.as_score()
+    if not isinstance(score, NetworkEnergy):
+        raise ValueError(
+            f"{model.name} is a score network; restoration by falling temperatures is of an energy, one for every noise"
+            " level (recipes with 'energy' or 'mdsm' in their names)"
+        )
+    if command.answers < 1 or command.steps < 10:
+        raise ValueError(f"--answers {command.answers} --steps {command.steps}: at least 1 answer and 10 steps")
+    unknown = read_mask(command.mask, model.data)
+    own = model.experiment.sampler.step
+    walk = own if isinstance(own, TemperatureLangevin) else TemperatureLangevin(sigma_0=score.form.sigma_0)
+    walk = replace(walk, sigma_0=score.form.sigma_0, step=0.2 * score.form.sigma_0)
+    step = InpaintingLangevin(walk, unknown, command.noise_scale)
+    sampler = Sampler(step, Uniform(command.steps), start=DataStart(noised=False), final="none")
+    clean = model.data.to_model(x).repeat_interleave(command.answers, dim=0)
+    parts, failed = [], 0
+    top = walk.sigma_0 * walk.schedule.high**0.5
+    with sampling_display(len(clean), "completions") as display:
+        for first in range(0, len(clean), command.batch_size):
+            part = clean[first : first + command.batch_size]
+            indices = range(first, first + len(part))
+            z = StepNoise(IndexedNoise(command.seed, indices), 2**61)(part)
+            # Unknown values start from noise about the middle of the range, as a sample does.
+            begin = torch.where(unknown, 0.5 * sum(model.data.model_range) + top * z, part)
+            run = sampler.run(
+                score, model.data.shape, indices=indices, seed=command.seed, data=begin, callbacks=(display.within,),
+                device=model.device, condition=None,
+            )  # fmt: skip
+            jumped = model.denoise(run.raw.cpu(), 0.0)
+            parts.append(torch.where(unknown, jumped, part))
+            failed += int((run.status != 0).sum())
+            display.finished(first, len(part))
+    answers = model.data.to_data(torch.cat(parts)).reshape(len(x), command.answers, *model.data.shape)
+    # Rounding through the model's units must not change what was given.
+    answers = torch.where(unknown, answers, x.to(answers)[:, None])
+    save(out / "restored.npz", {"restored": answers, "unknown": unknown.expand(model.data.shape).contiguous()})
+    spread = float(answers.std(dim=1)[:, unknown.expand(model.data.shape)].mean()) if command.answers > 1 else None
+    print(f"{len(x)} examples, {command.answers} completions each, {command.steps} steps at falling temperatures")
+    if spread is not None:
+        print(f"  completions of one example differ by {spread:.4g} {model.data.units or 'data units'} (deviation)")
+    if failed:
+        print(f"  warning: {failed} completions are not finite; they are in the file as they are")
+    shown = torch.where(unknown, torch.full_like(answers[:, 0], _middle(model.data)), x.to(answers))
+    _rows_of_pictures([x, shown, *answers.unbind(1)], model.data, out / "restored.png")
+    print(out / "restored.npz")
+
+
+def _middle(spec: DataSpec) -> float:
+    return (
+        float(spec.to_data(torch.full((1, *spec.shape), 0.5 * sum(spec.model_range))).mean()) if spec.bounded else 0.0
+    )
+
+
+def _rows_of_pictures(columns: list[Tensor], spec: DataSpec, path: Path) -> None:
+    """One row per example, where examples are images."""
+    if len(spec.shape) != 3:
+        return
+    rows = torch.stack([c[:16].to(torch.float32) for c in columns], dim=1).flatten(0, 1)
+    save_png(image_grid(rows, spec, columns=len(columns)), path)
+    print(path)
+
+
+def read_mask(mask: str, spec: DataSpec) -> Tensor:
+    """Where values are unknown, broadcast over channels: half or middle of an event by name, or from a file.
+
+    Raises:
+        ValueError: Not a known name nor a file, or of another size.
+    """
+    spatial: tuple[int, ...] = tuple(spec.shape[1:]) or tuple(spec.shape)
+    unknown = torch.zeros(spatial, dtype=torch.bool)
+    last = unknown.shape[-1]
+    if mask in ("left", "right"):
+        unknown[..., : last // 2] = True
+        unknown = unknown if mask == "left" else ~unknown
+    elif mask in ("top", "bottom") and len(spatial) > 1:
+        unknown[: spatial[0] // 2] = True
+        unknown = unknown if mask == "top" else ~unknown
+    elif mask == "centre":
+        unknown[tuple(slice(n // 4, n - n // 4) for n in spatial)] = True
+    else:
+        unknown = _mask_file(Path(mask), spatial)
+    return unknown if len(spec.shape) == 1 else unknown[None]
+
+
+def _mask_file(path: Path, spatial: tuple[int, ...]) -> Tensor:
+    if not path.is_file():
+        raise ValueError(f"--mask {path}: neither a file nor one of left, right, top, bottom (of images), centre")
+    if path.suffix == ".npy":
+        array = np.load(path, allow_pickle=False)
+    else:
+        with Image.open(path) as image:
+            array = np.asarray(image.convert("L"))
+    if array.shape != tuple(spatial):
+        raise ValueError(f"{path} has shape {array.shape}; a mask of this model's data has {tuple(spatial)}")
+    return torch.from_numpy(np.asarray(array != 0))
