@@ -185,7 +185,7 @@ def with_critic(found: Experiment, steps: int) -> Experiment:
 
 
 def digits_adversarial() -> Experiment:
-    """The bundled digits with a critic, two perceptrons, by consistent annealed sampling: trains in two minutes.
+    """The bundled digits with a critic, two perceptrons, by consistent annealed sampling: some minutes on one core.
 
     The same without the critic: --set adversary=null.
     """
