@@ -75,7 +75,7 @@ from scorefield.inference.normaliser import (
     log_z,
     same_modes,
 )
-from scorefield.inference.observed import GaussianObservation
+from scorefield.inference.observed import GaussianObservation, posterior_energy
 from scorefield.inference.transition import Kernel, tune
 
 __all__ = [
@@ -124,6 +124,7 @@ __all__ = [
     "log_z",
     "normaliser",
     "observed",
+    "posterior_energy",
     "require_flow",
     "run_chains",
     "same_modes",

@@ -139,7 +139,7 @@ def log_evidence(
     """log p(y) = log of the mean of p(y | x) over p_T, the prior: no normaliser of the prior is needed.
 
     The path leads from the prior to the posterior by the weight of the observation. Draws of both come from chains:
-    `run_chains(energy, ...)` and `run_chains(observed(energy, observation, T), ...)`.
+    `run_chains(energy, ...)` and `run_chains(posterior_energy(energy, observation, T), ...)`.
 
     Args:
         prior: E.

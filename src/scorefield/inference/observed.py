@@ -63,7 +63,7 @@ class GaussianObservation:
         return Energy(negative_log_likelihood)
 
 
-def observed(
+def posterior_energy(
     prior: Energy | Score | Callable[[Tensor], Tensor], observation: GaussianObservation, temperature: float = 1.0
 ) -> Energy:
     """The energy whose law at temperature T is the posterior: E(x) - T log p(y | x).

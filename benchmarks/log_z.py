@@ -1,0 +1,254 @@
+"""Coverage of the stated interval of log Z, and gradients per effective sample of the chains.
+
+    python benchmarks/log_z.py                        # tables on the screen, benchmarks/results/log_z.json
+    python benchmarks/log_z.py --only funnel --dimensions 2 20
+
+Coverage. Energies whose log Z is known: an off-centre anisotropic Gaussian, a mixture of two Gaussians of weights 0.8
+and 0.2 and unequal widths, and Neal's funnel (log scale of deviation 1, the other coordinates exp(v / 2) wide). Forward
+chains start in a Gaussian with the moments of the target, 1.2 times as wide, reverse ones in exact draws; 64 of each,
+one schedule per target from a pilot, frozen, which aims at a work variance of 0.7. The replicates are independent
+chains run as one batch. "ok", "wide" and "unusable" are shares of verdicts, "covered" is the share of intervals that
+hold the truth where the verdict is ok (of all replicates beside it), with its 95 percent Clopper-Pearson interval.
+
+Gradients per effective sample. The worst coordinate's bulk effective sample size of MALA and of Hamiltonian chains
+(5 leapfrog steps), tuned on a pilot, against unadjusted Langevin, whose step is halved from MALA's until the worst
+variance is within 2 percent of the truth (its own law on a Gaussian is known: v / (1 - e / (2 v))), as it has to be to
+say the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from scipy.stats import beta
+from torch import Tensor
+
+from scorefield._math import LOG_2PI
+from scorefield.inference import AISSettings, GaussianBase, Kernel, run_chains, tune
+from scorefield.inference.annealed_importance import Path as Route
+from scorefield.inference.annealed_importance import pilot, work
+from scorefield.inference.bridge import bridge
+from scorefield.inference.diagnostics import ess_bulk
+from scorefield.score import Energy
+
+HERE = Path(__file__).parent
+F64 = torch.float64
+
+
+class Batch:
+    """Noise from one generator: the replicates need not be found again one by one."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Standard normal."""
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype)
+
+    def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
+        """Uniform."""
+        return torch.rand(like.shape, generator=self.generator, dtype=like.dtype)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An energy with its log Z and exact draws."""
+
+    energy: Energy
+    log_z: float
+    draws: Tensor
+
+
+def gaussian(d: int, n: int, noise: Batch) -> Target:
+    """Means from -1 to 2, deviations from 0.3 to 1.2; E is moved by 7.5."""
+    m, s = torch.linspace(-1.0, 2.0, d, dtype=F64), torch.logspace(math.log10(0.3), math.log10(1.2), d, dtype=F64)
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        z = (x - m) / s
+        return 0.5 * (z * z).sum(1) - 7.5, z / s
+
+    draws = m + s * noise.normal(torch.empty(n, d, dtype=F64), 0, 0)
+    return Target(
+        Energy(lambda x: both(x)[0], with_gradient=both), 7.5 + float(s.log().sum()) + 0.5 * d * LOG_2PI, draws
+    )
+
+
+def mixture(d: int, n: int, noise: Batch) -> Target:
+    """0.8 N(a, 0.5^2 I) + 0.2 N(-2 a, 0.7^2 I), |a| = 0.8, times exp(-3)."""
+    a = torch.full((d,), 0.8 / math.sqrt(d), dtype=F64)
+    means, widths = torch.stack([a, -2.0 * a]), torch.tensor([0.5, 0.7], dtype=F64)
+    logs = torch.tensor([0.8, 0.2], dtype=F64).log() - d * widths.log() - 0.5 * d * LOG_2PI
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        away = x[:, None] - means
+        each = logs - 0.5 * (away**2).sum(2) / widths**2
+        share = torch.softmax(each, dim=1) / widths**2
+        return 3.0 - torch.logsumexp(each, dim=1), (share[..., None] * away).sum(1)
+
+    k = (noise.uniform(torch.empty(n, dtype=F64), 0, 0) > 0.8).long()
+    draws = means[k] + widths[k, None] * noise.normal(torch.empty(n, d, dtype=F64), 0, 0)
+    return Target(Energy(lambda x: both(x)[0], with_gradient=both), -3.0, draws)
+
+
+def funnel(d: int, n: int, noise: Batch) -> Target:
+    """v ~ N(0, 1), the others N(0, exp(v)); E without constants."""
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        v, rest = x[:, 0], x[:, 1:]
+        inverse = torch.exp(-v)
+        squares = (rest**2).sum(1)
+        energy = 0.5 * v**2 + 0.5 * (d - 1) * v + 0.5 * inverse * squares
+        slope = v + 0.5 * (d - 1) - 0.5 * inverse * squares
+        return energy, torch.cat([slope[:, None], inverse[:, None] * rest], dim=1)
+
+    z = noise.normal(torch.empty(n, d, dtype=F64), 0, 0)
+    draws = torch.cat([z[:, :1], torch.exp(0.5 * z[:, :1]) * z[:, 1:]], dim=1)
+    return Target(Energy(lambda x: both(x)[0], with_gradient=both), 0.5 * d * LOG_2PI, draws)
+
+
+TARGETS = {"gaussian": gaussian, "mixture": mixture, "funnel": funnel}
+
+
+def between(hits: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson interval at 95 percent."""
+    low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, n - hits + 1))
+    return low, 1.0 if hits == n else float(beta.ppf(0.975, hits + 1, n - hits))
+
+
+def coverage(name: str, d: int, replicates: int, chains: int, most_rungs: int, seed: int) -> dict[str, object]:
+    """One row of the table."""
+    began, noise, n = time.process_time(), Batch(seed), replicates * chains
+    target = TARGETS[name](d, n, noise)
+    base = GaussianBase.matched(TARGETS[name](d, 2000, Batch(seed + 1)).draws, widen=1.2)
+    route = Route((base.energy, target.energy), (1.0, 0.0), (0.0, 1.0))
+    settings = AISSettings(most_rungs=most_rungs, pilot=128)
+    start = base.draw(Batch(seed + 2), torch.empty(settings.pilot, d, dtype=F64))
+    schedule = pilot(route, start, settings, seed=seed)
+    first = base.draw(noise, torch.empty(n, d, dtype=F64))
+    there = work(route, schedule, first, noise).log_weight.reshape(replicates, chains)
+    back = work(route, schedule, target.draws, noise, reverse=True).log_weight.reshape(replicates, chains)
+    found = bridge(there, back, resamples=300)
+    inside = (found.low <= target.log_z) & (target.log_z <= found.high)
+    ok = found.verdict == 0
+    hits, count = int((inside & ok).sum()), int(ok.sum())
+    values = found.value[ok]
+    return {
+        "target": name,
+        "dimension": d,
+        "replicates": replicates,
+        "chains": chains,
+        "rungs": schedule.rungs,
+        "work variance": float(there.var(dim=1).mean()),
+        "ok": count / replicates,
+        "wide": float((found.verdict == 1).double().mean()),
+        "unusable": float((found.verdict == 2).double().mean()),
+        "covered where ok": hits / count if count else None,
+        "between": between(hits, count) if count else None,
+        "covered of all": float(inside.double().mean()),
+        "bias": float(values.mean() - target.log_z) if count else None,
+        "deviation": float(values.std()) if count > 1 else None,
+        "standard error": float(found.standard_error[ok].mean()) if count else None,
+        "seconds": time.process_time() - began,
+    }
+
+
+def unadjusted(target: Target, start: Tensor, size: float, draws: int, noise: Batch) -> Tensor:
+    """Draws of x + e score + sqrt(2 e) z, (chain, draw, d)."""
+    x, kept = start, []
+    for k in range(draws):
+        x = x - size * target.energy.with_gradient(x)[1] + math.sqrt(2.0 * size) * noise.normal(x, k, 0)
+        kept.append(x)
+    return torch.stack(kept, dim=1)
+
+
+def efficiency(name: str, d: int, draws: int, seed: int) -> list[dict[str, object]]:
+    """Gradients per effective sample of MALA, HMC and unadjusted Langevin on one target."""
+    target = TARGETS[name](d, 64, Batch(seed))
+    truth = TARGETS[name](d, 400_000, Batch(seed + 1)).draws.var(dim=0)
+    rows: list[dict[str, object]] = []
+    size = 1.0
+    for label, leapfrog in (("MALA", 1), ("HMC", 5)):
+        kernel = tune(target.energy, target.draws, kernel=Kernel(leapfrog), seed=seed)
+        run = run_chains(target.energy, target.draws, draws=draws // leapfrog, kernel=kernel, noise=Batch(seed + 2))
+        worst, error = float(ess_bulk(run.x).min()), (run.x.var(dim=(0, 1)) / truth - 1.0).abs().max()
+        cost = len(run.x) * run.gradients / worst
+        rows.append(
+            {
+                "target": name,
+                "dimension": d,
+                "chain": label,
+                "epsilon": kernel.epsilon,
+                "acceptance": float(run.acceptance.mean()),
+                "gradients per effective sample": cost,
+                "worst variance error": float(error),
+            }
+        )
+        size = kernel.size(1.0) if label == "MALA" else size
+    while True:
+        x = unadjusted(target, target.draws, size, draws, Batch(seed + 3))
+        error = float((x.double()[:, draws // 4 :].var(dim=(0, 1)) / truth - 1.0).abs().max())
+        if error < 0.02 or size < 1e-4:
+            break
+        size /= 2.0
+    rows.append(
+        {
+            "target": name,
+            "dimension": d,
+            "chain": "unadjusted",
+            "epsilon": math.sqrt(2.0 * size),
+            "acceptance": 1.0,
+            "gradients per effective sample": x.shape[0] * x.shape[1] / float(ess_bulk(x).min()),
+            "worst variance error": error,
+        }
+    )
+    return rows
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    """A table of some rows."""
+    for row in rows:
+        cells = []
+        for key, value in row.items():
+            text = f"{value:.3g}" if isinstance(value, float) else str(value)
+            if isinstance(value, tuple):
+                text = "[" + ", ".join(f"{v:.3f}" for v in value) + "]"
+            cells.append(f"{key} {text}")
+        print(" | ".join(cells), flush=True)
+
+
+def main() -> None:
+    """Run and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TARGETS, nargs="*", default=list(TARGETS))
+    parser.add_argument("--dimensions", type=int, nargs="*", default=[2, 20, 50])
+    parser.add_argument("--replicates", type=int, default=200)
+    parser.add_argument("--chains", type=int, default=64)
+    parser.add_argument("--most-rungs", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "log_z.json")
+    options = parser.parse_args()
+    covered: list[dict[str, object]] = []
+    for name in options.only:
+        for d in options.dimensions:
+            row = coverage(name, d, options.replicates, options.chains, options.most_rungs, options.seed)
+            show([row])
+            covered.append(row)
+    costs: list[dict[str, object]] = []
+    if options.draws:
+        for name in options.only:
+            rows = efficiency(name, 20, options.draws, options.seed)
+            show(rows)
+            costs += rows
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps({"coverage": covered, "efficiency": costs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
