@@ -36,6 +36,11 @@ p_F(w) / p_R(-w) = exp(w - log Z_1 / Z_0), so that they can be told apart only a
     annealed_importance  forward and reverse chains along a schedule that a pilot has frozen
     bridge               Bennett's acceptance ratio, its interval, overlap and verdict
     normaliser           log Z, evidence, log densities and bits per dimension of energies
+
+What a model finds unusual is a matter of scores that are compared with held-out data; complexity without a model
+stands beside each of them.
+
+    outliers         scores, conformal p-values, complexity baselines
 """
 
 from __future__ import annotations
@@ -55,6 +60,7 @@ from scorefield.inference import (
     likelihood,
     normaliser,
     observed,
+    outliers,
     transition,
 )
 from scorefield.inference.annealed_importance import AISSettings, BoxBase, GaussianBase, Schedule
@@ -124,6 +130,7 @@ __all__ = [
     "log_z",
     "normaliser",
     "observed",
+    "outliers",
     "posterior_energy",
     "require_flow",
     "run_chains",

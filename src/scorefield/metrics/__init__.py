@@ -16,6 +16,7 @@ reference and features, how the samples were made, and the software.
 * `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies.
 * `StackedModes`: KL of the modes of stacked examples (3-Stacked MNIST) and how many are covered, by a classifier of the
   single ones; one count for each sample, and no bias (K^k - 1) / (2 N) of a histogram.
+* `detection`: AUROC, FPR at 95 %, AUPR of outlier scores, ties and intervals included; larger is more outlying.
 
 Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
 data at hand), `StackedClassifier` (the same of each part of a stack), `ModuleFeatures` (any module). None downloads
@@ -29,6 +30,7 @@ anything.
 """
 
 from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures
+from scorefield.metrics.detection import Detection, advantage, auroc, clopper_pearson, detection
 from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
 from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
 from scorefield.metrics.frechet import FrechetDistance, Moments, frechet_distance
@@ -57,6 +59,7 @@ from scorefield.metrics.stacked import (
 __all__ = [
     "ClassifierFacts",
     "ClassifierFeatures",
+    "Detection",
     "EnergyDistance",
     "FeatureFacts",
     "Features",
@@ -78,10 +81,14 @@ __all__ = [
     "StackedClassifier",
     "StackedModes",
     "Value",
+    "advantage",
+    "auroc",
+    "clopper_pearson",
     "confusion_matrix",
     "corrected_divergence",
     "data_hash",
     "deconvolved",
+    "detection",
     "divergence",
     "frechet_distance",
     "measure",

@@ -1,0 +1,148 @@
+"""scorefield energy: scores in files, denoising, restoration that keeps what is known, outliers, log Z, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lab.tiny import tiny
+from scorefield.app import main
+from scorefield.app.energy import read_mask
+from scorefield.data_spec import DataSpec
+from scorefield.lab import train
+from scorefield.lab.model import load
+from scorefield.lab.recipes import recipe
+from scorefield.nets.energy import EnergyResNet
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps of a narrow energy on the digits."""
+    made = recipe("digits-energy")
+    training = replace(made.training, steps=4, batch_size=16, checkpoint_every=4, validate_every=0)
+    made = replace(made, network=EnergyResNet(4, 6), training=training)
+    return train(made, tmp_path_factory.mktemp("energy") / "narrow")
+
+
+def run(*words: object) -> int:
+    return main(["energy", *map(str, words)])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert run(*words) == 2
+    return capsys.readouterr().err
+
+
+def test_scores_are_written_per_example_and_resumed(model: Path, tmp_path: Path) -> None:
+    assert run(model, "score", "-n", 12, "--batch-size", 5, "--draws", 2, "--out", tmp_path) == 0
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert len(rows) == 12 and {"energy", "gradient norm", "denoising residual"} <= set(rows[0])
+    with np.load(tmp_path / "scores.npz") as found:
+        first = {key: found[key] for key in found}
+        assert float(rows[3]["energy"]) == pytest.approx(float(first["energy"][3]), rel=1e-6)
+    (tmp_path / "batches" / "score_00000005.npz").unlink()
+    assert run(model, "score", "-n", 12, "--batch-size", 5, "--draws", 2, "--out", tmp_path) == 0
+    with np.load(tmp_path / "scores.npz") as found:
+        assert all(np.array_equal(found[key], first[key]) for key in first)
+
+
+def test_another_computation_in_the_folder_is_refused(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(model, "score", "-n", 4, "--draws", 1, "--out", tmp_path) == 0
+    assert "other seed" in refused(capsys, model, "score", "-n", 4, "--draws", 1, "--seed", 1, "--out", tmp_path)
+
+
+def test_one_denoising_is_the_jump(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(model, "denoise", "-n", 4, "--noise", 0.3, "--out", tmp_path) == 0
+    assert "after one denoising" in capsys.readouterr().out and (tmp_path / "denoised.png").is_file()
+    loaded = load(model)
+    with np.load(tmp_path / "denoised.npz") as found:
+        noisy = loaded.data.to_model(torch.from_numpy(found["noisy"]))
+        jump = noisy - 0.01 * loaded.as_score().gradient(noisy, torch.ones(4)).detach()  # type: ignore[attr-defined]
+        torch.testing.assert_close(
+            loaded.data.to_model(torch.from_numpy(found["denoised"])), jump, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path) -> None:
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5, 3:] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    words = ("-n", 2, "--answers", 2, "--steps", 20, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out")
+    assert run(model, "restore", *words) == 0
+    from scorefield.lab.data import open_data
+    from scorefield.lab.evaluation import examples
+
+    data = open_data(load(model).experiment.data)
+    assert data.held_out is not None
+    x = examples(data.held_out, 2)[0].numpy()
+    with np.load(tmp_path / "out" / "restored.npz") as found:
+        restored = found["restored"]
+        assert restored.shape == (2, 2, 1, 8, 8) and np.isfinite(restored).all()
+        known = ~np.broadcast_to(mask.astype(bool), restored.shape)
+        assert np.array_equal(restored[known], np.broadcast_to(x[:, None], restored.shape)[known])
+        assert not np.array_equal(restored[:, 0], restored[:, 1])
+
+
+def test_the_outlier_table(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--report", tmp_path)
+    assert run(model, "outliers", "--out", "constant", *words) == 0
+    text = capsys.readouterr().out
+    for said in ("energy", "typicality", "noise levels", "compressed length (no model)", "base rate", "no likelihood"):
+        assert said in text, said
+    record = json.loads((tmp_path / "outliers.json").read_text())
+    names = [row["score"] for row in record["rows"]]
+    assert record["counts"] == {"data": 20, "outliers": 30} and names[:3] == [
+        "energy", "gradient norm", "denoising residual",
+    ]  # fmt: skip
+    for row in record["rows"]:
+        low, high = row["AUROC"]["interval"]
+        assert 0 <= low <= row["AUROC"]["number"] <= high <= 1
+        assert row["baseline"] == ("AUROC minus best baseline" not in row)
+    variance = next(row for row in record["rows"] if row["score"] == "variance")
+    assert variance["AUROC"]["number"] == 0.0, "constant images have no variance: the most usual by that score"
+    assert (tmp_path / "outliers.html").is_file()
+
+
+def test_other_data_must_fit_or_be_made_to(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "big.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 12, 12), dtype=np.uint8))
+    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--report", tmp_path / "out", "--out", tmp_path / "big.npy")
+    assert "--fit" in refused(capsys, model, "outliers", *words)
+    assert run(model, "outliers", *words, "--fit") == 0
+    text = capsys.readouterr().out
+    assert "resized from (12, 12) to (8, 8)" in text and "mapped to [0" in text and "turned to grey" in text
+
+
+@pytest.mark.slow
+def test_log_z_has_a_verdict(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--chains", 8, "--warmup", 4, "--most-rungs", 8, "--out", tmp_path)
+    assert run(model, "logz", *words) == 0
+    text = capsys.readouterr().out
+    assert "verdict: unusable" in text and "no density and no bits/dim" in text and "forward" in text
+    assert json.loads((tmp_path / "logz.json").read_text())["value"] is None
+
+
+def test_what_a_score_network_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = train(tiny(steps=2, checkpoint_every=2), tmp_path / "tiny")
+    assert run(network, "score", "-n", 3, "--draws", 1, "--out", tmp_path / "s") == 0
+    assert "no energy: tiny is a score network" in capsys.readouterr().out
+    assert "scorefield likelihood" in refused(capsys, network, "logz")
+    assert "score network" in refused(capsys, network, "restore")
+    assert "noise levels" in refused(capsys, network, "score", "--noise", 1e6, "--out", tmp_path / "t")
+
+
+def test_masks() -> None:
+    spec = DataSpec((3, 4, 6))
+    assert read_mask("right", spec).tolist() == [[[False] * 3 + [True] * 3] * 4]
+    assert int(read_mask("centre", spec).sum()) == 2 * 4
+    assert int((read_mask("top", spec) ^ read_mask("bottom", spec)).sum()) == 24
+    assert read_mask("left", DataSpec((4,))).tolist() == [True, True, False, False]
+    with pytest.raises(ValueError, match="neither a file"):
+        read_mask("top", DataSpec((4,)))
