@@ -75,11 +75,12 @@ class BoxBase:
 
     @property
     def energy(self) -> Energy:
-        """D log(high - low), normalised inside; what keeps chains inside is the energy's own box."""
+        """D log(high - low) inside and infinite outside, normalised."""
 
         def density(x: Tensor) -> tuple[Tensor, Tensor]:
             volume = math.prod(x.shape[1:]) * math.log(self.high - self.low)
-            return torch.full((len(x),), volume, dtype=torch.float64, device=x.device), torch.zeros_like(x)
+            outside = ((x < self.low) | (x > self.high)).flatten(1).any(dim=1)
+            return torch.where(outside, torch.inf, volume).double(), torch.zeros_like(x)
 
         return Energy(lambda x: density(x)[0], with_gradient=density)
 
