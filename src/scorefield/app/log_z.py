@@ -128,7 +128,9 @@ def _print(
     print(f"{model.name} ({model.weights}): {found.of}; T = {found.temperature:g} stands for the noise {said}")
     low, high = found.interval
     number = "no estimate" if found.value is None else f"{found.value:.3f} +- {found.standard_error:.3f}"
-    print(f"  log Z          {number} nats   95 % [{low:.3f}, {high:.3f}]   verdict: {found.verdict}")
+    # Without an estimate the two ends are the forward and the reverse value, and no confidence belongs to them.
+    kind = "from" if found.value is None else "95 %"
+    print(f"  log Z          {number} nats   {kind} [{low:.3f}, {high:.3f}]   verdict: {found.verdict}")
     print(f"  forward        {found.forward:.3f}, {found.ess_forward:.1f} effective chains")
     print(f"  reverse        {found.reverse:.3f}, {found.ess_reverse:.1f} effective chains")
     print(
