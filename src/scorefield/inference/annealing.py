@@ -15,7 +15,7 @@ from scorefield._random import IndexedNoise, Noise, StepNoise
 from scorefield.inference.chains import broken_at
 from scorefield.inference.diagnostics import ess_bulk, r_hat
 from scorefield.inference.transition import Kernel, State, check_temperature, pilot_noise, transition, tuned_size
-from scorefield.score.energy import Energy
+from scorefield.score.energy import Energy, EnergyLike
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Annealed:
 
 
 def anneal(
-    energy: Energy,
+    energy: EnergyLike,
     start: Tensor,
     schedule: Schedules,
     *,
@@ -257,7 +257,7 @@ def _rung(stage: Stage, energy: Energy, accepted: Tensor, not_finite: Tensor, en
     )
 
 
-def tune_ladder(energy: Energy, pilot: Tensor, ladder: Ladder, *, steps: int = 60, seed: int = 0) -> Ladder:
+def tune_ladder(energy: EnergyLike, pilot: Tensor, ladder: Ladder, *, steps: int = 60, seed: int = 0) -> Ladder:
     """The ladder with a step length for each rung, from pilot chains led down it, never to change again.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield._random import IndexedNoise, Noise, StepNoise
 from scorefield.inference.diagnostics import Diagnostics
 from scorefield.inference.transition import Kernel, State, check_temperature, transition
-from scorefield.score.energy import Energy
+from scorefield.score.energy import Energy, EnergyLike
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Chains:
 
 
 def run_chains(
-    energy: Energy,
+    energy: EnergyLike,
     start: Tensor,
     *,
     draws: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +15,8 @@ from scorefield.inference.annealed_importance import AISSettings, Base, OnStep, 
 from scorefield.inference.bridge import LARGEST_GAP, LEAST_EFFECTIVE, LEAST_OVERLAP, VERDICTS, Bridge, bridge
 from scorefield.inference.observed import GaussianObservation
 from scorefield.inference.transition import check_temperature, pilot_noise
-from scorefield.score.energy import Confined, Energy
-from scorefield.score.score import Score
+from scorefield.score.energy import Confined, Energy, EnergyLike
 
-EnergyLike = Energy | Score | Callable[[Tensor], Tensor]
 REVERSE = 2**40
 """Index of the first reverse chain in the noise; forward ones have indices below."""
 

@@ -17,7 +17,7 @@ from scorefield._codec import record
 from scorefield._math import sum_event
 from scorefield._random import IndexedNoise, Noise, StepNoise
 from scorefield.sampling.metropolis import accepts, kinetic_difference, leapfrog
-from scorefield.score.energy import Energy
+from scorefield.score.energy import Energy, EnergyLike
 
 Weights = tuple[float, ...]
 
@@ -205,7 +205,7 @@ def _first_guess(slope: Tensor) -> float:
 
 
 def tune(
-    energy: Energy,
+    energy: EnergyLike,
     pilot: Tensor,
     *,
     temperature: float = 1.0,

@@ -222,6 +222,10 @@ class Energy:
         return (noise / self.sigma_0) ** 2
 
 
+EnergyLike = Energy | Score | Callable[[Tensor], Tensor]
+"""What `Energy.of` takes."""
+
+
 class Confined(Energy):
     """An energy with the confinement that belongs to it, so that exp(-E / T) can be normalised.
 
