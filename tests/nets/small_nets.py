@@ -15,6 +15,7 @@ from scorefield.nets import (
     MLP,
     NCSN,
     ACSMUNet,
+    EnergyMLP,
     EnergyResNet,
     NCSNpp,
     NCSNv2,
@@ -61,6 +62,7 @@ ENERGIES: dict[str, tuple[NetworkConfig, DataSpec]] = {
     "energy, linear head, padded": (EnergyResNet(2, 12, "linear", "swish"), DataSpec((1, 6, 10))),
     "energy, signal": (EnergyResNet(2, 18, activation="relu"), DataSpec((2, 9))),
     "energy, deepest": (EnergyResNet(2, 34), DataSpec((1, 16, 16))),
+    "energy of points": (EnergyMLP(16, 2), DataSpec((3,))),
 }
 CASES: dict[str, tuple[NetworkConfig, DataSpec]] = {
     **{name: (config, IMAGE) for name, config in NCSNPP.items()},

@@ -19,6 +19,7 @@ DataSpec:
 * `NCSNv2`        the RefineNet of Song and Ermon 2020, which is told no level, in three depths.
 * `ACSMUNet`      the U-Net of Jolicoeur-Martineau et al. 2021, which is told no level.
 * `EnergyResNet`  the energies of Li et al. 2019, 6 to 34 layers: one number per example, lower = more likely.
+* `EnergyMLP`     the same of vectors, and of any small event, flattened.
 * `ResScore`, `ToyMLP`  the small networks of two figures of Song and Ermon 2019.
 * `MLP`           a residual perceptron for vectors, or for any small event, flattened.
 
@@ -58,6 +59,7 @@ from scorefield.nets import (
     critic_mlp,
     ddpm,
     energy,
+    energy_mlp,
     instance_norm,
     layers,
     mlp,
@@ -76,6 +78,7 @@ from scorefield.nets.critic import BigGANCritic, Critic, CriticConfig, DCGANCrit
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.energy_mlp import EnergyMLP
 from scorefield.nets.mlp import MLP, ToyMLP
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
@@ -95,6 +98,7 @@ __all__ = [
     "CriticConfig",
     "DCGANCritic",
     "DDPM",
+    "EnergyMLP",
     "EnergyNetwork",
     "EnergyResNet",
     "MLP",
@@ -116,6 +120,7 @@ __all__ = [
     "critic_mlp",
     "ddpm",
     "energy",
+    "energy_mlp",
     "instance_norm",
     "layers",
     "load_published",
