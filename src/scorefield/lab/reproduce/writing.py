@@ -33,8 +33,8 @@ def write_findings(entry: Entry, findings: Findings, folder: Path, seconds: floa
         Section(
             "What the paper shows", [text(f"{entry.paper}, {entry.item}. {entry.shows}\n\n{PAPERS[entry.paper]}.")]
         ),
-        Section("What held", [_claims(findings.claims)]),
-        Section("Figures", [_chart(drawing) for drawing in findings.drawings]),
+        Section("What held", [claims_block(findings.claims)]),
+        Section("Figures", [drawing_block(drawing) for drawing in findings.drawings]),
         Section("Numbers", [table(t.columns, t.rows, t.caption) for t in findings.tables]),
         Section("Settings", [Block(definitions([(k, str(v)) for k, v in findings.settings.items()]))]),
     ]
@@ -64,11 +64,13 @@ def as_json(entry: Entry, findings: Findings, seconds: float) -> dict[str, Any]:
     }
 
 
-def _claims(claims: tuple[Claim, ...]) -> Block:
+def claims_block(claims: tuple[Claim, ...]) -> Block:
+    """Claims as a table."""
     return table(("the paper", "here", "verdict"), [(c.says, c.found, VERDICT[c.held]) for c in claims])
 
 
-def _chart(drawing: Drawing) -> Block:
+def drawing_block(drawing: Drawing) -> Block:
+    """A drawing in the colours of the page, with its caption."""
     drawn = drawing.draw(PAGE)
     if isinstance(drawn, Figure):
         shown = f'<div class="chart wide">{to_svg(drawn, drawing.title)}</div>'
