@@ -181,15 +181,21 @@ def constraints() -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def examples() -> Iterator[tuple[str, str]]:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
-            yield f"{page.name}-{i}", code
+def pages() -> list[Path]:
+    return [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if blocks(page)]
 
 
-@pytest.mark.parametrize(("name", "code"), [pytest.param(n, c, id=n) for n, c in examples()])
-def test_examples_of_the_pages_run(name: str, code: str, tmp_path: Path):
-    run(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_examples_of_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From top to bottom, as a reader would type them: a block may use what those above it made."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, code in enumerate(blocks(page)):
+        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 
 
 def test_hooks_fetch_nothing():

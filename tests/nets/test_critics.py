@@ -21,6 +21,7 @@ from scorefield.nets.critic import (
     SpectralConv,
     SpectralLinear,
 )
+from scorefield.nets.critic_mlp import MLPCritic
 from tolerance import AUTOCAST_BFLOAT16, FLOAT32_NETWORK, FLOAT64, FLOAT64_NETWORK, INITIAL_SCALE
 
 ROWS = {32: (-342.30154, -342.30303), 64: (7.4175624, 7.4175624), 128: (-68.367972, -68.367972)}
@@ -32,6 +33,7 @@ CASES: dict[str, tuple[CriticConfig, DataSpec]] = {
     "sngan, no norm": (DCGANCritic(channels=4, batch_norm=False), DataSpec((1, 16, 16))),
     "dcgan": (DCGANCritic(channels=4, style="dcgan"), DataSpec((2, 32, 32))),
     "dcgan, no norm": (DCGANCritic(channels=4, style="dcgan", batch_norm=False), DataSpec((3, 8, 8))),
+    "perceptron": (MLPCritic(width=6), DataSpec((2, 3))),
 }
 EACH = pytest.mark.parametrize("name", CASES)
 

@@ -9,6 +9,9 @@ trainer       the loop, players who plays and turns what one does; averages, wei
 model         a trained model: score, sample, log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
+comparing     the methods of the lineage on the same data for the same time
+reproduce     the papers' experiments, with their claims
+stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
 ranks, files  several processes; files that are never half written
 """
@@ -18,6 +21,7 @@ from scorefield.lab import (
     bridges,
     checkpoints,
     choosing,
+    comparing,
     curves,
     data,
     describe,
@@ -32,8 +36,10 @@ from scorefield.lab import (
     ranks,
     recipes,
     report,
+    reproduce,
     run_folder,
     sample_folder,
+    stacked,
     stopping,
     tally,
     trainer,
@@ -52,6 +58,7 @@ __all__ = [
     "bridges",
     "checkpoints",
     "choosing",
+    "comparing",
     "curves",
     "data",
     "describe",
@@ -67,8 +74,10 @@ __all__ = [
     "ranks",
     "recipes",
     "report",
+    "reproduce",
     "run_folder",
     "sample_folder",
+    "stacked",
     "stopping",
     "tally",
     "train",
