@@ -11,6 +11,7 @@ from torch import Tensor
 from inference.test_chains import exact, gumbel, p_value
 from sampling.doubles import Generated
 from scorefield.inference import Ladder, PublishedAnneal, anneal, tune_ladder
+from scorefield.sampling.temperature import TemperatureSchedule
 from scorefield.score import Energy
 from tolerance import FLOAT64, FOUR_DECIMALS, SIGNIFICANCE
 
@@ -30,8 +31,8 @@ def test_the_published_schedule() -> None:
     assert len(T) == 2700 == sum(stage.steps for stage in PublishedAnneal().stages())
     assert T[0] == T[499] == T[500] == 100.0 and T[2500] == 1.0 and T[2699] == 0.0
     assert abs(T[2499] - 1.002305) < FOUR_DECIMALS
-    line = PublishedAnneal("lin").temperatures()
-    assert line[2499] == 1.0 and abs(line[501] - (100.0 - 99.0 / 1999)) < FOUR_DECIMALS
+    short = PublishedAnneal(TemperatureSchedule(high=4.0, burn_in=0, anneal=3, quench=2, spacing="linear"))
+    assert [stage.temperature for stage in short.stages()] == [4.0, 3.0, 2.0, 1.0, 0.0]
 
 
 def test_every_move_leaves_its_temperature_alone() -> None:

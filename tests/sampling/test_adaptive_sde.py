@@ -108,6 +108,7 @@ def test_the_law_of_a_gaussian(name: str) -> None:
     assert p_value(centre + 1.35 * (run.x - centre)) < SIGNIFICANCE, "the test must notice a wider law"
 
 
+@pytest.mark.slow
 def test_tolerances_follow_one_path() -> None:
     """The same noise at finer tolerances comes closer and closer, and costs more; other noise is elsewhere."""
     process = VP()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from scorefield._random import IndexedNoise, Noise, StepNoise
 from scorefield.inference.chains import broken_at
 from scorefield.inference.diagnostics import ess_bulk, r_hat
 from scorefield.inference.transition import Kernel, State, check_temperature, pilot_noise, transition, tuned_size
+from scorefield.sampling.temperature import TemperatureSchedule
 from scorefield.score.energy import Energy, EnergyLike
 
 
@@ -77,16 +77,15 @@ class Ladder:
 class PublishedAnneal:
     """The schedule of Li et al. 2019: 500 steps at T = 100, 2000 down to T = 1, 200 to T = 0, one jump.
 
-    Spacing "exp" has T_k = 100 exp(-k ln 100 / 2000), k = 0 ... 1999, "lin" a line from 100 to 1; the quench is a line
-    from 1 to 0, both ends in. The release never tests a move; here every one is tested at its temperature, which at the
-    published step rejects five of a hundred.
+    The release never tests a move; here every one is tested at its temperature, which at the published step rejects
+    five of a hundred.
 
     Args:
-        spacing: Of the 2000 steps.
+        schedule: The temperatures.
         epsilon: Step length, the same at every temperature.
     """
 
-    spacing: Literal["exp", "lin"] = "exp"
+    schedule: TemperatureSchedule = TemperatureSchedule()
     epsilon: float = 0.02
 
     @property
@@ -100,18 +99,14 @@ class PublishedAnneal:
         return True
 
     def temperatures(self) -> tuple[float, ...]:
-        """All 2700."""
-        fall = torch.arange(2000, dtype=torch.float64)
-        down = 100.0 * torch.exp(-fall * math.log(100.0) / 2000.0)
-        if self.spacing == "lin":
-            down = torch.linspace(100.0, 1.0, 2000, dtype=torch.float64)
-        quench = torch.linspace(1.0, 0.0, 200, dtype=torch.float64)
-        return (100.0,) * 500 + tuple(down.tolist()) + tuple(quench.tolist())
+        """All of the schedule, 2700 as published."""
+        return tuple(self.schedule.temperatures().tolist())
 
     def stages(self) -> tuple[Stage, ...]:
-        """500 steps at T = 100 and then a stage for every step."""
-        temperatures = self.temperatures()
-        return (Stage(100.0, 500, self.epsilon), *(Stage(T, 1, self.epsilon) for T in temperatures[500:]))
+        """The steps at the highest temperature, and then a stage for every step."""
+        hot, temperatures = self.schedule.burn_in, self.temperatures()
+        first = (Stage(self.schedule.high, hot, self.epsilon),) if hot else ()
+        return first + tuple(Stage(T, 1, self.epsilon) for T in temperatures[hot:])
 
 
 Schedules = Ladder | PublishedAnneal
