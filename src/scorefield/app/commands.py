@@ -325,6 +325,40 @@ class Export:
 
 
 @dataclass(frozen=True)
+class CompareMethods:
+    """Train every method of the lineage on the same data for the same time, and compare them; or models by their loss.
+
+    One table with intervals and receipts, a page, and which of the papers' claims held. Every run is kept in OUT: a
+    stopped command goes on where it was, and more seeds or methods can be added to a finished one.
+    """
+
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """With --by objective: models to compare, in place of training any."""
+    data: str = "digits"
+    """As for train."""
+    budget: str = "5m"
+    """Training time of each method and seed, for example 60s, 5m, 1h."""
+    seeds: int = 3
+    """Trainings of each method."""
+    methods: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
+    """Some of ncsn, ncsnv2, mdsm, adversarial, ve-discrete, ve, vp-discrete, vp, sub-vp. Default: all."""
+    network: Literal["auto", "mlp", "unet"] = "auto"
+    """What all scores share; auto is a U-Net for signals and images, and a perceptron for all else."""
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 512
+    """Samples of each sampler."""
+    calls: int = 500
+    """Network calls of a sample, at most."""
+    density: int = 64
+    """Held-out examples whose density is measured, where the method has one; 0 for none."""
+    by: Literal["samples", "objective"] = "samples"
+    """What to compare; objective is the held-out loss of those with one weighting and one set of levels."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the plan with its time, and write nothing."""
+    out: Path | None = None
+    """Folder. Default: runs/compare-DATA."""
+
+
+@dataclass(frozen=True)
 class Reproduce:
     """Run a table or a figure of the papers: numbers with intervals, a figure, and whether its claims hold here."""
 
@@ -354,6 +388,7 @@ Command = (
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[CompareSamplers, tyro.conf.subcommand("compare-samplers")]
+    | Annotated[CompareMethods, tyro.conf.subcommand("compare-methods")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Latents, tyro.conf.subcommand("latents")]

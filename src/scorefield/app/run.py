@@ -84,6 +84,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app import choosing
 
         return choosing.compare_samplers if isinstance(command, commands.CompareSamplers) else choosing.tune_sampler
+    if isinstance(command, commands.CompareMethods):
+        from scorefield.app.comparing import compare_methods
+
+        return compare_methods
     if isinstance(command, commands.Likelihood):
         from scorefield.app.likelihood import likelihood
 

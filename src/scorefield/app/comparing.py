@@ -1,0 +1,281 @@
+"""scorefield compare-methods."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scorefield.app.batches import claim
+from scorefield.app.commands import CompareMethods
+from scorefield.app.evaluation import real_data
+from scorefield.app.progress import bar, on_terminal
+from scorefield.lab import comparing
+from scorefield.lab.comparing import METHODS, Judge, Loss, Method, MethodRun, Terms, run_folder
+from scorefield.lab.comparing.page import Line
+from scorefield.lab.data import Data, DataSource, open_data
+from scorefield.lab.files import write_json
+from scorefield.lab.model import Model, load
+from scorefield.lab.reproduce.entry import Claim
+from scorefield.lab.reproduce.writing import VERDICT
+from scorefield.lab.trainer import Interrupted
+from scorefield.metrics.receipt import short
+
+
+def compare_methods(command: CompareMethods) -> None:
+    """Carry out the command.
+
+    Raises:
+        ValueError: A number that cannot be, a method that is none or does not fit the data, models that do not compare,
+            or a folder with another comparison.
+    """
+    if command.models:
+        if command.by != "objective":
+            raise ValueError(
+                "models are compared by their objective: compare-methods MODEL MODEL --by objective; without models,"
+                " compare-methods trains every method on --data"
+            )
+        _of_models(command)
+        return
+    terms, data = _terms(command)
+    names = tuple(METHODS) if command.methods is None else tuple(name.strip() for name in command.methods.split(","))
+    chosen = comparing.fitting(terms, names)
+    out = command.out or Path("runs") / f"compare-{Path(terms.data.path or 'data').stem}"
+    print("\n".join(_plan(chosen, terms, data, command, out)), flush=True)
+    if command.dry_run:
+        print("nothing was written")
+        return
+    judge = comparing.judge_of(data, command.n, command.density)
+    claim(out / "terms.json", _identity(terms, data, judge))
+    runs = _run_all(chosen, command.seeds, terms, data, judge, out)
+    if command.by == "objective":
+        models = [(f"{r.method}, seed {r.seed}", load(run_folder(out, r.method, r.seed))) for r in runs]
+        _objectives(models, data, out)
+        return
+    page, claims = comparing.write_comparison(out, runs, terms, judge)
+    print("\n".join(["", *_words(comparing.lines_of(runs), terms, judge), "", *comparing.notes(runs), ""]))
+    print("\n".join(_said(claims)))
+    print(f"{out / comparing.page.RESULTS}\n{page}")
+
+
+# ------------------------------------------------------------------------------------------------ the plan
+
+
+def _terms(command: CompareMethods) -> tuple[Terms, Data]:
+    if command.seeds < 1:
+        raise ValueError(f"--seeds {command.seeds}: train each method at least once")
+    if command.n < comparing.running.LEAST or command.density < 0:
+        raise ValueError(
+            f"-n {command.n} and --density {command.density}: distances need {comparing.running.LEAST} samples, and a"
+            " number of examples is not negative"
+        )
+    seconds = seconds_of(command.budget)
+    source = DataSource(command.data)
+    data = open_data(source)
+    body = comparing.body_of(data.spec, command.network)
+    return Terms(source, data.spec, comparing.farthest(data), body, seconds / 60.0, command.calls), data
+
+
+def seconds_of(budget: str) -> float:
+    """Seconds of a budget such as 90s, 5m, 1.5h; a plain number is seconds.
+
+    Raises:
+        ValueError: Something else, or no time.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", budget.strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise ValueError(f"--budget {budget!r} is no time such as 60s, 5m or 1h")
+    return seconds
+
+
+def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: CompareMethods, out: Path) -> list[str]:
+    """What will be done and how long it takes; sampling is timed on one untrained network."""
+    held = len(data.held_out) if data.held_out is not None else 0
+    lines = [
+        f"{data.name}: {len(data.train):,} examples of shape {data.spec.shape} to train on, {held:,} held out; network"
+        f" {terms.body}; into {out}"
+    ]
+    per_call, total = _seconds_per_call(chosen[0], terms), 0.0
+    for method in chosen:
+        network = method.experiment(terms, 0).network
+        size = comparing.sizes.count(network, terms.spec)
+        samplings = method.samplings(terms)
+        # An energy's call is a forward and a backward pass, three times the cost of a forward pass.
+        calls = len(samplings) * terms.calls * (3 if method.name == "mdsm" else 1)
+        seconds = 60.0 * terms.minutes + calls * command.n * per_call
+        total += seconds
+        lines.append(
+            f"  {method.name:12} {size:>10,} parameters  {60 * terms.minutes:5.0f} s training, sampled by"
+            f" {', '.join(s.name for s in samplings)} ({terms.calls} calls at most)  about {seconds:.0f} s a seed"
+        )
+    times = f"{command.seeds} seed{'s' * (command.seeds != 1)}"
+    lines.append(
+        f"{len(chosen)} methods, {times}: about {_duration(command.seeds * total)} in all, and densities of"
+        f" {command.density} examples; finished runs are not repeated"
+    )
+    return lines
+
+
+def _seconds_per_call(method: Method, terms: Terms) -> float:
+    """Seconds of one network call of one sample, in batches of 128."""
+    network = comparing.sizes.score_network(terms.body, terms.spec, "positional").build(terms.spec).eval()
+    x, c = torch.zeros(128, *terms.spec.shape), torch.zeros(128)
+    if not all(n % m == 0 for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)):
+        sides = [-(-n // m) * m for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)]
+        x = torch.zeros(128, terms.spec.shape[0], *sides)
+    with torch.no_grad():
+        network(x, c)
+        began = time.perf_counter()
+        network(x, c)
+    return (time.perf_counter() - began) / 128
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _identity(terms: Terms, data: Data, judge: Judge) -> dict[str, Any]:
+    """Everything that the runs of one folder share; methods and seeds may be added to it."""
+    return {
+        "data": f"{data.name} {data.train.fingerprint}",
+        "held out": short(judge.reference.facts.hash),
+        "network": terms.body,
+        "budget": terms.minutes,
+        "calls": terms.calls,
+        "n": judge.n,
+        "density": judge.density,
+    }
+
+
+# ------------------------------------------------------------------------------------------------ the work
+
+
+def _run_all(
+    chosen: tuple[Method, ...], seeds: int, terms: Terms, data: Data, judge: Judge, out: Path
+) -> list[MethodRun]:
+    """Seed by seed, so that a first table of all methods comes early; what is finished is written after every run.
+
+    Raises:
+        KeyboardInterrupt: Stopped; the message says how to go on.
+    """
+    runs: list[MethodRun] = []
+    for seed in range(seeds):
+        for method in chosen:
+            folder = run_folder(out, method.name, seed)
+            try:
+                with _display(f"{method.name}, seed {seed}", 60 * terms.minutes) as observer:
+                    run = comparing.run_method(method, seed, terms, data, judge, folder, observer)
+            except (Interrupted, KeyboardInterrupt):
+                raise KeyboardInterrupt(
+                    f"stopped in {method.name}, seed {seed}; {len(runs)} runs are finished, in {out}. The same command"
+                    " goes on where this one was"
+                ) from None
+            runs.append(run)
+            comparing.write_comparison(out, runs, terms, judge)
+            print(_line(run), flush=True)
+    return runs
+
+
+def _line(run: MethodRun) -> str:
+    own = run.samples[0]
+    energy = "not finite" if own.energy is None else f"{own.energy.value.number:.4g}"
+    frechet = "not finite" if own.frechet is None else f"{own.frechet.value.number:.4g}"
+    density = "" if run.density is None else f", density {run.density.number:.3f} +- {run.density.std_error:.3f}"
+    failed = f", {own.failed} samples not finite" if own.failed else ""
+    return (
+        f"{run.method:12} seed {run.seed}: {run.steps:>6} steps in {run.seconds:.0f} s, {own.name}: energy distance"
+        f" {energy}, Frechet distance {frechet}{density}{failed}"
+    )
+
+
+class _Display:
+    """A bar of seconds while a run trains; messages as lines."""
+
+    def __init__(self, progress: Any, what: str, seconds: float):
+        self._progress, self._began = progress, time.perf_counter()
+        self._task = progress.add_task(what, total=round(seconds))
+
+    def message(self, text: str) -> None:
+        """A line."""
+        if on_terminal():
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=round(time.perf_counter() - self._began))
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Nothing: the run folder has it."""
+
+
+@contextmanager
+def _display(what: str, seconds: float) -> Iterator[_Display]:
+    with bar() as progress:
+        yield _Display(progress, what, seconds)
+
+
+# ------------------------------------------------------------------------------------------------ in words
+
+
+def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
+    """The table as aligned text."""
+    found = comparing.results_table(lines, terms, judge)
+    texts = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in found.rows]
+    rows = [list(found.columns), *texts]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(found.columns))]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _said(claims: list[Claim]) -> list[str]:
+    return [f"{VERDICT[c.held]:>12}: {c.says}\n              {c.found}" for c in claims]
+
+
+# ------------------------------------------------------------------------------------------------ by objective
+
+
+def _of_models(command: CompareMethods) -> None:
+    """Models of one objective on the held-out data of the first, or on --data."""
+    models = [(name, load(name)) for name in command.models]
+    path = None if command.data == "digits" else command.data
+    (_, first), *_ = models
+    data = real_data(first.experiment.data, path, first.data)
+    _show(comparing.compare_objectives(models, data.held_out or data.train), (data.held_out or data.train).name)
+
+
+def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
+    """Every group of models that compare.
+
+    Raises:
+        ValueError: None do.
+    """
+    groups = comparing.alike(models)
+    if not groups:
+        raise ValueError(
+            "no two of these methods have one weighting and one set of levels; ncsnv2 and adversarial do, and so do two"
+            " seeds of one method"
+        )
+    assert data.held_out is not None
+    record = []
+    for group in groups:
+        found = comparing.compare_objectives(group, data.held_out)
+        _show(found, data.held_out.name)
+        record.append([vars(loss) for loss in found])
+    write_json(out / "objectives.json", record)
+    print(out / "objectives.json")
+
+
+def _show(found: list[Loss], data: str) -> None:
+    print(f"held-out denoising loss, mean over dimensions, on the same (x, level, z) of {data}; 95 %")
+    width = max(len(loss.name) for loss in found)
+    for k, loss in enumerate(found):
+        beyond = f"  above the least by {loss.beyond:.5f} +- {loss.beyond_half:.5f}" if k else ""
+        verdict = "" if not k else "" if loss.worse else ", undecided"
+        print(f"  {loss.name:{width}}  {loss.number:.5f} +- {loss.half:.5f}{beyond}{verdict}")
