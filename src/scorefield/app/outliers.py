@@ -13,8 +13,8 @@ from torch import Tensor
 
 from scorefield import _codec
 from scorefield._random import IndexedNoise
+from scorefield.app.at_noise import measured, noise_level
 from scorefield.app.batches import in_batches, save
-from scorefield.app.energy import measured, noise_level
 from scorefield.app.energy_commands import Outliers
 from scorefield.app.evaluation import flat, real_data
 from scorefield.data_spec import DataSpec
