@@ -14,11 +14,12 @@ import scorefield.inference.transition as moves
 from sampling.doubles import Generated
 from scorefield._random import StepNoise
 from scorefield.inference import Chains, GaussianObservation, Kernel, posterior_energy, run_chains, tune
+from scorefield.inference.diagnostics import ess_bulk
 from scorefield.inference.transition import State, transition
 from scorefield.process import VE
 from scorefield.score import Confined, Energy, EnergyForm, NetworkEnergy
 from scorefield.score.oracles import skewed_gaussian, skewed_mixture
-from tolerance import ACCEPTANCE, FLOAT64, SIGNIFICANCE, TUNED_ACCEPTANCE
+from tolerance import ACCEPTANCE, FLOAT64, PERIODIC_WORTH, SIGNIFICANCE, TUNED_ACCEPTANCE
 
 F64 = torch.float64
 T = 2.5
@@ -82,6 +83,21 @@ def test_without_the_closing_half_kick_chains_are_off(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(moves, "leapfrog", released)
     assert p_value(after(KERNELS[1], chains=60_000).last) < SIGNIFICANCE
+
+
+def test_a_trajectory_of_a_period_does_not_freeze_a_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten leapfrog steps of 2 sin(pi / 10) turn a unit Gaussian's phase by 2 pi: chains of fixed length never move."""
+    bowl = Energy(lambda x: 0.5 * x.square().sum(1), with_gradient=lambda x: (0.5 * x.square().sum(1), x))
+    period = Kernel(leapfrog=10, epsilon=2.0 * math.sin(math.pi / 10))
+    start = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+
+    def worth() -> float:
+        found = run_chains(bowl, start, draws=60, kernel=period, noise=Generated(3))
+        return float(ess_bulk(found.x).min()) / 1200
+
+    assert worth() > PERIODIC_WORTH
+    monkeypatch.setattr(moves, "JITTER", 0.0)
+    assert worth() < 0.1 * PERIODIC_WORTH
 
 
 def test_the_published_step_is_accepted_19_times_of_20() -> None:

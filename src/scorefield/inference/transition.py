@@ -21,6 +21,9 @@ from scorefield.score.energy import Energy, EnergyLike
 
 Weights = tuple[float, ...]
 
+JITTER = 0.5
+"""Steps of a trajectory are as long as its size says times a number uniform on [1 - JITTER, 1 + JITTER]."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -81,10 +84,15 @@ class Tried:
 def transition(
     terms: Sequence[Energy], weights: Weights, state: State, size: float, steps: int, noise: StepNoise
 ) -> Tried:
-    """Propose by `steps` leapfrog steps of length sqrt(2 size), accept or stay: exp(-sum w U) is left invariant.
+    """Propose by `steps` leapfrog steps of length about sqrt(2 size), accept or stay: exp(-sum w U) is left invariant.
 
     With one step this is MALA at the temperature of the weights, y = x - e grad U + sqrt(2 e) z, U = sum w U_k,
     e = size (Roberts and Tweedie 1996). A proposal of infinite energy is outside the support and is rejected.
+
+    With several, all steps of a trajectory are sqrt(2 e) times one number, uniform on [1 - JITTER, 1 + JITTER] and new
+    for every chain and transition. A trajectory of a fixed length that is a period of some direction returns to where
+    it began and that direction never mixes; the number does not depend on the state, so the law is left invariant as
+    before (Neal 2011, section 5.4.2.2).
 
     Args:
         terms: The U_k.
@@ -92,10 +100,14 @@ def transition(
         state: Where the chains are.
         size: e, the same for all, whatever their states.
         steps: Gradients of a proposal.
-        noise: Momenta, then uniform numbers.
+        noise: Momenta, then uniform numbers for the test, then for the lengths.
     """
     x = state.x
     p, h = noise(x), x.new_tensor(math.sqrt(2.0 * size))
+    uniform = noise.uniform(x.new_empty(len(x), 1))[:, 0]
+    if steps > 1:
+        stretch = 1.0 + JITTER * (2.0 * noise.uniform(x.new_empty(len(x), 1))[:, 0] - 1.0)
+        h = h * stretch.reshape(-1, *(1,) * (x.ndim - 1))
 
     def field(place: Tensor, last: bool) -> tuple[Tensor, State]:
         found = State.at(terms, place)
@@ -107,7 +119,7 @@ def transition(
     log_ratio = before - after + kinetic_difference(p, end.momentum).double()
     sound = ~(after.isnan() | torch.isneginf(after)) & (torch.isposinf(after) | sum_event(end.slope).isfinite())
     log_ratio = torch.where(sound & after.isfinite(), log_ratio, -torch.inf)
-    accepted = accepts(log_ratio, noise.uniform(x.new_empty(len(x), 1))[:, 0].double())
+    accepted = accepts(log_ratio, uniform.double())
     return Tried(new.where(accepted, state), accepted, log_ratio.clamp_max(0.0).exp().nan_to_num(0.0), ~sound)
 
 
@@ -117,7 +129,8 @@ class Kernel:
 
     Args:
         leapfrog: 1 is the Metropolis-adjusted Langevin algorithm; more are Hamiltonian trajectories of as many leapfrog
-            steps of length epsilon (in the clock in which momenta have variance T).
+            steps of length epsilon (in the clock in which momenta have variance T), each trajectory stretched by a
+            random factor between 0.5 and 1.5.
         epsilon: The published step length (0.02 for energies with sigma_0 = 0.1); None until `tune` has set it.
         acceptance: What `tune` aims at; by default 0.574 for one step and 0.8 for trajectories, near which the speed
             of mixing is greatest (Roberts and Rosenthal 1998; Betancourt et al. 2014).
