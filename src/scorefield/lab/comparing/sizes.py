@@ -51,7 +51,7 @@ def energy_network(body: Body, spec: DataSpec) -> NetworkConfig:
     """The energy whose number of parameters is nearest to the body's."""
     aim = count(score_network(body, spec, "positional"), spec)
     choices: list[NetworkConfig] = [
-        EnergyMLP(width=width) if body == "mlp" else EnergyResNet(width, 6) for width in range(4, 513, 4)
+        EnergyMLP(width=width) if body == "mlp" else EnergyResNet(width, 6) for width in range(1, 513)
     ]
     low, high = 0, len(choices) - 1
     while low < high:  # counts grow with the width
