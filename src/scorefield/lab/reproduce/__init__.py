@@ -4,7 +4,12 @@ An `Entry` names a table or figure, what the paper shows, whether it runs on any
 that function returns `Findings`: the paper's claims with what was found and whether they held, tables with intervals,
 and figures. `write_findings` makes JSON, pictures and a page of them.
 
+    tiny_noise  sliced score matching with and without tiny noise (NCSN, figure 1)
+    low_density estimated scores where there are few data (NCSN, figure 2)
     two_modes   Langevin against annealed Langevin dynamics with exact scores (NCSN, figure 3)
+    joint_or_single       training at all noise levels or at one (NCSN)
+    sliced_or_denoising   one network by two losses (NCSN); on_digits is what these two share
+    energy_levels         energies of one level and of many, by dimension (MDSM); shells are its closed forms
     noise_kept  the noise that annealed Langevin dynamics and consistent annealing carry (ACSM, figure 1)
     elsewhere   what needs an accelerator or weights, with the commands that do it
 """
@@ -12,11 +17,33 @@ and figures. `write_findings` makes JSON, pictures and a page of them.
 from __future__ import annotations
 
 from scorefield._codec import near
-from scorefield.lab.reproduce import elsewhere, entry, noise_kept, two_modes, writing
+from scorefield.lab.reproduce import (
+    elsewhere,
+    energy_levels,
+    entry,
+    joint_or_single,
+    low_density,
+    noise_kept,
+    on_digits,
+    shells,
+    sliced_or_denoising,
+    tiny_noise,
+    two_modes,
+    writing,
+)
 from scorefield.lab.reproduce.entry import PAPERS, Claim, Drawing, Entry, Findings, Job, Table
 from scorefield.lab.reproduce.writing import VERDICT, write_findings
 
-ENTRIES: dict[str, Entry] = {e.name: e for module in (two_modes, noise_kept, elsewhere) for e in module.ENTRIES}
+_HERE = (
+    tiny_noise,
+    low_density,
+    two_modes,
+    joint_or_single,
+    sliced_or_denoising,
+    energy_levels,
+    noise_kept,
+)
+ENTRIES: dict[str, Entry] = {e.name: e for module in (*_HERE, elsewhere) for e in module.ENTRIES}
 
 
 def find(name: str) -> Entry:
@@ -41,9 +68,16 @@ __all__ = [
     "Job",
     "Table",
     "elsewhere",
+    "energy_levels",
     "entry",
     "find",
+    "joint_or_single",
+    "low_density",
     "noise_kept",
+    "on_digits",
+    "shells",
+    "sliced_or_denoising",
+    "tiny_noise",
     "two_modes",
     "write_findings",
     "writing",
