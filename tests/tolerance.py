@@ -343,3 +343,7 @@ EFFECTIVE_SIZE = 0.15
 # Chains. At least this share of 1200 draws is effective where trajectories are a period on average (measured: 0.96 or
 # more; 0.017 where all have that length).
 PERIODIC_WORTH = 0.3
+
+# Methods on equal terms: largest over smallest number of parameters. Embeddings differ by 1 percent, an energy is
+# matched to within one channel, up to 3 percent at 30 channels.
+ALIKE_SIZES = 1.05

@@ -77,7 +77,7 @@ def judged(runs: Sequence[MethodRun], folder: Path, reference: Reference) -> tup
     """Every statement whose runs are there, seed by seed the same noise and the same held-out data.
 
     A claim held where the whole 95 % interval of the difference is on its side, did not hold where it is on the other
-    side, and is undecided where the interval holds zero.
+    side, and is undecided where the interval holds zero, or where each method was trained once.
 
     Args:
         runs: Finished ones.
@@ -101,7 +101,8 @@ def judged(runs: Sequence[MethodRun], folder: Path, reference: Reference) -> tup
             if found is not None:
                 pairs.append(found)
         if pairs:
-            claims.append(verdict(statement.says, over_seeds(pairs), *_titles(statement)))
+            one_model = a == b
+            claims.append(verdict(statement.says, over_seeds(pairs), *_titles(statement), one_model=one_model))
     return tuple(claims)
 
 
@@ -112,12 +113,22 @@ def _titles(statement: Statement) -> tuple[str, str]:
     return what, f"{first} less {second}"
 
 
-def verdict(says: str, difference: Estimate, what: str, pair: str) -> Claim:
-    """A claim that a difference is negative, lower being better."""
+def verdict(says: str, difference: Estimate, what: str, pair: str, *, one_model: bool) -> Claim:
+    """A claim that a difference is negative, lower being better.
+
+    Args:
+        says: The statement.
+        difference: Of the two ways.
+        what: Its quantity.
+        pair: The two ways in words.
+        one_model: Whether both are of the same trained models. Otherwise one seed decides nothing: the interval of one
+            training knows nothing of what another would give.
+    """
     held = True if difference.high < 0 else False if difference.low > 0 else None
     seeds = f"{difference.seeds} seed{'s' * (difference.seeds != 1)}"
-    one = "; one seed shows no spread of trainings" if difference.seeds == 1 else ""
-    return Claim(says, f"{pair}: {difference} in {what}, {seeds}{one}", held)
+    if difference.seeds == 1 and not one_model:
+        held, seeds = None, "1 seed, which cannot tell a method from its training"
+    return Claim(says, f"{pair}: {difference} in {what}, {seeds}", held)
 
 
 def run_folder(folder: Path, method: str, seed: int) -> Path:

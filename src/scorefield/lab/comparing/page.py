@@ -15,10 +15,10 @@ from scorefield.lab.comparing.claims import judged, run_folder
 from scorefield.lab.comparing.methods import METHODS, Terms
 from scorefield.lab.comparing.records import Estimate, MethodRun, over_seeds
 from scorefield.lab.comparing.running import Judge, density_unit, read_arrays
-from scorefield.lab.figures import Theme, grid_of_axes
+from scorefield.lab.figures import Theme, grid_of_axes, image_grid, kind
 from scorefield.lab.files import write_json
-from scorefield.lab.page import Block, Section, definitions, table, text
-from scorefield.lab.report import metric_table, sample_grid, write_report
+from scorefield.lab.page import Block, Section, caption_of_figure, definitions, table, text
+from scorefield.lab.report import embedded, metric_table, sample_grid, write_report
 from scorefield.lab.reproduce.entry import Claim, Drawing, Table
 from scorefield.lab.reproduce.writing import VERDICT, claims_block, drawing_block
 from scorefield.lab.run_folder import environment
@@ -201,8 +201,8 @@ def write_comparison(folder: Path, runs: Sequence[MethodRun], terms: Terms, judg
 
 _HOW = (
     "A claim held where the 95 % interval of the paired difference lies wholly on its side, did not hold where it lies"
-    " on the other, and is undecided where it holds zero. Pairs share noise, held-out data and training seed. This is a"
-    " comparison at this size and time; the papers' were at theirs."
+    " on the other, and is undecided where it holds zero, or where two methods were trained once each. Pairs share"
+    " noise, held-out data and training seed. This is a comparison at this size and time; the papers' were at theirs."
 )
 
 
@@ -235,9 +235,11 @@ def _samples(line: Line, folder: Path, terms: Terms) -> Block | None:
     x = x[torch.isfinite(x).flatten(1).all(dim=1)]
     if not len(x):
         return None
-    shown = x[:SHOWN] if len(terms.spec.shape) > 1 else x
     caption = f"{METHODS[line.method].title}, by {line.sampler}, seed {line.runs[0].seed}."
-    return sample_grid(shown, terms.spec, columns=SHOWN, caption=caption)
+    if kind(terms.spec) != "image":
+        return sample_grid(x if kind(terms.spec) == "vector" else x[:SHOWN], terms.spec, caption=caption)
+    image = image_grid(x[:SHOWN], terms.spec, SHOWN)
+    return Block(f"<figure>{embedded(image, caption)}{caption_of_figure(caption)}</figure>")
 
 
 def drawings(lines: Sequence[Line], terms: Terms) -> list[Drawing]:
@@ -257,6 +259,8 @@ def drawings(lines: Sequence[Line], terms: Terms) -> list[Drawing]:
 def _drawer(kept: Sequence[tuple[Line, Estimate]], name: str) -> Any:
     def draw(theme: Theme) -> Figure:
         figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 0.26 * len(kept) + 0.3), beside=2.5)
+        if name == "energy-distance":  # from a hundredth to hundreds, and below zero
+            ax.set_xscale("symlog", linthresh=max(1e-3, min(abs(value.number) for _, value in kept)))
         for k, (_, value) in enumerate(kept):
             ax.plot([value.low, value.high], [k, k], color=theme.series[0], linewidth=1.6)
             ax.plot([value.number], [k], "o", color=theme.series[0], markersize=4)

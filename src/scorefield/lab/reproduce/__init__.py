@@ -11,6 +11,7 @@ and figures. `write_findings` makes JSON, pictures and a page of them.
     sliced_or_denoising   one network by two losses (NCSN); on_digits is what these two share
     energy_levels         energies of one level and of many, by dimension (MDSM); shells are its closed forms
     noise_kept  the noise that annealed Langevin dynamics and consistent annealing carry (ACSM, figure 1)
+    objective_sampler     every objective with every sampler, on a mixture whose law is known
     elsewhere   what needs an accelerator or weights, with the commands that do it
 """
 
@@ -24,6 +25,7 @@ from scorefield.lab.reproduce import (
     joint_or_single,
     low_density,
     noise_kept,
+    objective_sampler,
     on_digits,
     shells,
     sliced_or_denoising,
@@ -42,6 +44,7 @@ _HERE = (
     sliced_or_denoising,
     energy_levels,
     noise_kept,
+    objective_sampler,
 )
 ENTRIES: dict[str, Entry] = {e.name: e for module in (*_HERE, elsewhere) for e in module.ENTRIES}
 
@@ -74,6 +77,7 @@ __all__ = [
     "joint_or_single",
     "low_density",
     "noise_kept",
+    "objective_sampler",
     "on_digits",
     "shells",
     "sliced_or_denoising",

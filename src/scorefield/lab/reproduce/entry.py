@@ -18,7 +18,7 @@ from scorefield._random import philox
 from scorefield.lab.figures import Theme
 from scorefield.lab.observer import Observer
 
-Paper = Literal["NCSN", "NCSNv2", "MDSM", "ACSM", "Score-SDE"]
+Paper = Literal["NCSN", "NCSNv2", "MDSM", "ACSM", "Score-SDE", "All"]
 State = Literal["runs here", "needs CUDA", "needs weights"]
 
 PAPERS: Mapping[Paper, str] = {
@@ -28,6 +28,7 @@ PAPERS: Mapping[Paper, str] = {
     " denoising score matching",
     "ACSM": "Jolicoeur-Martineau et al. 2021, Adversarial score matching and improved sampling for image generation",
     "Score-SDE": "Song et al. 2021, Score-based generative modeling through stochastic differential equations",
+    "All": "what the papers have in common",
 }
 
 
@@ -102,7 +103,8 @@ class Job:
     Args:
         folder: Where it may keep what it trains; a run found there is resumed.
         seed: Of everything random.
-        effort: Factor on the numbers of particles, samples and training steps; 1 is what the claims are judged at.
+        effort: Factor on the numbers of particles, samples and training steps, and below 1 on the steps of long chains
+            too; 1 is what the claims are judged at.
         observer: Told of progress.
     """
 

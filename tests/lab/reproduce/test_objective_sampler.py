@@ -1,0 +1,92 @@
+"""Every objective with every sampler: cells that are cheap here, all of them in the slow lane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from scorefield.lab.observer import Silent
+from scorefield.lab.reproduce import objective_sampler
+from scorefield.lab.reproduce.entry import Crowd, Job
+from scorefield.lab.reproduce.objective_sampler import (
+    BOUND,
+    OBJECTIVES,
+    PROCESS,
+    SAMPLERS,
+    SPREAD,
+    Kind,
+    Truth,
+    cell,
+    matrix,
+    train,
+    untrained,
+)
+from scorefield.losses import Objective
+from scorefield.sampling.named import NAMED
+from scorefield.score.oracles.examples import skewed_mixture
+from tolerance import FLOAT32
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return Truth(1500, 0)
+
+
+def test_every_named_sampler_and_every_objective_is_there():
+    assert set(NAMED) < set(SAMPLERS)
+    names = {type(objective).__name__ for objective in OBJECTIVES.values()}
+    classes = {cls.__name__ for cls in _concrete(Objective)}
+    adversarial = {"AdversarialScoreMatching", "CriticObjective"}  # players of a game, which need a critic
+    assert names == {name for name in classes - adversarial if not name.startswith("_")}
+
+
+def _concrete(cls: type) -> set[type]:
+    found = {c for sub in cls.__subclasses__() for c in (sub, *_concrete(sub))}
+    return {c for c in found if not getattr(c, "__abstractmethods__", None) and c.__module__.startswith("scorefield.")}
+
+
+@pytest.mark.parametrize("kind", ["score", "energy"])
+def test_untrained_models_are_a_gaussian(kind: Kind):
+    """With a network that gives zero: score = -x / (sigma^2 + s^2), for the energy by its gradient."""
+    score, network = untrained(kind, 0)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.tensor([[0.5, -2.0], [3.0, 1.0]])
+    t = torch.tensor([0.1, 0.8], dtype=torch.float64)
+    expected = -x / (PROCESS.sigma(t) ** 2 + SPREAD**2)[:, None].float()
+    torch.testing.assert_close(score(x, t).detach(), expected, rtol=FLOAT32, atol=0)
+
+
+def test_the_distance_tells_the_truth_from_a_gaussian_of_its_moments(truth: Truth):
+    own = truth.distance(skewed_mixture(PROCESS).sample(400, noise=Crowd(5)))
+    x = skewed_mixture(PROCESS).sample(3000, noise=Crowd(6))
+    z = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    like = z @ torch.linalg.cholesky(torch.cov(x.T)).T + x.mean(dim=0)
+    assert own.number + 1.96 * own.std_error < BOUND < truth.distance(like).number
+
+
+@pytest.mark.parametrize(("kind", "objective"), [("score", "SSM-VR"), ("energy", "DSM")])
+def test_some_cells(kind: Kind, objective: str, truth: Truth):
+    score = train(kind, OBJECTIVES[objective], 200, 0)
+    for name in ("dpm", "reverse-diffusion"):
+        found = cell("", score, name, truth, 300, 0)
+        assert found.distance is not None and found.distance.number < BOUND
+
+
+def test_a_pair_that_is_not_admissible_says_why(truth: Truth):
+    score, _ = untrained("score", 0)
+    found = cell("", score, "pc, MALA", truth, 20, 0)
+    assert found.distance is None and found.reason is not None and "densit" in found.reason
+
+
+@pytest.mark.slow
+def test_every_cell_is_near_the_truth(tmp_path: Path):
+    findings = matrix(Job(tmp_path, 0, 1.0, Silent()))
+    (claim,) = findings.claims
+    assert claim.held, claim.found
+    refused = findings.tables[1].rows
+    assert {row[1] for row in refused} == {"pc, MALA", "pc, HMC"}
+    assert all(row[0].endswith(", score") for row in refused)
+    assert objective_sampler.ENTRIES[0].minutes is not None
