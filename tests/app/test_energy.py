@@ -19,6 +19,7 @@ from scorefield.lab import train
 from scorefield.lab.model import load
 from scorefield.lab.recipes import recipe
 from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.energy_mlp import EnergyMLP
 
 
 @pytest.fixture(scope="module")
@@ -121,12 +122,27 @@ def test_other_data_must_fit_or_be_made_to(model: Path, tmp_path: Path, capsys: 
 
 
 @pytest.mark.slow
-def test_log_z_has_a_verdict(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--chains", 8, "--warmup", 4, "--most-rungs", 8, "--out", tmp_path)
-    assert run(model, "logz", *words) == 0
+def test_log_z_has_a_verdict_and_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe("digits-energy")
+    training = replace(made.training, steps=2, batch_size=16, checkpoint_every=2, validate_every=0)
+    small = train(replace(made, network=EnergyMLP(8, 1), training=training), tmp_path / "small")
+    words = ("--chains", 8, "--batch-size", 4, "--warmup", 4, "--most-rungs", 8, "--out", tmp_path / "out")
+    assert run(small, "logz", *words) == 0
     text = capsys.readouterr().out
     assert "verdict: unusable" in text and "no density and no bits/dim" in text and "forward" in text
-    assert json.loads((tmp_path / "logz.json").read_text())["value"] is None
+    assert "reverse starts from data: 8 chains" in text and "reverse from data and from chains differ" in text
+    record = json.loads((tmp_path / "out" / "logz.json").read_text())
+    assert record["value"] is None and record["modes"]["agree"] is False
+    (tmp_path / "out" / "parts" / "reverse from noise_00000004.npz").unlink()
+    monkeypatch.setattr("scorefield.app.log_z.pilot", lambda *a, **k: pytest.fail("the schedule was kept"))
+    assert run(small, "logz", *words) == 0
+    assert json.loads((tmp_path / "out" / "logz.json").read_text())["work_reverse"] == record["work_reverse"]
+    assert "other seed" in refused(capsys, small, "logz", *words, "--seed", 1)
+    narrow = ("--confinement", "box", "--box", -0.01, 0.3, "--out", tmp_path / "narrow")
+    assert "chains from data have a finite energy" in refused(capsys, small, "logz", "--chains", 8, *narrow)
+    assert "a ball is placed" in refused(capsys, small, "logz", "--confinement", "ball", "--box", 0, 1)
 
 
 def test_what_a_score_network_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

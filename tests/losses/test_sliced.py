@@ -7,7 +7,7 @@ Defects known from published code that can be made in a loss are made here, and 
     |s|^2 without its half, |s| without its square                                            `NoHalf`, `NoSquare`
     parameters collect gradients while x is differentiated (published energy samplers)        `test_evaluation_...`
     a loss that is not finite replaced by a constant                                          `test_not_finite_...`
-    levels of a multi-scale batch off by a level or without an end                            `test_closed_form_...`
+    levels of a multi-scale batch off by a level or without an end                            ../test_defects.py
 """
 
 from __future__ import annotations

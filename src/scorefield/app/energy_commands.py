@@ -124,20 +124,24 @@ class Outliers:
 class LogNormaliser:
     """log Z of exp(-E / T), by annealed importance sampling in both directions, with interval and verdict.
 
-    Bits per dimension of held-out data follow, of data smoothed by the noise sigma_0 sqrt(T).
+    The reverse direction starts from chains at T, once from noisy data and once from noise through falling
+    temperatures; where the two tell different numbers one misses modes, and there is no estimate. Bits per dimension of
+    held-out data follow, of data smoothed by the noise sigma_0 sqrt(T).
     """
 
     temperature: float = 1.0
     """T; it stands for the noise sigma_0 sqrt(T)."""
-    confinement: Literal["box", "ball"] = "box"
-    """An energy need not be bounded below: it is normalised on a box, or with a wall around a ball about the data."""
+    confinement: Literal["ball", "box"] = "ball"
+    """An energy need not be bounded below: it is normalised with a wall around a ball that holds the data, by a path
+    from a Gaussian about them, or on a box, by a path from the uniform law, which is much longer."""
     box: tuple[float, float] | None = None
     """Ends of the box, the same for every coordinate, model units. Default: the range of the data and five noise levels
     on either side."""
-    chains: int = 64
+    chains: int = 128
     """Chains of each direction."""
-    warmup: int = 500
-    """Steps at T of the chains from which the reverse direction starts."""
+    warmup: int = 1000
+    """Steps at T of the chains from which the reverse direction starts; as many again at falling temperatures for those
+    from noise."""
     work_variance: float = 0.7
     """Variance of the log weight of a chain that the pilot aims at; smaller makes more rungs."""
     most_rungs: int = 4000
@@ -148,6 +152,8 @@ class LogNormaliser:
     """Of all noise."""
     weights: str | None = None
     """As for `score`."""
+    batch_size: int = 64
+    """Chains at a time; finished ones are kept, and the same command goes on where it was stopped."""
     out: Path | None = None
     """Folder. Default: energy/MODEL/logz."""
 

@@ -1,32 +1,94 @@
-"""scorefield energy MODEL logz: the normaliser of an energy, with an interval, a verdict and what follows from it."""
+"""scorefield energy MODEL logz: the normaliser of an energy, with an interval, a verdict and what follows from it.
+
+What takes long is kept in the folder as it is done (starts of the reverse chains, the pilot's schedule, work values
+batch by batch), and the same command goes on from there.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from scorefield._codec import dumps, loads
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.app.batches import save
+from scorefield.app.batches import Arrays, claim, in_batches, read, save
 from scorefield.app.energy_commands import LogNormaliser
 from scorefield.app.evaluation import real_data
 from scorefield.app.progress import sampling_display
-from scorefield.inference.annealed_importance import AISSettings, Base, BoxBase, GaussianBase
+from scorefield.inference.annealed_importance import (
+    AISSettings,
+    Base,
+    BoxBase,
+    GaussianBase,
+    Schedule,
+    Work,
+    pilot,
+    work,
+)
+from scorefield.inference.annealing import Ladder, anneal, tune_ladder
 from scorefield.inference.chains import run_chains
-from scorefield.inference.normaliser import EnergyLogProb, LogZ, energy_log_prob, log_z
-from scorefield.inference.transition import tune
+from scorefield.inference.normaliser import (
+    REVERSE,
+    EnergyLogProb,
+    LogZ,
+    ModeCheck,
+    energy_log_prob,
+    log_z_of_work,
+    path_to,
+    same_modes,
+)
+from scorefield.inference.transition import pilot_noise, tune
 from scorefield.lab.evaluation import examples
-from scorefield.lab.files import write_json
+from scorefield.lab.files import write_json, write_text
 from scorefield.lab.model import Model, load
 from scorefield.lab.run_folder import environment
 from scorefield.score.energy import Confined, Energy, NetworkEnergy
 
 BEYOND = 5.0
 """Noise levels by which the box exceeds the range of the data."""
+
+RUNGS = 20
+"""Temperatures of the chains that come down from the highest noise."""
+
+SOURCES = ("data", "noise")
+"""Where the chains start whose ends the reverse direction starts from."""
+
+# First indices in the noise, so that no two sets of chains share any; forward chains are below REVERSE = 2**40.
+_OF_DATA = 2**41
+_CHAINS = {"data": 2**42, "noise": 2**43}
+_BACK = {"data": REVERSE, "noise": REVERSE + 2**32}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is normalised, from where, and where it is kept.
+
+    Args:
+        command: The user's.
+        energy: With its confinement.
+        base: Where forward chains start.
+        noisy: Data with the noise that T stands for, model units.
+        highest: Temperature of the highest noise of training.
+        out: Folder of what is kept.
+        identity: All that the numbers depend on.
+    """
+
+    command: LogNormaliser
+    energy: Confined
+    base: Base
+    noisy: Tensor
+    highest: float
+    out: Path
+    identity: dict[str, Any]
 
 
 def log_normaliser(name: str, command: LogNormaliser) -> None:
@@ -35,10 +97,7 @@ def log_normaliser(name: str, command: LogNormaliser) -> None:
     Raises:
         ValueError: A model without an energy, or numbers that cannot be.
     """
-    if command.chains < 8 or command.warmup < 0:
-        raise ValueError(
-            f"--chains {command.chains} --warmup {command.warmup}: at least 8 chains, and no negative steps"
-        )
+    _check(command)
     model = load(name, weights=command.weights)
     score = model.as_score()
     if not isinstance(score, NetworkEnergy):
@@ -46,24 +105,51 @@ def log_normaliser(name: str, command: LogNormaliser) -> None:
             f"{model.name} is a score network, which has no energy to normalise; its density is that of the flow:"
             f" scorefield likelihood {name}"
         )
-    energy = Energy.of(score)
-    noise = energy.noise(command.temperature)
-    assert noise is not None
-    data = real_data(model.experiment.data, None if command.data is None else command.data, model.data)
+    data = real_data(model.experiment.data, command.data, model.data)
     x, _ = examples(data.held_out or data.train, 3 * command.chains)
     if len(x) < command.chains:
         raise ValueError(f"{len(x)} examples for {command.chains} chains; ask for fewer, --chains {len(x)}")
-    clean = model.data.to_model(x).to(model.device)
-    noisy = clean + noise * StepNoise(IndexedNoise(command.seed, range(len(clean))), 0)(clean)
-    confined, base = _confined(command, energy, noisy, noise, model)
+    out = command.out or Path("energy") / model.name / "logz"
+    task = _task(command, model, score, x, out / "parts")
+    claim(task.out / "logz.json", task.identity)
     began = time.perf_counter()
-    found, chains_record = _normalise(command, confined, base, noisy)
+    starts = {source: _kept(task.out / f"starts_{source}.npz", lambda s=source: _starts(task, s)) for source in SOURCES}
+    found, check = _normalise(task, {source: _sound(found, source) for source, found in starts.items()})
     density = None
     if found.value is not None:
-        density = energy_log_prob(confined, found, model.data.to_data(noisy), model.data)
-    out = command.out or Path("energy") / model.name / "logz"
-    _print(model, found, density, chains_record, time.perf_counter() - began, len(x))
-    _write(out, model, found, density, chains_record)
+        density = energy_log_prob(task.energy, found, model.data.to_data(task.noisy), model.data)
+    chains = {source: _summary(task, found) for source, found in starts.items()}
+    _print(model, found, check, density, chains, time.perf_counter() - began)
+    _write(out, model, found, check, density, chains)
+
+
+def _check(command: LogNormaliser) -> None:
+    if command.chains < 8 or command.warmup < 0 or command.batch_size < 1:
+        raise ValueError(
+            f"--chains {command.chains} --warmup {command.warmup} --batch-size {command.batch_size}: at least 8 chains,"
+            " no negative steps, and at least one chain at a time"
+        )
+    if command.box is not None and command.confinement == "ball":
+        raise ValueError("--box is of --confinement box; a ball is placed by the data")
+
+
+def _task(command: LogNormaliser, model: Model, score: NetworkEnergy, x: Tensor, out: Path) -> Task:
+    energy = Energy.of(score)
+    noise = energy.noise(command.temperature)
+    assert noise is not None
+    clean = model.data.to_model(x).to(model.device)
+    z = StepNoise(IndexedNoise(command.seed, range(_OF_DATA, _OF_DATA + len(clean))), 0)(clean)
+    noisy = clean + noise * z
+    confined, base = _confined(command, energy, noisy, noise, model)
+    top = float(score.process.sigma(torch.ones(1, dtype=torch.float64)))
+    asked = {k: v for k, v in vars(command).items() if k not in ("out", "weights", "data")}
+    identity = {
+        "weights": model.hash,
+        "data": hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        "confinement": confined.describe(),
+        **asked,
+    }
+    return Task(command, confined, base, noisy, max(energy.temperature(top), command.temperature), out, identity)
 
 
 def _confined(
@@ -76,53 +162,158 @@ def _confined(
             low, high = model.data.model_range if model.data.bounded else (float(noisy.min()), float(noisy.max()))
             box = (low - BEYOND * noise, high + BEYOND * noise)
         return Confined(energy, box=box), BoxBase(*box)
-    if command.box is not None:
-        raise ValueError("--box is of --confinement box; a ball is placed by the data")
     centre = float(noisy.mean())
     radius = 1.1 * float((noisy - centre).flatten(1).norm(dim=1).max())
     return Confined(energy, ball=(centre, radius)), GaussianBase.matched(noisy.cpu(), widen=1.1)
 
 
-def _normalise(command: LogNormaliser, confined: Confined, base: Base, noisy: Tensor) -> tuple[LogZ, dict[str, Any]]:
-    """Chains at T from noisy data, then both directions."""
-    n = command.chains
-    kernel = tune(confined, noisy[-n:], temperature=command.temperature, seed=command.seed)
-    with sampling_display(1000, "chains") as display:
-        chains = run_chains(
-            confined,
-            noisy[:n],
-            draws=1,
-            kernel=kernel,
-            temperature=command.temperature,
-            warmup=command.warmup,
-            seed=command.seed,
-            on_step=lambda done, total: display.finished(0, int(1000 * done / total)),
-        )
-    good = chains.last[chains.last.flatten(1).isfinite().all(dim=1)]
-    record = {
-        "acceptance": float(chains.acceptance.double().mean()),
-        "epsilon": kernel.epsilon,
-        "finite chains": chains.finite,
-        "chains": n,
-        "warmup": command.warmup,
+# ------------------------------------------------------------------------------------------------ what takes long
+
+
+def _kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """Arrays of an earlier run, or new ones."""
+    if not path.is_file():
+        save(path, make())
+    return read(path)
+
+
+def _starts(task: Task, source: str) -> Arrays:
+    """Ends of chains at T, from noisy data or from the base through falling temperatures."""
+    command, first, n = task.command, _CHAINS[source], task.command.chains
+    begin, gradients = task.noisy[:n], 0
+    if source == "noise" and task.highest > command.temperature:
+        ladder = Ladder(task.highest, command.temperature, RUNGS, max(4, command.warmup // RUNGS))
+        few = max(8, min(32, n))
+        wide = task.base.draw(pilot_noise(command.seed, few), task.noisy[:1].expand(few, *task.noisy.shape[1:]))
+        ladder = tune_ladder(task.energy, wide, ladder, steps=30, seed=command.seed)
+        begin = task.base.draw(IndexedNoise(command.seed, range(first, first + n)), begin)
+        with sampling_display(1000, "falling temperatures (of 1000)") as display:
+            run = anneal(task.energy, begin, ladder, seed=command.seed, first=first, on_step=_shown(display))
+        begin, gradients, first = run.raw.to(begin), run.gradients, first + 2**32
+    kernel = tune(task.energy, task.noisy[-n:], temperature=command.temperature, seed=command.seed)
+    with sampling_display(1000, f"chains from {source} (of 1000)") as display:
+        run = run_chains(
+            task.energy, begin, draws=1, kernel=kernel, temperature=command.temperature, warmup=command.warmup,
+            seed=command.seed, first=first, on_step=_shown(display),
+        )  # fmt: skip
+    return {
+        "x": run.last,
+        "acceptance": run.acceptance,
+        "not finite": run.not_finite,
+        "broken": run.broken,
+        "epsilon": torch.tensor(float(kernel.epsilon or 0.0), dtype=torch.float64),
+        "gradients": torch.tensor(run.gradients + gradients),
     }
-    settings = AISSettings(work_variance=command.work_variance, most_rungs=command.most_rungs, pilot=max(8, min(64, n)))
-    with sampling_display(1000, "annealing") as display:
-        found = log_z(
-            confined,
-            base,
-            good.to(noisy),
-            temperature=command.temperature,
-            chains=n,
-            settings=settings,
-            seed=command.seed,
-            on_step=lambda done, total: display.finished(0, int(1000 * done / total)),
+
+
+def _shown(display: Any) -> Callable[[int, int], None]:
+    return lambda done, total: display.finished(0, int(1000 * done / total))
+
+
+def _sound(found: Arrays, source: str) -> Tensor:
+    """The starts that are draws of the law; chains that never moved are named and left out.
+
+    Raises:
+        ValueError: Few are left.
+    """
+    lost = found["broken"].nonzero().flatten().tolist()
+    if lost:
+        print(
+            f"warning: {len(lost)} of {len(found['broken'])} chains from {source} started where the energy or its"
+            f" gradient is not finite and never moved (number {', '.join(map(str, lost[:8]))}"
+            f"{', ...' if len(lost) > 8 else ''}); they are no draws and are left out"
         )
-    return found, record
+    if len(found["broken"]) - len(lost) < 8:
+        raise ValueError(
+            f"{len(found['broken']) - len(lost)} chains from {source} have a finite energy, too few to normalise with;"
+            " a wider --box, or --confinement ball"
+        )
+    return found["x"][~found["broken"]]
+
+
+def _schedule(task: Task) -> Schedule:
+    """The pilot's, frozen in a file."""
+    path, command = task.out / "schedule.json", task.command
+    if not path.is_file():
+        few = max(8, min(64, command.chains))
+        settings = AISSettings(work_variance=command.work_variance, most_rungs=command.most_rungs, pilot=few)
+        print(f"pilot of {few} chains finds the rungs", flush=True)
+        start = task.base.draw(pilot_noise(command.seed, few), task.noisy.new_empty((few, *task.noisy.shape[1:])))
+        laws = path_to(task.energy, task.base, command.temperature)
+        write_text(path, dumps(pilot(laws, start, settings, seed=command.seed)))
+    return loads(path.read_text(), Schedule)
+
+
+def _work(task: Task, schedule: Schedule, name: str, start: Tensor | None, first: int) -> Work:
+    """Work values of chains from the base, or in reverse from the starts, batch by batch."""
+    laws = path_to(task.energy, task.base, task.command.temperature)
+    n = task.command.chains if start is None else len(start)
+
+    def compute(rows: slice) -> Arrays:
+        noise = IndexedNoise(task.command.seed, range(first + rows.start, first + rows.stop))
+        like = task.noisy.new_empty((rows.stop - rows.start, *task.noisy.shape[1:]))
+        x = task.base.draw(noise, like) if start is None else start[rows].to(task.noisy)
+        found = work(laws, schedule, x, noise, reverse=start is not None)
+        shares = found.acceptance if len(found.acceptance) else torch.ones(1, dtype=torch.float64)
+        return {
+            "log weight": found.log_weight,
+            "not finite": found.not_finite,
+            "broken": found.broken,
+            "least": shares.min().expand(len(x)),
+            "greatest": shares.max().expand(len(x)),
+        }
+
+    parts = in_batches(compute, n, task.command.batch_size, task.out, name, task.identity)
+    shares = torch.stack([parts["least"].min(), parts["greatest"].max()])
+    return Work(parts["log weight"], shares, parts["not finite"], parts["broken"])
+
+
+def _normalise(task: Task, starts: dict[str, Tensor]) -> tuple[LogZ, ModeCheck]:
+    """Forward chains, and reverse ones from both sets of starts; where these disagree there is no estimate."""
+    schedule, command = _schedule(task), task.command
+    there = _work(task, schedule, "forward", None, 0)
+    told = []
+    for source in SOURCES:
+        back = _work(task, schedule, f"reverse from {source}", starts[source], _BACK[source])
+        told.append(
+            log_z_of_work(
+                task.energy, schedule, there, back, starts[source].to(task.noisy),
+                temperature=command.temperature, seed=command.seed,
+            )
+        )  # fmt: skip
+    found, other = told
+    check = same_modes(found, other)
+    if not check.agree:
+        ends = (*found.interval, found.forward, found.reverse, other.reverse)
+        found = replace(
+            found, value=None, verdict="unusable", reasons=(*found.reasons, check.message),
+            interval=(min(ends), max(ends)),
+        )  # fmt: skip
+    return found, check
+
+
+def _summary(task: Task, found: Arrays) -> dict[str, Any]:
+    good = ~found["broken"] & (found["not finite"] == 0)
+    return {
+        "chains": len(good),
+        "warmup": task.command.warmup,
+        "gradients": int(found["gradients"]),
+        "acceptance": float(found["acceptance"].double().mean()),
+        "epsilon": float(found["epsilon"]),
+        "finite chains": float(good.double().mean()),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ what is said
 
 
 def _print(
-    model: Model, found: LogZ, density: EnergyLogProb | None, chains: dict[str, Any], seconds: float, examples_: int
+    model: Model,
+    found: LogZ,
+    check: ModeCheck,
+    density: EnergyLogProb | None,
+    chains: dict[str, dict[str, Any]],
+    seconds: float,
 ) -> None:
     said = f"sigma_0 sqrt(T) = {found.noise:.4g}" if found.noise is not None else "none"
     print(f"{model.name} ({model.weights}): {found.of}; T = {found.temperature:g} stands for the noise {said}")
@@ -137,25 +328,38 @@ def _print(
         f"  overlap {found.overlap:.3g}; acceptance {found.acceptance[0]:.2f} to {found.acceptance[1]:.2f};"
         f" {found.schedule.rungs} rungs, {found.gradients} gradients a chain; {seconds:.0f} s"
     )
-    print(
-        f"  reverse starts: {chains['chains']} chains from noisy data, {chains['warmup']} steps, acceptance"
-        f" {chains['acceptance']:.3f}, finite {chains['finite chains']:.3f}. They are approximate draws: what they all"
-        " leave out is not seen"
-    )
+    for source, was in chains.items():
+        print(
+            f"  reverse starts from {source}: {was['chains']} chains of {was['gradients']} gradients, acceptance"
+            f" {was['acceptance']:.3f} at T, finite {was['finite chains']:.3f}"
+        )
+    print(f"  {check.message}")
     if found.border is not None:
         print(f"  near the border: {found.border:.4g} of their coordinates (a box) or examples (a ball)")
     for reason in found.reasons:
         print(f"  not ok: {reason}")
+    _print_density(model, found, density)
+
+
+def _print_density(model: Model, found: LogZ, density: EnergyLogProb | None) -> None:
     if density is None:
         print("  no density and no bits/dim without an estimate of log Z")
-    elif density.bits_per_dim is not None and density.bits_interval is not None:
-        a, b = density.bits_interval
-        floor = math.log2(float(found.noise or 0.0) * math.sqrt(2.0 * math.pi * math.e)) + _bits_of_range(model)
-        print(
-            f"  {float(density.bits_per_dim.mean()):.4f} bits/dim [{a:.4f}, {b:.4f}] over {examples_} noisy examples:"
-            f" of data smoothed by the noise {found.noise:.4g}, whose own bits are {floor:.4f}. Not comparable with"
-            " discrete likelihoods"
-        )
+        return
+    n = len(density.nats)
+    error = float(density.nats.std()) / math.sqrt(n)
+    low, high = (float(end) for end in density.interval.mean(dim=0))
+    print(
+        f"  mean log density {float(density.nats.mean()):.3f} nats [{low:.3f}, {high:.3f}] by log Z, +- {error:.3f} by"
+        f" the choice of {n} noisy examples"
+    )
+    if density.bits_per_dim is None or density.bits_interval is None:
+        return
+    a, b = density.bits_interval
+    floor = math.log2(float(found.noise or 0.0) * math.sqrt(2.0 * math.pi * math.e)) + _bits_of_range(model)
+    print(
+        f"  {float(density.bits_per_dim.mean()):.4f} bits/dim [{a:.4f}, {b:.4f}] of data smoothed by the noise"
+        f" {found.noise:.4g}, whose own bits are {floor:.4f}. Not comparable with discrete likelihoods"
+    )
 
 
 def _bits_of_range(model: Model) -> float:
@@ -164,9 +368,17 @@ def _bits_of_range(model: Model) -> float:
     return math.log2((model.data.levels or 1) / (high - low))
 
 
-def _write(out: Path, model: Model, found: LogZ, density: EnergyLogProb | None, chains: dict[str, Any]) -> None:
+def _write(
+    out: Path,
+    model: Model,
+    found: LogZ,
+    check: ModeCheck,
+    density: EnergyLogProb | None,
+    chains: dict[str, dict[str, Any]],
+) -> None:
     record = found.record()
     record |= {"model": model.name, "weights": model.weights, "weights hash": model.hash, "reverse starts": chains}
+    record["modes"] = vars(check)
     if density is not None:
         record["nats of noisy data"] = float(density.nats.mean())
         if density.bits_per_dim is not None:

@@ -79,6 +79,8 @@ from scorefield.inference.normaliser import (
     energy_log_prob,
     log_evidence,
     log_z,
+    log_z_of_work,
+    path_to,
     same_modes,
 )
 from scorefield.inference.observed import GaussianObservation, posterior_energy
@@ -128,9 +130,11 @@ __all__ = [
     "log_density",
     "log_evidence",
     "log_z",
+    "log_z_of_work",
     "normaliser",
     "observed",
     "outliers",
+    "path_to",
     "posterior_energy",
     "require_flow",
     "run_chains",

@@ -104,21 +104,55 @@ def log_z(
     Raises:
         ValueError: Reverse starts without a finite energy, or fewer than two.
     """
-    check_temperature(temperature)
     target, settings = Energy.of(energy), settings or AISSettings()
-    path = Path((base.energy, target), (1.0, 0.0), (0.0, 1.0 / temperature))
+    path = path_to(target, base, temperature)
     count = chains or len(reverse)
     if schedule is None:
         like = reverse.new_empty((settings.pilot, *reverse.shape[1:]))
         schedule = pilot(path, base.draw(pilot_noise(seed, settings.pilot), like), settings, seed=seed)
     noise = IndexedNoise(seed, range(count))
     start = base.draw(noise, reverse.new_empty((count, *reverse.shape[1:])))
+    there, back = _both(path, schedule, start, reverse, seed, on_step)
+    return log_z_of_work(target, schedule, there, back, reverse, temperature=temperature, seed=seed)
+
+
+def path_to(energy: EnergyLike, base: Base, temperature: float = 1.0) -> Path:
+    """The laws exp(-(1 - beta) U_0 - beta E / T) from the base to p_T, for `pilot` and `work`."""
+    check_temperature(temperature)
+    return Path((base.energy, Energy.of(energy)), (1.0, 0.0), (0.0, 1.0 / temperature))
+
+
+def log_z_of_work(
+    energy: EnergyLike,
+    schedule: Schedule,
+    there: Work,
+    back: Work,
+    reverse: Tensor,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> LogZ:
+    """What `log_z` says of chains that `work` ran along `path_to(energy, base, temperature)`, in batches, say.
+
+    Args:
+        energy: E.
+        schedule: That they ran along.
+        there: Forward chains.
+        back: Reverse chains.
+        reverse: Where those started.
+        temperature: T.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: Reverse starts without a finite energy, or fewer than two.
+    """
+    target = Energy.of(energy)
     what = f"log Z of exp(-E / {temperature:g})"
     border = None
     if isinstance(target, Confined):
         what += f", E {target.describe()}"
         border = float(target.border(reverse).mean())
-    return _both(path, schedule, start, reverse, what, temperature, target, border, seed, on_step)
+    return _found(schedule, there, back, what, temperature, target, border, seed)
 
 
 def log_evidence(
@@ -155,21 +189,15 @@ def log_evidence(
     if schedule is None:
         schedule = pilot(path, prior_draws[: settings.pilot], settings, seed=seed)
     what = f"log p(y) under the prior exp(-E / {temperature:g})"
-    return _both(path, schedule, prior_draws, posterior_draws, what, temperature, target, None, seed, on_step)
+    there, back = _both(path, schedule, prior_draws, posterior_draws, seed, on_step)
+    return _found(schedule, there, back, what, temperature, target, None, seed)
 
 
 def _both(
-    path: Path,
-    schedule: Schedule,
-    start: Tensor,
-    reverse: Tensor,
-    what: str,
-    temperature: float,
-    energy: Energy,
-    border: float | None,
-    seed: int,
-    on_step: OnStep | None,
-) -> LogZ:
+    path: Path, schedule: Schedule, start: Tensor, reverse: Tensor, seed: int, on_step: OnStep | None
+) -> tuple[Work, Work]:
+    """Forward and reverse chains."""
+
     def reported(offset: int) -> OnStep | None:
         if on_step is None:
             return None
@@ -178,12 +206,24 @@ def _both(
 
     there = work(path, schedule, start, IndexedNoise(seed, range(len(start))), on_step=reported(0))
     numbers = IndexedNoise(seed, range(REVERSE, REVERSE + len(reverse)))
-    back = work(path, schedule, reverse, numbers, reverse=True, on_step=reported(schedule.rungs))
+    return there, work(path, schedule, reverse, numbers, reverse=True, on_step=reported(schedule.rungs))
+
+
+def _found(
+    schedule: Schedule,
+    there: Work,
+    back: Work,
+    what: str,
+    temperature: float,
+    energy: Energy,
+    border: float | None,
+    seed: int,
+) -> LogZ:
     if bool(back.broken.any()):
         lost = back.broken.nonzero().flatten().tolist()
         raise ValueError(
-            f"{len(lost)} of {len(reverse)} reverse starts have no finite energy (the first: {lost[:5]}): they are no"
-            " draws of this law. Start from chains of the same energy, with the same confinement"
+            f"{len(lost)} of {len(back.broken)} reverse starts have no finite energy (the first: {lost[:5]}): they are"
+            " no draws of this law. Start from chains of the same energy, with the same confinement"
         )
     found = bridge(there.log_weight, back.log_weight, seed=seed)
     reasons = _reasons(found, there)
@@ -312,7 +352,7 @@ class ModeCheck:
     """Whether reverse chains from two sources tell the same log Z.
 
     Args:
-        agree: They do, within 4 standard errors.
+        agree: They do, within 4 standard errors, and at least ten chains of each are effective.
         gap: Difference of their reverse estimates, nats.
         standard_error: Of the difference.
         message: In words.
@@ -340,10 +380,11 @@ def same_modes(from_data: LogZ, from_chains: LogZ) -> ModeCheck:
     for run in (from_data, from_chains):
         variance += max(1.0 / run.ess_reverse - 1.0 / len(run.work_reverse), 0.0)
     error = math.sqrt(variance) + 1e-9
-    agree = abs(gap) <= 4.0 * error and min(from_data.ess_reverse, from_chains.ess_reverse) >= LEAST_EFFECTIVE
-    said = (
-        "agree" if agree else "disagree: one set of starts misses modes of the energy, and its log Z is not to be used"
-    )
-    return ModeCheck(
-        agree, gap, error, f"reverse from data and from chains differ by {gap:.3g} +- {error:.2g}: they {said}"
-    )
+    fewest = min(from_data.ess_reverse, from_chains.ess_reverse)
+    agree = abs(gap) <= 4.0 * error and fewest >= LEAST_EFFECTIVE
+    said = "they agree"
+    if fewest < LEAST_EFFECTIVE:
+        said = f"of {fewest:.1f} effective chains, too few to compare; more rungs, or chains"
+    elif not agree:
+        said = "they disagree: one set of starts misses modes of the energy, and its log Z is not to be used"
+    return ModeCheck(agree, gap, error, f"reverse from data and from chains differ by {gap:.3g} +- {error:.2g}: {said}")
