@@ -12,6 +12,7 @@ from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
 from scorefield.nets.critic import BigGANCritic, CriticConfig
 from scorefield.nets.network import NetworkConfig
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.sampler import Sampler
@@ -189,7 +190,7 @@ class Experiment:
     Args:
         name: Of the recipe it came from.
         data: Where the data are and how they become examples.
-        process: What noise does.
+        process: What noise does. A `GeneralSDE` takes a network whose output is the score itself, form=ScoreForm().
         network: The network's configuration.
         form: What the network's output means.
         time_input: What number it is conditioned on.
@@ -207,7 +208,7 @@ class Experiment:
 
     name: str
     data: DataSource
-    process: Process
+    process: Process | GeneralSDE
     network: NetworkConfig
     form: Parametrisation
     time_input: TimeInput

@@ -68,7 +68,7 @@ class Model:
         self.name, self.step, self.folder = name or experiment.name, step, folder
         self.precision, self.compiled = precision, compiled
         self.data: DataSpec = experiment.spec
-        self.process: Process = experiment.process
+        self.process: Process = experiment.process  # type: ignore[assignment]  # as of a Score
         self._score = build_score(experiment, network)
         self._flow = build_score(continuous(experiment), network)
 

@@ -19,6 +19,7 @@ from scorefield.lab.players import TrainingError
 from scorefield.lab.tally import Tally
 from scorefield.lab.weights import save_tensors
 from scorefield.losses.denoising import Draw
+from scorefield.process.general import GeneralSDE
 
 
 class Turns:
@@ -108,8 +109,9 @@ class Turns:
         where = "the gradient is not finite though every loss is"
         if first is not None:
             t = draw.t[first : first + 1]
-            sigma = float(self.experiment.process.sigma(t))
-            where = f"example {first} of the batch at t = {float(t):.4g}, noise level sigma = {sigma:.4g} (model units)"
+            where = f"example {first} of the batch at t = {float(t):.4g}"
+            if not isinstance(process := self.experiment.process, GeneralSDE):
+                where += f", noise level sigma = {float(process.sigma(t)):.4g} (model units)"
         of = "" if player is self.players[0] else f" of the {player.name}"
         raise TrainingError(
             f"the loss{of} is not finite at step {turn}: {where}. The batch, its noise and all weights are in {bundle}."

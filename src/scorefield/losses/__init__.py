@@ -12,7 +12,7 @@ Without a kernel the score still is the minimiser of E [tr(ds/dx) + |s|^2 / 2], 
 same distance, and which needs samples of p_t alone: a process that can only be simulated is trained so. Denoising and
 this differ by a number that does not depend on s.
 
-    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom; with an energy network
+    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom; with an energy
                  the multi-scale loss of MDSM
     sliced       implicit (exact trace), sliced and finite-difference score matching, at the same levels and weights
     adversarial  a critic beside it judges denoised examples; the published losses of both players

@@ -29,6 +29,7 @@ from torch.nn.functional import relu, softplus
 from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.losses.denoising import Draw, Objective
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.score.network import NetworkScore
 from scorefield.score.score import Score, tweedie
@@ -227,7 +228,7 @@ class CriticObjective(Objective):
     limits: tuple[float, float] | None = None
     weight: float = 1.0
 
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """See `Objective`."""
         return self.objective.draw(process, like, generator)
 
@@ -262,7 +263,7 @@ class AdversarialScoreMatching(Objective):
     weight: float = 1.0
     score_weight: float = 1.0
 
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """See `Objective`."""
         return self.objective.draw(process, like, generator)
 

@@ -110,7 +110,7 @@ class Objective(ABC):
     """A training objective: one value per example."""
 
     @abstractmethod
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """Draw times and noise for a batch.
 
         Args:
@@ -149,7 +149,7 @@ class AtLevels(Objective):
     levels: Tabulated | None = None
     stratified: bool = False
 
-    def draw_times(self, process: Process, batch: int, generator: torch.Generator) -> Tensor:
+    def draw_times(self, process: Process | GeneralSDE, batch: int, generator: torch.Generator) -> Tensor:
         """Times of a batch, float64 on the CPU, shape (B,)."""
         u = torch.rand(batch, generator=generator, dtype=torch.float64)
         if self.stratified:
@@ -160,7 +160,7 @@ class AtLevels(Objective):
             return low + (1.0 - low) * u
         return ladder.time((u * ladder.levels).floor().clamp_max(ladder.levels - 1))
 
-    def ladder(self, process: Process) -> Tabulated | None:
+    def ladder(self, process: Process | GeneralSDE) -> Tabulated | None:
         """The table whose levels are drawn, None for continuous times."""
         if self.levels is not None:
             return self.levels
@@ -185,7 +185,7 @@ class DenoisingScoreMatching(AtLevels):
     Arguments as for `AtLevels`.
     """
 
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """See `Objective`."""
         t = self.draw_times(process, like.shape[0], generator)
         return Draw(t, normal_like(like, tuple(like.shape), generator))

@@ -47,7 +47,7 @@ class _WithoutKernel(AtLevels):
         if self.simulation < 1:
             raise ValueError(f"simulation={self.simulation} is a number of steps and must be at least 1, such as 100")
 
-    def draw(self, process: Process, like: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """See `Objective`."""
         t = self.draw_times(process, like.shape[0], generator)
         shape = tuple(like.shape)
@@ -155,7 +155,7 @@ class _Sliced(_WithoutKernel):
 
 @record
 class SlicedScoreMatching(_Sliced):
-    """lambda(t) mean over v of [ v' (ds/dx) v + (v's)^2 / 2 ] at x_t, or |s|^2 / 2 (Song, Garg et al. 2019, eq. 7, 8).
+    """lambda(t) mean over v of [ v' (ds/dx) v + (v's)^2 / 2 ] at x_t, or |s|^2 / 2 (Song, Garg et al. 2019).
 
     NCSN's annealed sliced score matching is the default on its ladder, with `reduce="half_sum"` (Song and Ermon 2019).
     One forward and P backward passes, differentiated once more; the score must be differentiable twice (an energy three
@@ -182,7 +182,7 @@ class SlicedScoreMatching(_Sliced):
 
 @record
 class FiniteDifferenceScoreMatching(_Sliced):
-    """Sliced score matching with differences for derivatives, h -> 0 its limit (Pang et al. 2020, eq. 10 to 14).
+    """Sliced score matching with differences for derivatives, h -> 0 its limit (Pang et al. 2020).
 
     With x+ = x + h v and x- = x - h v the directional terms are
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scorefield._codec import record
 from scorefield._math import mean_event, norm_event, over_event
 from scorefield._typing import Condition
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.score.score import Score
 
@@ -94,6 +95,9 @@ class EnergyForm:
             raise ValueError(f"sigma_0={self.sigma_0} is a noise level and must be positive; 0.1 in all published runs")
 
 
+_END = torch.ones(1, dtype=torch.float64)
+
+
 class NetworkEnergy(EnergyScore):
     """A trained energy network as a Score, by an `EnergyForm`.
 
@@ -101,9 +105,18 @@ class NetworkEnergy(EnergyScore):
         network: Maps (x, c, condition) to one number per example; c is 0.
         process: Whose marginals the energy stands for, alpha = 1.
         form: For sigma_0.
+
+    Raises:
+        ValueError: The process scales the data or has no noise level; one energy cannot stand for its marginals.
     """
 
-    def __init__(self, network: nn.Module, process: Process, form: EnergyForm):
+    def __init__(self, network: nn.Module, process: Process | GeneralSDE, form: EnergyForm):
+        if isinstance(process, GeneralSDE) or float(process.alpha(_END)) != 1.0:
+            raise ValueError(
+                "one energy stands for the marginals of every noise level only where noise is added and the data are"
+                f" not scaled, alpha = 1; {type(process).__name__} does otherwise. Use VE(sigma_min, sigma_max) or"
+                " Tabulated(LinearSigmas(0.05, 1.2, 128))"
+            )
         super().__init__(self._evaluate, process, lambda t: (process.sigma(t) / form.sigma_0) ** 2)
         self.network, self.form = network, form
 

@@ -7,15 +7,18 @@ from torch import Tensor, nn
 
 from scorefield._math import once, over_event
 from scorefield._typing import Condition
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.energy import EnergyForm, NetworkEnergy
-from scorefield.score.parametrisation import Form, TimeInput
-from scorefield.score.score import Score
+from scorefield.score.parametrisation import Form, LogScaledTime, ScaledTime, ScoreForm, TimeInput
+from scorefield.score.score import Score, check_scales
 
 
 class NetworkScore(Score):
     """score = skip x + out F(c_in x, c, condition) with the coefficients of a `Form`.
+
+    Under a `GeneralSDE`, which has no alpha and sigma, F is the score itself (`ScoreForm`).
 
     The state may be float64 around a float32 network: coefficients are computed in float64, the network runs in its own
     dtype, and the score comes back in the dtype of x. Where the network needs sizes that the data have not, its input
@@ -29,13 +32,24 @@ class NetworkScore(Score):
         time_input: What number it is conditioned on.
         levels: A table that replaces the process in the conversion of F and in c, for models trained on a discrete
             ladder of a continuous process; None to use the process itself.
+
+    Raises:
+        ValueError: A form or a time input made of alpha and sigma, under a `GeneralSDE`.
     """
 
     def __init__(
-        self, network: nn.Module, process: Process, form: Form, time_input: TimeInput, levels: Tabulated | None = None
+        self,
+        network: nn.Module,
+        process: Process | GeneralSDE,
+        form: Form,
+        time_input: TimeInput,
+        levels: Tabulated | None = None,
     ):
-        self.network, self.process, self.form, self.time_input = network, process, form, time_input
+        self.network, self.form, self.time_input = network, form, time_input
+        self.process = process  # type: ignore[assignment]  # those who need alpha and sigma look for a GeneralSDE
         self.levels = levels if levels is not None else (process if isinstance(process, Tabulated) else None)
+        if isinstance(process, GeneralSDE):
+            _check_scaleless(form, time_input)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The score; see `Score`."""
@@ -44,6 +58,7 @@ class NetworkScore(Score):
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The posterior mean from the form directly, without a division by sigma."""
+        check_scales(self.process)
         skip, out, raw = self._evaluate(x, t, condition, "denoised")
         return over_event(skip, x) * x + over_event(out, x) * raw
 
@@ -52,7 +67,10 @@ class NetworkScore(Score):
         clock = self.process if self.levels is None else self.levels
         clock.check_time(t)
         t = once(t).to(torch.float64) if t.device.type == "cpu" else t
-        alpha, sigma = clock.alpha(t), clock.sigma(t)
+        if isinstance(clock, GeneralSDE):
+            alpha = sigma = torch.ones_like(t)  # of which the coefficients of ScoreForm's score are free
+        else:
+            alpha, sigma = clock.alpha(t), clock.sigma(t)
         coefficients = self.form.score_coefficients if what == "score" else self.form.denoised_coefficients
         skip, out = coefficients(alpha, sigma)
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
@@ -81,13 +99,27 @@ class NetworkScore(Score):
         return y[(slice(None), slice(None), *(slice(0, n) for n in sizes))]
 
 
+def _check_scaleless(form: Form, time_input: TimeInput) -> None:
+    """Refuse what is made of alpha and sigma."""
+    if not isinstance(form, ScoreForm):
+        raise ValueError(
+            f"{type(form).__name__} is made of alpha and sigma, and a GeneralSDE has a drift and a diffusion only; let"
+            " the network give the score itself, form=ScoreForm()"
+        )
+    if not isinstance(time_input, (ScaledTime, LogScaledTime)):
+        raise ValueError(
+            f"{type(time_input).__name__} is made of alpha and sigma, and a GeneralSDE has a drift and a diffusion"
+            " only; give the network the time itself, time_input=ScaledTime()"
+        )
+
+
 Parametrisation = Form | EnergyForm
 """What a network's output means: a field of vectors, or an energy."""
 
 
 def network_score(
     network: nn.Module,
-    process: Process,
+    process: Process | GeneralSDE,
     form: Parametrisation,
     time_input: TimeInput,
     levels: Tabulated | None = None,

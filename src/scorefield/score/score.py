@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scorefield._math import once, over_event, plus_scaled
 from scorefield._typing import Condition, ScoreFunction
+from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 
 
@@ -56,8 +57,22 @@ class Score(ABC):
         return BoundScore(self, condition)
 
 
+def check_scales(process: Process | GeneralSDE) -> None:
+    """Refuse a posterior mean under a process without alpha and sigma.
+
+    Raises:
+        ValueError: A `GeneralSDE`.
+    """
+    if isinstance(process, GeneralSDE):
+        raise ValueError(
+            "a posterior mean needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only; sample without"
+            ' one, Sampler(..., final="none") or "mean"'
+        )
+
+
 def tweedie(process: Process, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
     """Posterior mean of x_0 given x_t = x from a score already evaluated there: (x + sigma^2 score) / alpha."""
+    check_scales(process)
     t = once(t)
     return plus_scaled(x, process.sigma(t) ** 2, score) / over_event(process.alpha(t), x)
 

@@ -21,6 +21,7 @@ from scorefield.lab.files import NoSpaceError, replacing_folder, write_json, wri
 from scorefield.lab.run_folder import environment, fact_table
 from scorefield.lab.weights import differences, save_tensors
 from scorefield.process.families import VP, SubVP
+from scorefield.process.general import GeneralSDE
 from scorefield.process.tabulated import Tabulated
 
 Weights = Literal["ema", "raw"]
@@ -280,6 +281,7 @@ def heard(hints: Hints, experiment: Experiment) -> None:
     """
     assert experiment.spec is not None
     sizes, process = set(experiment.spec.shape[1:]), experiment.process
+    assert not isinstance(process, GeneralSDE)  # no release has one
     table = experiment.levels if experiment.levels is not None else process
     family = {VP: "vp", SubVP: "subvp"}.get(type(process), "ve")
     settled(hints, "size", sizes.pop() if len(sizes) == 1 else experiment.spec.shape[1:])
