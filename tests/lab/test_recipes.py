@@ -92,6 +92,7 @@ OPEN = {
     "digits",
     "digits-mlp",
     "stacked-digits",
+    "stacked-digits-adversarial",
     "points-2d",
     "vectors",
     "signals",
