@@ -11,6 +11,8 @@ and figures. `write_findings` makes JSON, pictures and a page of them.
     sliced_or_denoising   one network by two losses (NCSN); on_digits is what these two share
     energy_levels         energies of one level and of many, by dimension (MDSM); shells are its closed forms
     noise_kept  the noise that annealed Langevin dynamics and consistent annealing carry (ACSM, figure 1)
+    annealed_settings     samples on the way (NCSN, figure 4), and the choice of T and epsilon (NCSNv2)
+    predictors_correctors at equal calls (Score-SDE, table 1)
     objective_sampler     every objective with every sampler, on a mixture whose law is known
     elsewhere   what needs an accelerator or weights, with the commands that do it
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from scorefield._codec import near
 from scorefield.lab.reproduce import (
+    annealed_settings,
     elsewhere,
     energy_levels,
     entry,
@@ -27,6 +30,7 @@ from scorefield.lab.reproduce import (
     noise_kept,
     objective_sampler,
     on_digits,
+    predictors_correctors,
     shells,
     sliced_or_denoising,
     tiny_noise,
@@ -43,7 +47,9 @@ _HERE = (
     joint_or_single,
     sliced_or_denoising,
     energy_levels,
+    annealed_settings,
     noise_kept,
+    predictors_correctors,
     objective_sampler,
 )
 ENTRIES: dict[str, Entry] = {e.name: e for module in (*_HERE, elsewhere) for e in module.ENTRIES}
@@ -70,6 +76,7 @@ __all__ = [
     "Findings",
     "Job",
     "Table",
+    "annealed_settings",
     "elsewhere",
     "energy_levels",
     "entry",
@@ -79,6 +86,7 @@ __all__ = [
     "noise_kept",
     "objective_sampler",
     "on_digits",
+    "predictors_correctors",
     "shells",
     "sliced_or_denoising",
     "tiny_noise",

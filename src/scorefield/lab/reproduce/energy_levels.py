@@ -33,7 +33,7 @@ CHAINS = 100
 DRAWS = 4000
 LENGTH = 2700
 """Steps of a chain, as published; a smaller effort takes fewer."""
-PLAN = {2: 1500, 16: 1500, 64: 1500, 256: 800, 3072: 400}
+PLAN = {2: 3000, 16: 3000, 64: 3000, 256: 1500, 3072: 500}
 """Dimension -> training steps."""
 
 
