@@ -12,6 +12,7 @@ and figures. `write_findings` makes JSON, pictures and a page of them.
     energy_levels         energies of one level and of many, by dimension (MDSM); shells are its closed forms
     noise_kept  the noise that annealed Langevin dynamics and consistent annealing carry (ACSM, figure 1)
     annealed_settings     samples on the way (NCSN, figure 4), and the choice of T and epsilon (NCSNv2)
+    denoised_consistent   and with a critic or without (ACSM's tables)
     predictors_correctors at equal calls (Score-SDE, table 1)
     objective_sampler     every objective with every sampler, on a mixture whose law is known
     elsewhere   what needs an accelerator or weights, with the commands that do it
@@ -22,6 +23,7 @@ from __future__ import annotations
 from scorefield._codec import near
 from scorefield.lab.reproduce import (
     annealed_settings,
+    denoised_consistent,
     elsewhere,
     energy_levels,
     entry,
@@ -49,6 +51,7 @@ _HERE = (
     energy_levels,
     annealed_settings,
     noise_kept,
+    denoised_consistent,
     predictors_correctors,
     objective_sampler,
 )
@@ -77,6 +80,7 @@ __all__ = [
     "Job",
     "Table",
     "annealed_settings",
+    "denoised_consistent",
     "elsewhere",
     "energy_levels",
     "entry",

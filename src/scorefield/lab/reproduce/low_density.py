@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,16 +171,16 @@ def figure_2(job: Job) -> Findings:
 
 def _claims(errors: dict[str, list[float]], ends: list[Ended]) -> tuple[Claim, ...]:
     dense, *_, sparse = errors.values()
-    ratio = [b / a for a, b in zip(dense, sparse, strict=True)]
-    mean, half = mean_interval(ratio, STUDENT)
+    mean, half = mean_interval([math.log(b / a) for a, b in zip(dense, sparse, strict=True)], STUDENT)
+    low, ratio, high = (math.exp(mean + k * half) for k in (-1, 0, 1))
     shares = "; ".join(f"{e.name} {e.weight:.3f} [{e.interval[0]:.3f}, {e.interval[1]:.3f}]" for e in ends)
     wrong = [not e.interval[0] <= WEIGHT <= e.interval[1] for e in ends]
     return (
         Claim(
             "The estimated score is reliable only where the density of the data is high",
-            f"its error where the last 1 % of the mass lies is {mean:.1f} +- {half:.1f} times that where the densest"
-            " half lies",
-            True if mean - half > 2 else False if mean + half < 2 else None,
+            f"its error where the last 1 % of the mass lies is {ratio:.1f} [{low:.1f}, {high:.1f}] times that where the"
+            " densest half lies",
+            True if low > 2 else False if high < 2 else None,
         ),
         Claim(
             "Langevin dynamics gives the modes wrong weights, with estimated and with true scores",
