@@ -107,7 +107,7 @@ def _worse(joint: Group, single: list[Group]) -> bool | None:
 
 
 def _quality(theme: Theme, every: list[Group], noise: Quality, real: Quality) -> Figure:
-    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.7), beside=1.15, below=0.5)
+    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.7), above=0.35, beside=1.15, below=0.5)
     ax.set_xscale("log")
     lines = {"training digits": max(real.distance, 1e-3), "uniform noise": noise.distance}
     dots(ax, theme, [(t.name, t.distances) for t in every], lines)

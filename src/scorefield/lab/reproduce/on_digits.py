@@ -176,7 +176,7 @@ def dots(ax: Axes, theme: Theme, rows: list[tuple[str, list[float]]], lines: dic
         ax.axvline(value, color=theme.series[1 + k], linestyle=":", linewidth=1.4, label=name)
     ax.set_yticks([-k for k in range(len(rows))], [name for name, _ in rows])
     ax.set_ylim(-len(rows) + 0.4, 0.6)
-    ax.legend(fontsize=7.5, frameon=False, labelcolor=theme.ink, loc="lower right")
+    ax.legend(fontsize=7.5, frameon=False, labelcolor=theme.ink, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
 
 
 def settings(job: Job) -> dict[str, Any]:

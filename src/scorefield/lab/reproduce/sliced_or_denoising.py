@@ -140,7 +140,7 @@ def _claims(dsm: Group, difference: tuple[float, float], ratio: tuple[float, flo
 
 
 def _quality(theme: Theme, by: list[Group], noise: Quality, real: Quality) -> Figure:
-    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.2), beside=0.8, below=0.5)
+    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.2), above=0.35, beside=0.8, below=0.5)
     ax.set_xscale("log")
     lines = {"training digits": max(real.distance, 1e-3), "uniform noise": noise.distance}
     dots(ax, theme, [(t.name, t.distances) for t in by], lines)

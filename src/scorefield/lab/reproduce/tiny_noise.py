@@ -35,6 +35,10 @@ SEEDS = 3
 STUDENT = 4.303
 """97.5 % point of Student's law for the mean of three trainings."""
 
+SMALL = 1e3
+"""Losses of this size and less are drawn on a linear scale."""
+TICKS = sorted([0.0, *(sign * 10.0**k for sign in (-1, 1) for k in range(3, 12))])
+
 
 def unweighted(process: Process, t: Tensor) -> Tensor:
     """lambda = 1, as this experiment has one level."""
@@ -195,12 +199,15 @@ def _claims(noisy: list[Curve], bare: list[Curve]) -> tuple[Claim, ...]:
 
 def _curves(theme: Theme, bare: list[Curve], noisy: list[Curve]) -> Figure:
     figure, axes = grid_of_axes(theme, 1, 2, (3.0, 2.4), above=0.3, beside=0.7, below=0.5)
+    every = np.concatenate([c.losses for c in (*bare, *noisy)])
+    low, high = min(1.5 * float(every.min()), -SMALL), max(1.5 * float(every.max()), SMALL)
     for ax, title, curves in ((axes[0], "without noise", bare), (axes[1], "with noise 0.01", noisy)):
         for k, c in enumerate(curves):
             steps = np.arange(1, len(c.losses) + 1)
             ax.plot(steps, c.losses, color=theme.series[k], linewidth=0.5, alpha=0.45)
             ax.plot(steps, running_median(c.losses), color=theme.series[k], linewidth=1.3)
-        ax.set_yscale("symlog", linthresh=1e3)
+        ax.set_yscale("symlog", linthresh=SMALL)
+        ax.set(ylim=(low, high), yticks=[v for v in TICKS if low <= v <= high])
         ax.set_title(title, fontsize=9, color=theme.ink)
         ax.set_xlabel("step", labelpad=2)
     return figure
