@@ -68,6 +68,7 @@ COMMANDS = [
     ("tune digits --batch-size -2", "--batch-size -2 must be at least 1"),
     ("tune digits --sampler ode -n 8", "chooses its own steps and has no setting to tune.*--sampler pc"),
     ("train digits --set sampler.step.steps.0.size.snr=-0.1", "snr=-0.1 must be a positive number"),
+    ("train digits-energy --set network=MLP", "energy, one number per example, and MLP has several outputs.*EnergyMLP"),
     ("train digits --set sampler.step.steps.0.size.snr=1.3", r"snr=1.3 is outside the stable interval \(0, 1\)"),
 ]
 

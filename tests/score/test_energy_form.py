@@ -101,3 +101,15 @@ def test_langevin_on_it_is_the_annealed_temperature_step() -> None:
 def test_a_reference_level_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="sigma_0"):
         EnergyForm(0.0)
+
+
+def test_a_network_of_several_outputs_is_no_energy() -> None:
+    """The gradient of their sum would be taken for a score."""
+
+    class Vectors(nn.Module):
+        def forward(self, x: Tensor, c: Tensor, condition: object = None) -> Tensor:
+            return 2.0 * x
+
+    score = NetworkEnergy(Vectors(), PROCESS, EnergyForm())
+    with pytest.raises(ValueError, match=r"has shape \(2, 3\).*several outputs"):
+        score(torch.zeros(2, 3), torch.ones(2))

@@ -16,7 +16,9 @@ from scorefield.lab.model import build_score
 from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, Judge
 from scorefield.nets.critic import Critic
 from scorefield.nets.ncsnpp import UNet
+from scorefield.nets.network import EnergyNetwork
 from scorefield.process.general import GeneralSDE
+from scorefield.score.energy import EnergyForm
 
 SCORE, CRITIC = "score", "critic"
 
@@ -29,12 +31,18 @@ def players(experiment: Experiment, accelerator: Accelerator) -> tuple[Player, .
     """The players of an experiment whose `spec` is filled in, with freshly drawn weights: the score, then its critic.
 
     Raises:
-        TrainingError: The critic does not fit the data, or a setting does not fit the network.
+        TrainingError: The critic does not fit the data, a setting does not fit the network, or an energy is asked of a
+            network with several outputs.
     """
     spec, settings = experiment.spec, experiment.training
     assert spec is not None
     torch.manual_seed(settings.seed)  # the same initial weights in every process
     network = experiment.network.build(spec)
+    if isinstance(experiment.form, EnergyForm) and not isinstance(network, EnergyNetwork):
+        raise TrainingError(
+            f"the form is an energy, one number per example, and {type(experiment.network).__name__} has several"
+            " outputs; EnergyMLP takes any shape (--set network=EnergyMLP), EnergyResNet images"
+        )
     if settings.checkpoint_activations:
         _checkpoint_activations(network)
     network = _placed(network, spec, accelerator)

@@ -19,6 +19,20 @@ EnergyFunction = Callable[[Tensor, Tensor, Condition | None], Tensor]
 """E(x, t, condition) of shape (B,); example i depends on example i alone."""
 
 
+def one_each(energy: Tensor, x: Tensor) -> Tensor:
+    """The energy as it is, one number per example.
+
+    Raises:
+        ValueError: It has another shape.
+    """
+    if energy.shape != x.shape[:1]:
+        raise ValueError(
+            f"the energy of {tuple(x.shape)} has shape {tuple(energy.shape)}; an energy is one number per example,"
+            f" shape ({len(x)},). A network with several outputs is no energy: sum them, or use a scalar head"
+        )
+    return energy
+
+
 class EnergyScore(Score):
     """score(x, t) = -grad_x E(x, t) / T(t) by automatic differentiation, conservative by construction.
 
@@ -123,7 +137,7 @@ class NetworkEnergy(EnergyScore):
     def _evaluate(self, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
         c = torch.zeros(x.shape[0], dtype=dtype, device=x.device)
-        return self.network(x.to(dtype), c, condition).to(x.dtype)
+        return one_each(self.network(x.to(dtype), c, condition), x).to(x.dtype)
 
     def _energy_and_gradient(self, x: Tensor, t: Tensor, condition: Condition | None) -> tuple[Tensor, Tensor]:
         energy, gradient = super()._energy_and_gradient(x, t, condition)
@@ -199,13 +213,7 @@ class Energy:
         Raises:
             ValueError: The function does not return one number per example.
         """
-        energy = self.function(x)
-        if energy.shape != x.shape[:1]:
-            raise ValueError(
-                f"the energy of {tuple(x.shape)} has shape {tuple(energy.shape)}; an energy is one number per example,"
-                f" shape ({len(x)},). A network with several outputs is no energy: sum them, or use a scalar head"
-            )
-        return energy
+        return one_each(self.function(x), x)
 
     def with_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(E(x), grad E(x)) by one evaluation, detached."""
