@@ -31,6 +31,7 @@ from scorefield.lab.observer import Silent
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
 from scorefield.nets.mlp import MLP
 from scorefield.process.families import VE
+from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.energy import EnergyForm
 from tolerance import ALIKE_SIZES, FLOAT64, SIGNIFICANCE
@@ -62,6 +63,7 @@ def test_a_method_is_an_experiment_within_its_calls(name: str):
     assert _codec.loads(_codec.dumps(experiment), Experiment) == experiment
     assert experiment.training.seed == 3 and experiment.training.max_minutes == 1.0
     assert experiment.sampler == method.samplings(t)[0].sampler
+    assert isinstance(experiment.process, Process)
     for sampling in method.samplings(t):
         assert t.calls // 2 < dry_run(sampling.sampler, experiment.process).calls <= t.calls
 
