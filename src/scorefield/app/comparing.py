@@ -171,6 +171,7 @@ def _run_all(
     for seed in range(seeds):
         for method in chosen:
             folder = run_folder(out, method.name, seed)
+            new = comparing.read_run(folder) is None
             try:
                 with _display(f"{method.name}, seed {seed}", 60 * terms.minutes) as observer:
                     run = comparing.run_method(method, seed, terms, data, judge, folder, observer)
@@ -180,7 +181,8 @@ def _run_all(
                     " goes on where this one was"
                 ) from None
             runs.append(run)
-            comparing.write_comparison(out, runs, terms, judge)
+            if new:
+                comparing.write_comparison(out, runs, terms, judge)
             print(_line(run), flush=True)
     return runs
 
