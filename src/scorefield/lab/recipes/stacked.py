@@ -40,7 +40,7 @@ def stacked_digits() -> Experiment:
 
 
 def stacked_digits_adversarial() -> Experiment:
-    """The same with a critic, a perceptron, and the published decays of Adam: a fifth more time."""
+    """The same with a critic, a perceptron, and the published decays of Adam."""
     made = stacked_digits()
     return replace(
         made,
