@@ -320,7 +320,10 @@ def _chain_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
     figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 2.6), below=0.5)
     for k, name in enumerate([t.name for t in next(iter(found.values()))]):
         chosen = [each[k] for each in found.values()]
-        spans = [[t.share - t.interval[0] for t in chosen], [t.interval[1] - t.share for t in chosen]]
+        spans = [
+            [max(0.0, t.share - t.interval[0]) for t in chosen],
+            [max(0.0, t.interval[1] - t.share) for t in chosen],
+        ]
         # Side by side, so that equal shares stay apart.
         x = [t.dimension * 1.06 ** (k - 1.5) for t in chosen]
         ax.errorbar(
@@ -329,7 +332,8 @@ def _chain_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
     ax.set_xscale("log")
     ax.set_ylim(-0.05, 1.05)
     ax.set_xlabel("dimensions", labelpad=2)
-    ax.legend(fontsize=7.5, frameon=False, labelcolor=theme.ink, title="trained at", title_fontsize=7.5)
+    legend = ax.legend(fontsize=7.5, frameon=False, labelcolor=theme.ink, title="trained at", title_fontsize=7.5)
+    legend.get_title().set_color(theme.ink)
     return figure
 
 
