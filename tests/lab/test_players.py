@@ -26,6 +26,7 @@ from scorefield.lab.weights import WeightsError, load_tensors, save_tensors
 from scorefield.losses import RaLSGAN
 from scorefield.nets import BigGANCritic, DCGANCritic
 from scorefield.process import GeneralSDE, TimeLimits
+from scorefield.score.parametrisation import ScaledTime, ScoreForm
 from tolerance import FLOAT32
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "log_every": 4, "validate_every": 0, "checkpoint_every": 2}
@@ -262,4 +263,4 @@ def test_unbounded_data_and_general_processes_are_refused() -> None:
     limits = TimeLimits(1e-3, 1e-3, 1e-3)
     general = GeneralSDE(drift, diffusion, affine=True, state_dependent=False, t_min=limits)
     with pytest.raises(TrainingError, match="GeneralSDE has no one alpha"):
-        players(replace(free, process=general), Accelerator(cpu=True))
+        players(replace(free, process=general, form=ScoreForm(), time_input=ScaledTime()), Accelerator(cpu=True))
