@@ -11,7 +11,7 @@ from scorefield.lab.data import DataSource
 from scorefield.lab.describe import describe_experiment, meta_network
 from scorefield.lab.experiment import Adam, Experiment
 from scorefield.lab.recipes import RECIPES, recipe
-from scorefield.process import VE, VP, GeometricSigmas, LinearSigmas, SubVP, Tabulated
+from scorefield.process import VE, VP, GeometricSigmas, LinearSigmas, Process, SubVP, Tabulated
 from scorefield.sampling import (
     Chain,
     Consistent,
@@ -191,7 +191,9 @@ def test_ladders_and_their_samplers(name: str) -> None:
 def test_the_one_configuration_with_consistent_sampling() -> None:
     sampler = recipe("acsm-cifar10").sampler
     assert sampler.step == Consistent(1.1e-6 / 0.01**2) and sampler.final == "expected"
-    times = sampler.times(recipe("acsm-cifar10").process)
+    process = recipe("acsm-cifar10").process
+    assert isinstance(process, Process)
+    times = sampler.times(process)
     assert len(times) == 231 * 5 + 2
 
 
@@ -226,7 +228,7 @@ IMAGES = {  # name: sigma_max, levels, snr, decay, batch, reduce, crop, size
 def test_large_images_of_the_sde_framework(name: str) -> None:
     sigma_max, levels, snr, decay, batch, reduce, crop, size = IMAGES[name]
     found = recipe(name)
-    assert found.process == VE(0.01, sigma_max)
+    assert isinstance(found.process, VE) and found.process == VE(0.01, sigma_max)
     assert parts(found.sampler.step)["size"] == NormRatio(snr, norm="example")
     ladder = found.levels
     assert (ladder.levels if ladder else len(found.sampler.times(found.process)) - 1) == levels

@@ -43,7 +43,7 @@ SAMPLES = normal(2, 37, 2, 2)
 class Halves(StackedClassifier):
     """Two parts of two classes: the parity of each row's sum."""
 
-    name, hash, note, accuracy = "raw values", "parities", "parities", 1.0
+    name, hash, note, accuracy = "raw values", "parities", "parities", 1.0  # pyright: ignore[reportAssignmentType]
 
     def __init__(self) -> None:
         self.parts, self.classes, self.confusion = 2, 2, torch.eye(2, dtype=torch.float64)

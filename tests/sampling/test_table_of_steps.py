@@ -48,7 +48,10 @@ def test_every_step_has_its_row() -> None:
     assert set(table()) == {cls.__name__ for cls in steps()}
 
 
-@pytest.mark.parametrize("cls", sorted(set(steps()), key=lambda c: c.__name__), ids=lambda c: c.__name__)
+CLASSES = {cls.__name__: cls for cls in sorted(set(steps()), key=lambda c: c.__name__)}
+
+
+@pytest.mark.parametrize("cls", CLASSES.values(), ids=list(CLASSES))
 def test_rows_say_what_the_classes_declare(cls: type[Step]) -> None:
     equation, order, calls, processes, source = table()[cls.__name__]
     step = BUILT[cls] if cls in BUILT else cls()

@@ -196,8 +196,8 @@ def deconvolved(counts: Tensor, confusion: Tensor) -> Tensor:
 
 def _through(q: Tensor, matrix: Tensor) -> Tensor:
     """sum_a q[..., a, ...] matrix[a, b] along every axis."""
-    for _ in range(q.ndim):  # contracts the first axis and puts the new one last
-        q = torch.tensordot(q, matrix, dims=([0], [0]))
+    for _ in range(q.ndim):
+        q = torch.einsum("a...,ab->...b", q, matrix)  # contracts the first axis and puts the new one last
     return q
 
 
