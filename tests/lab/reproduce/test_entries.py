@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_findings_become_json_pictures_and_a_page(tmp_path: Path):
 
     findings = Findings(
         (Claim("x <y>", "z", True), Claim("b", "c", None)),
-        (Table(("n", "value"), ((1, 0.5),), "numbers"),),
+        (Table(("n", "value"), ((1, 0.5), (2, math.inf)), "numbers"),),
         (
             Drawing("line", "A line <b>", "words", draw),
             Drawing("grid", "A grid", "words", lambda theme: Image.new("RGB", (8, 8))),
@@ -68,7 +69,8 @@ def test_findings_become_json_pictures_and_a_page(tmp_path: Path):
     assert sizes["line"][0] > 100 and sizes["grid"] == (8, 8)
     found = json.loads((tmp_path / "out" / "findings.json").read_text())
     assert [claim["verdict"] for claim in found["claims"]] == ["held", "undecided"]
-    assert found["tables"][0]["rows"] == [[1, 0.5]] and found["settings"] == {"seed": "3"} and found["seconds"] == 1.5
+    assert found["tables"][0]["rows"] == [[1, 0.5], [2, "inf"]]
+    assert found["settings"] == {"seed": "3"} and found["seconds"] == 1.5
 
 
 def test_intervals_of_proportions_and_means():

@@ -22,6 +22,8 @@ from scorefield.sampling.sampler import Progress
 SIGMA_MIN = 0.01
 REPEATS = (1, 5, 20, 100)
 ETAS = (0.02, 0.1, 0.2, 0.5, 1.0, 1.5)
+LOST = 10.0
+"""Energy distance of samples that have run away, not drawn; uniform noise has 1.9."""
 
 
 def trained(job: Job) -> Model:
@@ -118,7 +120,8 @@ def sensitivity(job: Job) -> Findings:
             Drawing(
                 "settings",
                 "Energy distance against the step, for each T",
-                "Bars: 95 % over samples. The step is in units of sigma^2, x + e score + sqrt(2 e) z.",
+                "Bars: 95 % over samples. The step is in units of sigma^2, x + e score + sqrt(2 e) z. Samples that ran away are"
+                " not drawn.",
                 lambda theme: _curves(theme, tried),
             ),
         ),
@@ -156,7 +159,7 @@ def _claims(tried: list[Tried]) -> tuple[Claim, ...]:
 def _curves(theme: Theme, tried: list[Tried]) -> Figure:
     figure, (ax,) = grid_of_axes(theme, 1, 1, (5.0, 2.9), below=0.5)
     for k, repeats in enumerate(REPEATS):
-        mine = [c for c in tried if c.repeats == repeats and math.isfinite(c.distance)]
+        mine = [c for c in tried if c.repeats == repeats and c.distance < LOST]
         bars = [1.96 * c.error for c in mine]
         ax.errorbar(
             [c.eta for c in mine], [c.distance for c in mine], bars, color=theme.series[k % 4], marker="o",

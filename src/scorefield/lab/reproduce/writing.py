@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from html import escape
 from pathlib import Path
@@ -56,7 +57,7 @@ def as_json(entry: Entry, findings: Findings, seconds: float) -> dict[str, Any]:
         "shows": entry.shows,
         "claims": [{"says": c.says, "found": c.found, "verdict": VERDICT[c.held]} for c in findings.claims],
         "tables": [
-            {"caption": t.caption, "columns": list(t.columns), "rows": [list(row) for row in t.rows]}
+            {"caption": t.caption, "columns": list(t.columns), "rows": [[_plain(v) for v in row] for row in t.rows]}
             for t in findings.tables
         ],
         "settings": {key: str(value) for key, value in findings.settings.items()},
@@ -67,6 +68,11 @@ def as_json(entry: Entry, findings: Findings, seconds: float) -> dict[str, Any]:
 def claims_block(claims: tuple[Claim, ...]) -> Block:
     """Claims as a table."""
     return table(("the paper", "here", "verdict"), [(c.says, c.found, VERDICT[c.held]) for c in claims])
+
+
+def _plain(value: Any) -> Any:
+    """A cell as strict JSON has it; numbers that are not finite become words."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def drawing_block(drawing: Drawing) -> Block:
