@@ -120,8 +120,8 @@ def sensitivity(job: Job) -> Findings:
             Drawing(
                 "settings",
                 "Energy distance against the step, for each T",
-                "Bars: 95 % over samples. The step is in units of sigma^2, x + e score + sqrt(2 e) z. Samples that ran away are"
-                " not drawn.",
+                "Bars: 95 % over samples. The step is in units of sigma^2, x + e score + sqrt(2 e) z. Samples that ran"
+                " away are not drawn.",
                 lambda theme: _curves(theme, tried),
             ),
         ),
