@@ -20,7 +20,6 @@ from scorefield.lab.choosing import (
     Subject,
     TunedSampler,
     choose,
-    consistent,
     measure,
     nearer_to_data,
     of_score,
@@ -447,7 +446,7 @@ def test_settings_and_their_admissible_intervals() -> None:
 
 @pytest.mark.parametrize("process", [VE(0.01, 10.0), VP(), Tabulated(GeometricSigmas(0.01, 10.0, 20))], ids=str)
 def test_consistent_annealing_stays_inside_its_admissible_interval(process: Any) -> None:
-    sampler = consistent(process, 19)
+    sampler = named("cas", process, 19)
     low, high = admissible_eta(sampler, process)
     subject = gaussian(process)
     for eta in (low, high):

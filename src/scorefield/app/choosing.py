@@ -268,8 +268,6 @@ def _to_tune(model: Model, command: Tune) -> Sampler:
     process = model.process
 
     def build(steps: int) -> Sampler:
-        if command.sampler == "cas":
-            return choosing.consistent(model.experiment.levels or process, steps)
         if command.sampler is not None:
             return chosen_sampler(model, command.sampler, steps)
         return with_steps(model.experiment.sampler, steps)

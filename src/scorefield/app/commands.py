@@ -16,6 +16,7 @@ SamplerName = Literal[
     "reverse-diffusion",
     "ancestral",
     "ald",
+    "cas",
     "ode",
     "flow-euler",
     "flow-heun",
@@ -175,8 +176,8 @@ class Tune:
     """A run or model folder, or the name of a bundled model (digits)."""
     data: str | None = None
     """Real data. Default: the held-out part of the model's own."""
-    sampler: SamplerName | Literal["cas"] | None = None
-    """Whose settings; cas is consistent annealed sampling. Default: the sampler that the model was made with."""
+    sampler: SamplerName | None = None
+    """Whose settings. Default: the sampler that the model was made with."""
     calls: int | None = None
     """Network calls per sample. Default: those of the model's own sampler; 100 for one by name."""
     criterion: Literal["auto", "data", "flow"] = "auto"

@@ -24,7 +24,6 @@ from scorefield.lab.choosing.candidates import Candidate
 from scorefield.lab.choosing.files import StaleError, read_table, read_tuned, write_record
 from scorefield.lab.choosing.measuring import Real, measure
 from scorefield.lab.choosing.records import Measured, MeasureReceipt, SamplerRow, SamplerTable, TunedSampler
-from scorefield.lab.choosing.settings import consistent
 from scorefield.lab.choosing.subject import Subject, of_model, of_score
 from scorefield.lab.choosing.tuning import tune
 
@@ -43,7 +42,6 @@ __all__ = [
     "budget",
     "candidates",
     "choose",
-    "consistent",
     "files",
     "measure",
     "measuring",

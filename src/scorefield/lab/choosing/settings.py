@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from scorefield._codec import with_field
-from scorefield.process.grids import EveryLevel, Focused, GeometricSigma, PowerSigma
+from scorefield.process.grids import Focused, PowerSigma
 from scorefield.process.levels import langevin_step
 from scorefield.process.process import Process
-from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.langevin import LadderScaled, Langevin, NoiseScaled, NormRatio
 from scorefield.sampling.sampler import Sampler
@@ -130,19 +129,3 @@ def _technique_4(sampler: Sampler, process: Process, repeats: int, step: Langevi
         return ()
     eta = langevin_step(sigmas, repeats).eta * (2.0 if step.convention == "half" else 1.0)
     return ((0.5 * eta) ** 0.5,)
-
-
-def consistent(process: Process, steps: int) -> Sampler:
-    """Consistent annealed sampling on a geometric grid, eta twice the least that its levels admit.
-
-    Args:
-        process: Whose noise it undoes.
-        steps: Levels below that of the prior.
-    """
-    grid = GeometricSigma(steps)
-    if isinstance(process, Tabulated):
-        refine = max(1, round(steps / max(1, process.levels - 1)))
-        grid = EveryLevel(clean=False, refine=refine if process.between == "linear" else 1)
-    sampler = Sampler(Consistent(1.0), grid)
-    least, most = admissible_eta(sampler, process)
-    return replace(sampler, step=Consistent(min(2.0 * least, most)))

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.lab.choosing.settings import consistent
 from scorefield.lab.figures import Theme, grid_of_axes
 from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
 from scorefield.losses import (
@@ -66,11 +65,19 @@ def _corrected(step: HMC) -> Sampler:
     return Sampler(Chain((step, ReverseDiffusion())), Uniform(100))
 
 
-_OWN_STEPS = {"ode": None, "ald": 60, "ancestral": 200, "em": 400, "reverse-diffusion": 200, "pc": 100, "ddim": 100}
+_OWN_STEPS = {
+    "ode": None,
+    "ald": 60,
+    "ancestral": 200,
+    "em": 400,
+    "reverse-diffusion": 200,
+    "pc": 100,
+    "ddim": 100,
+    "cas": 400,
+}
 SAMPLERS: Mapping[str, Callable[[], Sampler]] = {
     **{name: lambda name=name: named(name, PROCESS, _OWN_STEPS.get(name, 40)) for name in NAMED},
     "adaptive-sde": lambda: Sampler(AdaptiveSDE(), Uniform(1)),
-    "cas": lambda: consistent(PROCESS, 400),
     "annealed temperature": _temperature,
     "pc, MALA": lambda: _corrected(MALA(NoiseScaled(0.3))),
     "pc, HMC": lambda: _corrected(HMC(NoiseScaled(0.3), leapfrog=3)),
