@@ -40,6 +40,7 @@ def model(trained: Path, tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small measurements."""
     monkeypatch.setattr("scorefield.lab.choosing.candidates.NAMED", few())
+    monkeypatch.setattr(choosing, "QUICK_NAMES", ("dpm",))
     monkeypatch.setattr(choosing, "QUICK", 8)
     monkeypatch.setattr(choosing, "QUICK_CALLS", (4, 9))
     monkeypatch.setattr(choosing, "QUICK_TOLERANCE", 1e-2)
@@ -196,3 +197,12 @@ def test_a_table_that_is_damaged_says_which_field(model: Path, capsys: pytest.Ca
     data["value"]["rows"][0]["calls"] = "many"
     (model / "samplers.json").write_text(json.dumps(data))
     assert "rows[0].calls" in refused(capsys, "sample", model, "--budget", "nfe=9")
+
+
+def test_some_samplers_alone_do_not_replace_the_table(trained: Path, tmp_path: Path) -> None:
+    before, out = (trained / "samplers.json").read_bytes(), tmp_path / "some"
+    words = ["compare-samplers", str(trained), "-n", "8", "--calls", "5", "--out", str(out)]
+    assert main([*words, "--samplers", "dpm"]) == 0
+    assert {r.name for r in read(out).rows} == {"dpm"} and (out / "samplers.html").is_file()
+    assert (trained / "samplers.json").read_bytes() == before
+    assert main([*words, "--samplers", "dpn"]) == 2

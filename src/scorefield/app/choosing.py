@@ -176,7 +176,8 @@ def compare_samplers(command: CompareSamplers) -> None:
     receipt = _receipt(model, command.n, command.seed, command.batch_size, held_out)
     choosing.measuring.require_enough(command.n, held_out.real)
     subject = _subject(model, command.seed, receipt.batch_size, held_out)
-    chosen, refused = candidates(subject, calls, variants=command.variants)
+    names = command.samplers.split(",") if command.samplers else None
+    chosen, refused = candidates(subject, calls, names=names, variants=command.variants)
     if held_out.real is None:
         _say("the model does not say where its data are: errors and distances to its flow are measured, none to data")
     total = sum(dry_run(candidate.sampler, model.process).calls for candidate in chosen) + FLOW_CALLS
@@ -188,7 +189,7 @@ def compare_samplers(command: CompareSamplers) -> None:
         )
     print()
     print("\n".join(lines_of(table)))
-    saved = _kept(folder, table)
+    saved = None if names else _kept(folder, table)  # a table of some samplers does not replace one of all
     out = command.out or (folder if saved else Path("samplers") / model.name)
     facts = environment()
     page = write_report(
@@ -343,8 +344,7 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
     )
     receipt = _receipt(model, QUICK, 0, None, _HeldOut())
     subject = choosing.of_model(model, batch_size=receipt.batch_size, labels=_labels(model))
-    chosen, refused = candidates(subject, QUICK_CALLS)
-    chosen = [candidate for candidate in chosen if candidate.name in QUICK_NAMES]
+    chosen, refused = candidates(subject, QUICK_CALLS, names=QUICK_NAMES)
     with _nothing_kept():
         table = choosing.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
     if not any(row.error for row in table.rows):

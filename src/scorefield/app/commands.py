@@ -153,6 +153,8 @@ class CompareSamplers:
     """Samples of each sampler."""
     calls: str = "5,10,20,30,50,100"
     """Numbers of network calls per sample, separated by commas."""
+    samplers: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
+    """Some samplers alone, for example ode,dpm; their table goes to --out, not into the model folder."""
     variants: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also other orders and grids of the samplers without noise; takes several times as long."""
     seed: int = 0

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from scorefield._codec import near
 from scorefield._math import over_event
 from scorefield._random import PRIOR_STEP, IndexedNoise
 from scorefield.lab.choosing.records import Refused
@@ -140,28 +141,32 @@ def with_calls(
 
 
 def candidates(
-    subject: Subject, calls: Sequence[int] = CALLS, *, variants: bool = True
+    subject: Subject, calls: Sequence[int] = CALLS, *, names: Sequence[str] | None = None, variants: bool = True
 ) -> tuple[list[Candidate], list[Refused]]:
     """Every named sampler at several numbers of calls, and the orders and grids of those that follow the flow.
 
     Args:
         subject: What they will sample.
         calls: Numbers of network calls per sample.
+        names: Of some samplers; None for all, and the subject's own.
         variants: Also other orders, and other grids, of deterministic samplers.
 
     Returns:
         Candidates, and those that the subject does not admit with the reason.
 
     Raises:
-        ValueError: A number of calls below 1.
+        ValueError: A number of calls below 1, or a name that no sampler has.
     """
+    for name in names or ():
+        if name not in NAMED:
+            raise ValueError(f"there is no sampler {name!r}.{near(name, NAMED)}")
     if not calls or min(calls) < 1:
         raise ValueError(f"numbers of calls must be at least 1; got {', '.join(map(str, calls)) or 'none'}")
     found: list[Candidate] = []
     refused: list[Refused] = []
-    for name in NAMED:
+    for name in NAMED if names is None else names:
         _gather(subject, name, sorted(set(calls)), variants, found, refused)
-    for name, sampler in subject.own.items():
+    for name, sampler in subject.own.items() if names is None else ():
         if all(sampler != c.sampler for c in found):
             _try(name, "", None, _as_is(sampler, subject.score), found, refused)
     return found, refused
