@@ -12,13 +12,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lab.tiny import fingerprint, tiny, two_players
+from lab.tiny import CrashAt, CrashError, fingerprint, tiny, two_players
 from scorefield._codec import dumps, loads, with_field
 from scorefield.lab import checkpoints, train
 from scorefield.lab.data import open_data
 from scorefield.lab.describe import describe_experiment
 from scorefield.lab.experiment import Adam, Adversary, Experiment
-from scorefield.lab.observer import Silent
 from scorefield.lab.players import TrainingError, adam, build_critic, players
 from scorefield.lab.recipes import recipe
 from scorefield.lab.run_folder import read_metrics
@@ -30,21 +29,6 @@ from scorefield.score.parametrisation import ScaledTime, ScoreForm
 from tolerance import FLOAT32
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "log_every": 4, "validate_every": 0, "checkpoint_every": 2}
-
-
-class CrashError(Exception):
-    """Stands for a power cut."""
-
-
-class CrashAt(Silent):
-    """An observer that pulls the plug after a step."""
-
-    def __init__(self, at: int):
-        self.at = at
-
-    def step(self, step: int, steps: int, loss: float) -> None:
-        if step == self.at:
-            raise CrashError
 
 
 @pytest.fixture(scope="module")

@@ -10,28 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.tiny import TWO_PLAYERS, fingerprint, finish, kill_at, start, tiny
+from lab.tiny import TWO_PLAYERS, CrashAt, CrashError, fingerprint, finish, kill_at, start, tiny
 from scorefield.lab import checkpoints, train
-from scorefield.lab.observer import Silent
 from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.trainer import TrainingError
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.score.parametrisation import LogSigma
-
-
-class CrashError(Exception):
-    """Stands for a power cut: nothing after it runs."""
-
-
-class CrashAt(Silent):
-    """An observer that pulls the plug after a step."""
-
-    def __init__(self, at: int):
-        self.at = at
-
-    def step(self, step: int, steps: int, loss: float) -> None:
-        if step == self.at:
-            raise CrashError
 
 
 @pytest.fixture(scope="module")

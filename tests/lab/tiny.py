@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment
+from scorefield.lab.observer import Silent
 from scorefield.lab.recipes import recipe
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.mlp import MLP
@@ -142,3 +143,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class CrashError(Exception):
+    """Stands for a power cut: nothing after it runs."""
+
+
+class CrashAt(Silent):
+    """An observer that pulls the plug after a step."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def step(self, step: int, steps: int, loss: float) -> None:
+        if step == self.at:
+            raise CrashError

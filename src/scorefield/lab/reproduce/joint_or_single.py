@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
-from scorefield.lab.figures import Theme, grid_of_axes, image_grid
+from scorefield.lab.figures import image_grid
 from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table
 from scorefield.lab.reproduce.on_digits import (
     SAMPLES,
@@ -12,10 +10,9 @@ from scorefield.lab.reproduce.on_digits import (
     SPEC,
     Group,
     Judge,
-    Quality,
-    dots,
     group,
     noise_levels,
+    quality,
     settings,
 )
 
@@ -56,7 +53,7 @@ def joint_or_single(job: Job) -> Findings:
                 "quality",
                 "Energy distance to held-out digits",
                 "A dot is a training. Further left is nearer to the data.",
-                lambda theme: _quality(theme, every, noise, real),
+                lambda theme: quality(theme, every, noise, real, (1.7, 1.15)),
             ),
             *(
                 Drawing(
@@ -104,15 +101,6 @@ def _worse(joint: Group, single: list[Group]) -> bool | None:
     if all(m - h > mean + half for m, h in others):
         return True
     return False if any(m + h < mean - half for m, h in others) else None
-
-
-def _quality(theme: Theme, every: list[Group], noise: Quality, real: Quality) -> Figure:
-    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.7), above=0.35, beside=1.15, below=0.5)
-    ax.set_xscale("log")
-    lines = {"training digits": max(real.distance, 1e-3), "uniform noise": noise.distance}
-    dots(ax, theme, [(t.name, t.distances) for t in every], lines)
-    ax.set_xlabel("squared energy distance", labelpad=2)
-    return figure
 
 
 ENTRIES = (

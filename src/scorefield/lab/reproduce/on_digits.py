@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource, open_data
 from scorefield.lab.evaluation import examples
 from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.lab.figures import Theme
+from scorefield.lab.figures import Theme, grid_of_axes
 from scorefield.lab.model import load
 from scorefield.lab.recipes.ladders import annealed_langevin, ladder
 from scorefield.lab.reproduce.entry import Job, mean_interval
@@ -177,6 +178,25 @@ def dots(ax: Axes, theme: Theme, rows: list[tuple[str, list[float]]], lines: dic
     ax.set_yticks([-k for k in range(len(rows))], [name for name, _ in rows])
     ax.set_ylim(-len(rows) + 0.4, 0.6)
     ax.legend(fontsize=7.5, frameon=False, labelcolor=theme.ink, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+
+
+def quality(theme: Theme, groups: list[Group], noise: Quality, real: Quality, size: tuple[float, float]) -> Figure:
+    """Energy distances of each training, beside those of noise and of training digits.
+
+    Args:
+        theme: Colours.
+        groups: A row each.
+        noise: Of uniform noise.
+        real: Of training digits.
+        size: Height of the panel, and the room for the names left of it, inches.
+    """
+    height, beside = size
+    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, height), above=0.35, beside=beside, below=0.5)
+    ax.set_xscale("log")
+    lines = {"training digits": max(real.distance, 1e-3), "uniform noise": noise.distance}
+    dots(ax, theme, [(t.name, t.distances) for t in groups], lines)
+    ax.set_xlabel("squared energy distance", labelpad=2)
+    return figure
 
 
 def settings(job: Job) -> dict[str, Any]:

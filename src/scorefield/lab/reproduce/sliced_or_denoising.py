@@ -7,9 +7,8 @@ import statistics
 import time
 
 import torch
-from matplotlib.figure import Figure
 
-from scorefield.lab.figures import Theme, grid_of_axes, image_grid
+from scorefield.lab.figures import image_grid
 from scorefield.lab.opening import build_score
 from scorefield.lab.players import adam
 from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
@@ -21,11 +20,10 @@ from scorefield.lab.reproduce.on_digits import (
     STUDENT,
     Group,
     Judge,
-    Quality,
-    dots,
     experiment,
     group,
     noise_levels,
+    quality,
     settings,
 )
 from scorefield.losses import DenoisingScoreMatching, Objective, SlicedScoreMatching
@@ -74,7 +72,7 @@ def sliced_or_denoising(job: Job) -> Findings:
                 "quality",
                 "Energy distance to held-out digits",
                 "A dot is a training. Further left is nearer to the data.",
-                lambda theme: _quality(theme, by, noise, real),
+                lambda theme: quality(theme, by, noise, real, (1.2, 0.8)),
             ),
             *(
                 Drawing(
@@ -137,15 +135,6 @@ def _claims(dsm: Group, difference: tuple[float, float], ratio: tuple[float, flo
             faster,
         ),
     )
-
-
-def _quality(theme: Theme, by: list[Group], noise: Quality, real: Quality) -> Figure:
-    figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 1.2), above=0.35, beside=0.8, below=0.5)
-    ax.set_xscale("log")
-    lines = {"training digits": max(real.distance, 1e-3), "uniform noise": noise.distance}
-    dots(ax, theme, [(t.name, t.distances) for t in by], lines)
-    ax.set_xlabel("squared energy distance", labelpad=2)
-    return figure
 
 
 ENTRIES = (
