@@ -22,7 +22,7 @@ from scorefield.lab.players import TrainingError, adam, build_critic, players
 from scorefield.lab.recipes import recipe
 from scorefield.lab.run_folder import read_metrics
 from scorefield.lab.weights import WeightsError, load_tensors, save_tensors
-from scorefield.losses import RaLSGAN
+from scorefield.losses import RaLSGAN, SlicedScoreMatching
 from scorefield.nets import BigGANCritic, DCGANCritic
 from scorefield.process import GeneralSDE, TimeLimits
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
@@ -248,3 +248,13 @@ def test_unbounded_data_and_general_processes_are_refused() -> None:
     general = GeneralSDE(drift, diffusion, affine=True, state_dependent=False, t_min=limits)
     with pytest.raises(TrainingError, match="GeneralSDE has no one alpha"):
         players(replace(free, process=general, form=ScoreForm(), time_input=ScaledTime()), Accelerator(cpu=True))
+
+
+def test_compiling_what_is_differentiated_twice_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    sliced = replace(tiny(**SHORT), objective=SlicedScoreMatching())
+    energy = recipe("digits-energy")
+    for experiment in (sliced, energy):
+        compiled = replace(experiment, training=replace(experiment.training, compile=True))
+        with pytest.raises(TrainingError, match=r"training\.compile=true.*twice"):
+            train(compiled, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

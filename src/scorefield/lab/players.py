@@ -14,6 +14,7 @@ from scorefield.lab.checkpoints import Player
 from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment
 from scorefield.lab.model import build_score
 from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, Judge
+from scorefield.losses.sliced import ImplicitScoreMatching, SlicedScoreMatching
 from scorefield.nets.critic import Critic
 from scorefield.nets.ncsnpp import UNet
 from scorefield.nets.network import EnergyNetwork
@@ -42,6 +43,14 @@ def players(experiment: Experiment, accelerator: Accelerator) -> tuple[Player, .
         raise TrainingError(
             f"the form is an energy, one number per example, and {type(experiment.network).__name__} has several"
             " outputs; EnergyMLP takes any shape (--set network=EnergyMLP), EnergyResNet images"
+        )
+    if settings.compile and (
+        isinstance(experiment.form, EnergyForm)
+        or isinstance(experiment.objective, ImplicitScoreMatching | SlicedScoreMatching)
+    ):
+        raise TrainingError(
+            "training.compile=true cannot be used here: torch.compile differentiates a network once, and training an"
+            " energy, or by a loss with the divergence of the score, does so twice. Leave it out"
         )
     if settings.checkpoint_activations:
         _checkpoint_activations(network)
