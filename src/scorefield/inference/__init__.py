@@ -37,6 +37,12 @@ p_F(w) / p_R(-w) = exp(w - log Z_1 / Z_0), so that they can be told apart only a
     bridge               Bennett's acceptance ratio, its interval, overlap and verdict
     normaliser           log Z, evidence, log densities and bits per dimension of energies
 
+A measurement y = A(x) + noise turns p(x) into p(x | y), whose score at every noise level is that of p_t plus
+grad log p_t(y | x_t). The last term is an integral over x_0 that no network knows; solvers differ in what they put in
+its place, and in when that is exact.
+
+    inverse          operators, observations, solvers, posterior samples with their residual test
+
 What a model finds unusual is a matter of scores that are compared with held-out data; complexity without a model
 stands beside each of them.
 
@@ -56,6 +62,7 @@ from scorefield.inference import (
     diagnostics,
     divergence,
     flow,
+    inverse,
     latents,
     likelihood,
     normaliser,
@@ -125,6 +132,7 @@ __all__ = [
     "flow_log_prob",
     "flow_samples",
     "interpolate",
+    "inverse",
     "latents",
     "likelihood",
     "log_density",

@@ -6,7 +6,7 @@ recipes       functions that return experiments
 data          readers, splits, the order of examples
 trainer       the loop, players who plays and turns what one does; averages, weights, checkpoints, tally and run_folder
               are what it keeps; observer, stopping
-model         a trained model: score, sample, log_prob, encode, decode
+model         a trained model: score, sample, posterior (measured), log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
 comparing     the methods of the lineage on the same data for the same time
@@ -29,6 +29,7 @@ from scorefield.lab import (
     experiment,
     figures,
     files,
+    measured,
     model,
     observer,
     page,
@@ -67,6 +68,7 @@ __all__ = [
     "figures",
     "files",
     "load",
+    "measured",
     "model",
     "observer",
     "page",

@@ -22,6 +22,7 @@ from scorefield.lab.conditions import as_condition
 from scorefield.lab.drawn import Samples as Samples
 from scorefield.lab.drawn import join as join
 from scorefield.lab.experiment import Experiment
+from scorefield.lab.measured import HasPosterior
 from scorefield.lab.opening import Precision, find, open_network, run_in
 from scorefield.lab.opening import build_score as build_score
 from scorefield.lab.opening import bundled as bundled
@@ -36,7 +37,7 @@ from scorefield.score.energy import NetworkEnergy
 from scorefield.score.score import Score, as_times
 
 
-class Model:
+class Model(HasPosterior):
     """A network with the experiment that made it.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorefield._typing import Condition
 from scorefield.inference.inverse.observation import Observation
+from scorefield.inference.inverse.operators import LinearOperator
 from scorefield.sampling.sampler import Callback, Run, Sampler
 from scorefield.sampling.step import Step
 from scorefield.score.score import Score
@@ -56,9 +57,11 @@ class PosteriorRun(Run):
 
     Args:
         log_evidence: log p(y) of each example, where the solver estimates it, (B,).
+        effective: Effective number of each example's particles at the end, where the solver weighs some, (B,).
     """
 
     log_evidence: Tensor | None = None
+    effective: Tensor | None = None
 
 
 class Solver(ABC):
@@ -104,6 +107,11 @@ class Solver(ABC):
             why.append(f"{self.name} needs normal noise, and y has {type(observation.noise).__name__}")
         if self.noisy and observation.gaussian and getattr(observation.noise, "std", None) == 0.0:
             why.append(f"{self.name} divides by the noise of y, which is 0")
+        if self.spectrum and isinstance(observation.operator, LinearOperator):
+            try:
+                observation.operator.spectrum()
+            except ValueError as error:
+                why.append(f"{self.name} needs singular values: {error}")
         if self.steps is not None:
             moving = [part for part in sampler.step.parts() if part.moves]
             if bad := [type(part).__name__ for part in moving if not isinstance(part, self.steps)]:
@@ -157,4 +165,9 @@ class Solver(ABC):
             dtype=dtype,
             device=device,
         )
-        return PosteriorRun(run.x, run.raw, run.status, run.calls)
+        x = run.x if sampler.final == "none" else self.finish(run.x, observation)
+        return PosteriorRun(x, run.raw, run.status, run.calls)
+
+    def finish(self, x: Tensor, observation: Observation) -> Tensor:
+        """Clean samples with what is known of them exactly put in, where a solver knows it; else as they are."""
+        return x

@@ -1,0 +1,106 @@
+"""Posterior samples of a trained model, in data units."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
+from scorefield.inference.inverse.observation import Observation
+from scorefield.inference.inverse.posterior import Posterior, posterior
+from scorefield.inference.inverse.solver import Solver, Unobserving
+from scorefield.inference.inverse.table import choose, solver_named
+from scorefield.lab.conditions import ConditionLike
+from scorefield.lab.experiment import Experiment
+from scorefield.sampling.sampler import Callback, Sampler
+from scorefield.score.score import Score
+
+
+class HasPosterior(ABC):
+    """The part of a model that is asked for x given y."""
+
+    experiment: Experiment
+    data: DataSpec
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the network is."""
+
+    @abstractmethod
+    def as_score(self) -> Score:
+        """The score itself."""
+
+    @abstractmethod
+    def condition(self, given: ConditionLike | None, n: int) -> Condition | None:
+        """Conditions as tensors with leading axis n."""
+
+    @abstractmethod
+    def sampler(self, sampler: Sampler | str | None = None, steps: int | None = None) -> Sampler:
+        """The given sampler, or one by name."""
+
+    def posterior(
+        self,
+        observation: Observation,
+        n: int,
+        *,
+        solver: Solver | str = "auto",
+        sampler: Sampler | str | None = None,
+        seed: int = 0,
+        start: int = 0,
+        batch_size: int | None = None,
+        condition: ConditionLike | None = None,
+        callbacks: Sequence[Callback] = (),
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> Posterior:
+        """n samples of x given y = A(x) + noise in data units, for one y or for each of B; see `inverse.posterior`.
+
+        Args:
+            observation: A of examples in data units; y and its noise in their own units.
+            n: Samples for each y.
+            solver: With its settings, by name, or "auto", whose reason is in the result.
+            sampler: As for `sample`; None for the solver's own.
+            seed: Of all noise.
+            start: Index of the first; sample j of observation b has the index start + b n + j.
+            batch_size: Samples at a time; default at most 128.
+            condition: What else is known: per name one value for all, or one for each y.
+            callbacks: Called after each step of each batch with a `Progress`.
+            on_batch: Called with the offset and the number of samples of each finished batch.
+
+        Raises:
+            ValueError: What `inference.inverse.posterior` refuses, or an operator for examples of another shape.
+        """
+        inside, score = observation.in_model_units(self.data), self.as_score()
+        used, why = None if sampler is None else self.sampler(sampler), None
+        if solver == "auto":
+            solver, why = (chosen := choose(score, inside, used)).solver, chosen.why
+        elif isinstance(solver, str):
+            solver = solver_named(solver)
+        found = posterior(
+            score,
+            inside,
+            n,
+            solver=solver,
+            sampler=self._own_sampler(solver) if used is None else used,
+            seed=seed,
+            start=start,
+            batch_size=batch_size,
+            condition=self.condition(condition, observation.batch or 1),
+            callbacks=callbacks,
+            on_batch=on_batch,
+            device=self.device,
+        ).in_data_units(self.data)
+        return found if why is None else replace(found, why=why)
+
+    def _own_sampler(self, solver: Solver) -> Sampler:
+        """A solver's own sampler: along the ladder of levels, where the network was trained on one."""
+        levels = self.experiment.levels
+        if levels is None:
+            return solver.default_sampler(self.as_score())
+        on_ladder = Unobserving(self.as_score())
+        on_ladder.process = levels
+        return replace(solver.default_sampler(on_ladder), process=replace(levels, between="linear"))
