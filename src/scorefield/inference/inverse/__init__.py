@@ -18,9 +18,9 @@ from scorefield.inference.inverse.fourier import Convolution, FourierMask
 from scorefield.inference.inverse.noise import GaussianNoise, MeasurementNoise
 from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.operators import Function, Linear, LinearOperator, Operator
+from scorefield.inference.inverse.pixels import DECOUPLING, Channels, Downsample, Mask, Matrix, Sums
 from scorefield.inference.inverse.posterior import Posterior, posterior
 from scorefield.inference.inverse.residual import ResidualTest, residual_test
-from scorefield.inference.inverse.pixels import DECOUPLING, Channels, Downsample, Mask, Matrix, Sums
 from scorefield.inference.inverse.solver import PosteriorRun, Solver
 from scorefield.inference.inverse.spectrum import Spectrum
 from scorefield.inference.inverse.table import Choice, choose, solver_named, solvers
@@ -46,6 +46,7 @@ __all__ = [
     "ResidualTest",
     "Solver",
     "Spectrum",
+    "Sums",
     "choose",
     "posterior",
     "residual_test",

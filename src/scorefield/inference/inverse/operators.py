@@ -21,7 +21,11 @@ class Operator(ABC):
     Args:
         event: Shape of one example.
         observed: Shape of what is seen of it.
+
+    `monotone` says whether larger entries of x never make any of A(x) smaller, so that A of the data's bounds bounds y.
     """
+
+    monotone: bool = False
 
     def __init__(self, event: tuple[int, ...], observed: tuple[int, ...]):
         self.event, self.observed = tuple(event), tuple(observed)
@@ -44,6 +48,21 @@ class Operator(ABC):
                 f"the operator gave {tuple(y.shape)} for {len(x)} examples, and says it gives {self.observed} for each"
             )
         return y
+
+    def __matmul__(self, inner: Operator) -> Operator:
+        """A @ B: x -> A(B(x)), linear where both are.
+
+        Raises:
+            ValueError: B does not give what A takes.
+        """
+        if inner.observed != self.event:
+            raise ValueError(
+                f"{type(self).__name__} takes examples of shape {self.event}, and {type(inner).__name__} gives"
+                f" {inner.observed}; A @ B applies B first"
+            )
+        if isinstance(self, LinearOperator) and isinstance(inner, LinearOperator):
+            return Composed(self, inner)
+        return Function(lambda x: self(inner(x)), inner.event)
 
 
 class Function(Operator):
@@ -174,7 +193,7 @@ class Rescaled(LinearOperator):
 
     def __init__(self, operator: LinearOperator, slope: Tensor):
         super().__init__(operator.event, operator.observed)
-        self.operator, self.slope = operator, slope
+        self.operator, self.slope, self.monotone = operator, slope, operator.monotone
 
     def _over(self, x: Tensor) -> Tensor:
         return self.slope.to(x).reshape(-1, *(1,) * (len(self.event) - 1))
@@ -189,7 +208,60 @@ class Rescaled(LinearOperator):
         return x / self._over(x)
 
     def _decompose(self) -> Spectrum:
-        factor = 1.0 / self.slope
-        if bool((factor == factor[0]).all()):
-            return ScaledSpectrum(self.operator.spectrum(), float(factor[0]))
+        factors = 1.0 / self.slope.double()
+        if bool((factors == factors[0]).all()):
+            return ScaledSpectrum(self.operator.spectrum(), float(factors[0]))
+        if (spectrum := self.operator.spectrum()).by_channel:
+            return ScaledSpectrum(spectrum, factors.repeat_interleave(math.prod(self.event[1:])).to(spectrum.values))
         return super()._decompose()
+
+
+class RowScaled(LinearOperator):
+    """w A x: every entry of what is seen times its own positive number.
+
+    Args:
+        operator: A.
+        weights: w, (*observed), positive.
+    """
+
+    def __init__(self, operator: LinearOperator, weights: Tensor):
+        super().__init__(operator.event, operator.observed)
+        self.operator, self.weights, self.monotone = operator, weights, operator.monotone
+
+    def apply(self, x: Tensor) -> Tensor:
+        """w A x."""
+        return self.weights.to(x) * self.operator.apply(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A' (w y)."""
+        return self.operator.adjoint(self.weights.to(y) * y)
+
+    def _decompose(self) -> Spectrum:
+        spectrum, w = self.operator.spectrum(), self.weights.double()
+        if bool((w == w.flatten()[0]).all()):
+            return ScaledSpectrum(spectrum, float(w.flatten()[0]))
+        if spectrum.picks:
+            factors = spectrum.left(w.to(spectrum.values)[None])[0]
+            return ScaledSpectrum(spectrum, torch.where(spectrum.seen, factors, torch.ones_like(factors)))
+        return super()._decompose()
+
+
+class Composed(LinearOperator):
+    """A B x.
+
+    Args:
+        outer: A.
+        inner: B.
+    """
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator):
+        super().__init__(inner.event, outer.observed)
+        self.outer, self.inner, self.monotone = outer, inner, outer.monotone and inner.monotone
+
+    def apply(self, x: Tensor) -> Tensor:
+        """A (B x)."""
+        return self.outer.apply(self.inner.apply(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """B' (A' y)."""
+        return self.inner.adjoint(self.outer.adjoint(y))
