@@ -10,14 +10,8 @@ from torch import Tensor
 
 from scorefield._codec import dumps, loads, record_types
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.nets.classifier import (
-    CIFAR10_DEVIATION,
-    CIFAR10_MEAN,
-    ClassifierConfig,
-    NoisyClassifier,
-    NoisyWideResNet,
-    WideResNet,
-)
+from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, NoisyWideResNet, WideResNet
+from scorefield.nets.guide import GuideConfig, GuideNetwork
 from tolerance import AUTOCAST_BFLOAT16, FINITE_DIFFERENCE, FLOAT32_NETWORK, FLOAT64, FLOAT64_NETWORK, INITIAL_SCALE
 
 TINY = {"embedding_size": 4, "embedding_features": 8, "fourier_scale": 0.5}
@@ -225,7 +219,7 @@ def test_gradients_of_guidance_and_of_training() -> None:
 @EACH
 def test_weights_and_configuration_round_trip(name: str) -> None:
     config, data = CASES[name]
-    assert loads(dumps(config), ClassifierConfig) == config
+    assert loads(dumps(config), GuideConfig) == config
     net, x, c = made(name)
     other = config.build(data, 5).double()
     other.load_state_dict(net.state_dict())
@@ -240,11 +234,11 @@ def test_classes_among_the_conditions_play_no_role() -> None:
     torch.manual_seed(3)
     rich = WideResNet(10, 1, **TINY).build(DataSpec((1, 8, 8), conditions=label), 10)
     x, c = torch.rand(2, 1, 8, 8), torch.zeros(2)
-    assert isinstance(rich, NoisyClassifier) and torch.equal(rich(x, c), bare(x, c))
+    assert isinstance(rich, GuideNetwork) and torch.equal(rich(x, c), bare(x, c))
 
 
 def test_every_configuration_is_known_to_the_codec() -> None:
-    assert set(record_types(ClassifierConfig)) == {"WideResNet"}
+    assert set(record_types(GuideConfig)) == {"WideResNet", "GuideMLP", "GuideConvolutions"}
 
 
 # -------------------------------------------------------------------------------------------------------- refusals
@@ -266,9 +260,9 @@ def test_refuses_fields_out_of_range(fields: dict, message: str) -> None:
 
 
 def test_refuses_data_and_arguments_it_cannot_take() -> None:
-    with pytest.raises(ValueError, match="two or more classes apart; got classes=1"):
-        WideResNet(10, 1).build(DataSpec((3, 8, 8)), 1)
-    with pytest.raises(ValueError, match=r"signals \(C, L\) and images \(C, H, W\); got data of shape \(2,\)"):
+    with pytest.raises(ValueError, match="one output or more; got outputs=0"):
+        WideResNet(10, 1).build(DataSpec((3, 8, 8)), 0)
+    with pytest.raises(ValueError, match=r"signals \(C, L\) and images \(C, H, W\); got data of shape \(2,\). GuideMLP"):
         WideResNet(10, 1).build(DataSpec((2,)), 10)
     with pytest.raises(ValueError, match=r"has 3 numbers for data of shape \(1, 8, 8\); give one number, or 1"):
         WideResNet(10, 1, CIFAR10_MEAN).build(DataSpec((1, 8, 8)), 10)

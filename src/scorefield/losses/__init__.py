@@ -15,12 +15,13 @@ this differ by a number that does not depend on s.
     denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom; with an energy
                  the multi-scale loss of MDSM
     sliced       implicit (exact trace), sliced and finite-difference score matching, at the same levels and weights
+    guidance     -log p_t(y | x_t), for guides: no score is trained, but what leads one to a class or to numbers
     adversarial  a critic beside it judges denoised examples; the published losses of both players
 """
 
 from __future__ import annotations
 
-from scorefield.losses import adversarial, denoising, sliced
+from scorefield.losses import adversarial, denoising, guidance, sliced
 from scorefield.losses.adversarial import (
     GAN,
     LSGAN,
@@ -46,12 +47,14 @@ from scorefield.losses.denoising import (
     Objective,
     Weighting,
 )
+from scorefield.losses.guidance import ConditionLikelihood
 from scorefield.losses.sliced import FiniteDifferenceScoreMatching, ImplicitScoreMatching, SlicedScoreMatching
 
 __all__ = [
     "AdversarialLoss",
     "AdversarialScoreMatching",
     "AtLevels",
+    "ConditionLikelihood",
     "CriticObjective",
     "Custom",
     "DenoisingScoreMatching",
@@ -75,5 +78,6 @@ __all__ = [
     "Weighting",
     "adversarial",
     "denoising",
+    "guidance",
     "sliced",
 ]

@@ -31,7 +31,7 @@ from scorefield._typing import Condition
 from scorefield.losses.denoising import Draw, Objective
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.network import NetworkScore
+from scorefield.score.guided import clock
 from scorefield.score.score import Score, tweedie
 
 
@@ -235,7 +235,7 @@ class CriticObjective(Objective):
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
         """See `Objective`."""
         with torch.no_grad():
-            x_t = _clock(score).perturb(x0, draw.t, draw.z)
+            x_t = clock(score).perturb(x0, draw.t, draw.z)
             fake = _clamped(score.denoised(x_t, draw.t, condition), self.limits)
         return self.weight * self.loss.critic(*self.judge(x0, fake))
 
@@ -281,7 +281,7 @@ class AdversarialScoreMatching(Objective):
                 " (adversary=None), or with DenoisingScoreMatching"
             )
         x_t, t, value = heard.last
-        fake = _clamped(tweedie(_clock(score), x_t, t, value), self.limits)
+        fake = _clamped(tweedie(clock(score), x_t, t, value), self.limits)
         with _frozen(self.judge):
             judged = self.judge(x0, fake)
         return self.score_weight * own + self.weight * self.loss.generator(*judged)
@@ -298,12 +298,6 @@ class _Heard(Score):
         value = self.score(x, t, condition)
         self.last = (x, t, value)
         return value
-
-
-def _clock(score: Score) -> Process:
-    """What noise x_t has: the ladder's a network was trained on, where there is one, else the process's."""
-    levels = score.levels if isinstance(score, NetworkScore) else None
-    return score.process if levels is None else levels
 
 
 def _clamped(x: Tensor, limits: tuple[float, float] | None) -> Tensor:

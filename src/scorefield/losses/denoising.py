@@ -131,6 +131,27 @@ class Objective(ABC):
         """
 
 
+def draw_times(process: Process | GeneralSDE, batch: int, generator: torch.Generator, *, stratified: bool) -> Tensor:
+    """Times of a batch: uniform on [t_min.training, 1), or over the levels of a ladder.
+
+    Args:
+        process: Whose times.
+        batch: B.
+        generator: Of the CPU.
+        stratified: One in each of B equal parts of [0, 1), in random order.
+
+    Returns:
+        float64 on the CPU, shape (B,).
+    """
+    u = torch.rand(batch, generator=generator, dtype=torch.float64)
+    if stratified:
+        u = (torch.randperm(batch, generator=generator) + u) / batch
+    if isinstance(process, Tabulated):
+        return process.time((u * process.levels).floor().clamp_max(process.levels - 1))
+    low = process.t_min.training
+    return low + (1.0 - low) * u
+
+
 @dataclass(frozen=True)
 class AtLevels(Objective):
     """What objectives at random noise levels share; the levels are drawn here.
@@ -151,14 +172,7 @@ class AtLevels(Objective):
 
     def draw_times(self, process: Process | GeneralSDE, batch: int, generator: torch.Generator) -> Tensor:
         """Times of a batch, float64 on the CPU, shape (B,)."""
-        u = torch.rand(batch, generator=generator, dtype=torch.float64)
-        if self.stratified:
-            u = (torch.randperm(batch, generator=generator) + u) / batch
-        ladder = self.ladder(process)
-        if ladder is None:
-            low = process.t_min.training
-            return low + (1.0 - low) * u
-        return ladder.time((u * ladder.levels).floor().clamp_max(ladder.levels - 1))
+        return draw_times(self.ladder(process) or process, batch, generator, stratified=self.stratified)
 
     def ladder(self, process: Process | GeneralSDE) -> Tabulated | None:
         """The table whose levels are drawn, None for continuous times."""

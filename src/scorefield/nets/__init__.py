@@ -24,8 +24,9 @@ DataSpec:
 * `MLP`           a residual perceptron for vectors, or for any small event, flattened.
 
 Two kinds of modules are no score networks: critics D(x), which tell clean from denoised examples in adversarial score
-matching (`BigGANCritic`, `DCGANCritic`), and classifiers log p(y | x) of noisy examples, whose gradient guides a score
-to a class (`WideResNet`, Song et al. 2021, appendix I).
+matching (`BigGANCritic`, `DCGANCritic`), and the trunks of guides p_t(y | x) of noisy examples, whose gradient leads a
+score to a class or to a number (`WideResNet`, the published classifier of Song et al. 2021, appendix I; `GuideMLP` and
+`GuideConvolutions`, small ones). A guide network hears x_t / alpha and c = ln(sigma / alpha).
 
 The U-Nets take signals (C, L) and images (C, H, W) with any number of channels and any size, square or not. With n
 levels each spatial size must be a multiple of 2^(n - 1), `net.multiple`; the parametrisation pads and crops. A level
@@ -60,6 +61,7 @@ from scorefield.nets import (
     ddpm,
     energy,
     energy_mlp,
+    guide,
     instance_norm,
     layers,
     mlp,
@@ -73,12 +75,13 @@ from scorefield.nets import (
     resscore,
     unet,
 )
-from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, ClassifierConfig, NoisyClassifier, WideResNet
+from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, WideResNet
 from scorefield.nets.critic import BigGANCritic, Critic, CriticConfig, DCGANCritic
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.energy_mlp import EnergyMLP
+from scorefield.nets.guide import GuideConfig, GuideConvolutions, GuideMLP, GuideNetwork
 from scorefield.nets.mlp import MLP, ToyMLP
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
@@ -93,7 +96,6 @@ __all__ = [
     "BigGANCritic",
     "CIFAR10_DEVIATION",
     "CIFAR10_MEAN",
-    "ClassifierConfig",
     "Critic",
     "CriticConfig",
     "DCGANCritic",
@@ -101,6 +103,10 @@ __all__ = [
     "EnergyMLP",
     "EnergyNetwork",
     "EnergyResNet",
+    "GuideConfig",
+    "GuideConvolutions",
+    "GuideMLP",
+    "GuideNetwork",
     "MLP",
     "MLPCritic",
     "NCSN",
@@ -108,7 +114,6 @@ __all__ = [
     "NCSNv2",
     "Network",
     "NetworkConfig",
-    "NoisyClassifier",
     "ResScore",
     "ToyMLP",
     "UNet",
@@ -121,6 +126,7 @@ __all__ = [
     "ddpm",
     "energy",
     "energy_mlp",
+    "guide",
     "instance_norm",
     "layers",
     "load_published",

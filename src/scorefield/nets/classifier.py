@@ -1,13 +1,12 @@
-"""Classifiers of noisy examples, whose gradients guide a score to a class: log p_t(y | x) for every noise level t.
+"""The published guide: a wide residual network of noisy images, which hears ln sigma.
 
 Song et al. 2021 add grad_x log p_t(y | x) to the score to sample a class from a model that knows none (appendix I.1).
-Any module with logits (B, classes) can do that; the one here is theirs, a wide residual network that hears ln sigma.
+Any `GuideNetwork` with one logit per class can do that; the one here is theirs.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn import functional
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec, PerChannel
+from scorefield.nets.guide import GuideConfig, GuideNetwork
 from scorefield.nets.layers import FourierFeatures, GroupNorm, activation
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -25,71 +25,8 @@ _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: 
 _MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
 
 
-class NoisyClassifier(nn.Module, ABC):
-    """A function of a noisy example and a number that says how noisy: net(x, c) -> logits of log p(y | x).
-
-    Args:
-        data: Shape of one example; kept as an attribute.
-        classes: Number of classes; kept as an attribute.
-
-    Raises:
-        ValueError: Fewer than two classes.
-    """
-
-    def __init__(self, data: DataSpec, classes: int):
-        super().__init__()
-        if classes < 2:
-            raise ValueError(f"a classifier tells two or more classes apart; got classes={classes}")
-        self.data, self.classes = data, classes
-
-    @abstractmethod
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """Evaluate the classifier.
-
-        Args:
-            x: Noisy examples in model units, (B, *data.shape).
-            c: What says how noisy each is, (B,).
-
-        Returns:
-            Logits, (B, classes), in the dtype of x.
-
-        Raises:
-            ValueError: x or c does not have the shape the classifier was built for.
-        """
-
-    def check(self, x: Tensor, c: Tensor) -> None:
-        """Refuse arguments of another shape than the classifier was built for.
-
-        Raises:
-            ValueError: The shape of one example differs, or there is not one c for each.
-        """
-        if tuple(x.shape[1:]) != self.data.shape:
-            raise ValueError(
-                f"the classifier was built for examples of shape {self.data.shape}; got a batch of shape"
-                f" {tuple(x.shape)}. Give it examples of that shape, one per row, or build a classifier for these"
-            )
-        if c.shape != x.shape[:1]:
-            raise ValueError(f"c must have shape ({x.shape[0]},), one number per example; got {tuple(c.shape)}")
-
-
-class ClassifierConfig(ABC):
-    """A frozen description of a classifier; it becomes one when it meets the data."""
-
-    @abstractmethod
-    def build(self, data: DataSpec, classes: int) -> NoisyClassifier:
-        """Make the classifier with freshly drawn weights (torch's global generator).
-
-        Args:
-            data: Event shape; conditions that come with the data, such as the class itself, play no role.
-            classes: Number of classes, at least 2.
-
-        Raises:
-            ValueError: The classifier cannot take data of this shape.
-        """
-
-
 @record
-class WideResNet(ClassifierConfig):
+class WideResNet(GuideConfig):
     """Configuration of the noise-conditional wide residual network; the defaults are WRN-28-10, c = ln sigma.
 
     The input is standardised twice, as published: channel by channel with fixed numbers, then each example by its own
@@ -128,9 +65,9 @@ class WideResNet(ClassifierConfig):
         if not min(self.deviation if isinstance(self.deviation, tuple) else (self.deviation,)) > 0:
             raise ValueError(f"x is divided by deviation, which must be positive; got {self.deviation}")
 
-    def build(self, data: DataSpec, classes: int) -> NoisyWideResNet:
-        """The classifier of data of shape (C, L) or (C, H, W)."""
-        return NoisyWideResNet(self, data, classes)
+    def build(self, data: DataSpec, outputs: int) -> NoisyWideResNet:
+        """The network for data of shape (C, L) or (C, H, W)."""
+        return NoisyWideResNet(self, data, outputs)
 
 
 class SameConvolution(nn.Module):
@@ -204,7 +141,7 @@ class WideBlock(nn.Module):
         return h + functional.pad(residual, (0, 0) * self.dims + (0, self.extra))
 
 
-class NoisyWideResNet(NoisyClassifier):
+class NoisyWideResNet(GuideNetwork):
     """The network of a `WideResNet` configuration (Zagoruyko and Komodakis 2016; Song et al. 2021, appendix I.1).
 
     Normalisation is over groups of channels, so training and evaluation agree. Parameters have the scopes of the
@@ -214,18 +151,19 @@ class NoisyWideResNet(NoisyClassifier):
     Args:
         config: Every choice.
         data: Shape (C, L) or (C, H, W).
-        classes: Number of classes.
+        outputs: Number of classes, for which it was made.
 
     Raises:
         ValueError: The data have no spatial axes, more than two, or another number of channels than the configuration.
     """
 
-    def __init__(self, config: WideResNet, data: DataSpec, classes: int):
-        super().__init__(data, classes)
+    def __init__(self, config: WideResNet, data: DataSpec, outputs: int):
+        super().__init__(data, outputs)
         dims = len(data.shape) - 1
         if dims not in _CONVOLUTIONS:
             raise ValueError(
-                f"WideResNet classifies signals (C, L) and images (C, H, W); got data of shape {data.shape}"
+                f"WideResNet takes signals (C, L) and images (C, H, W); got data of shape {data.shape}. GuideMLP takes"
+                " any shape"
             )
         for name, value in (("mean", config.mean), ("deviation", config.deviation)):
             if isinstance(value, tuple) and len(value) != data.shape[0]:
@@ -243,20 +181,20 @@ class NoisyWideResNet(NoisyClassifier):
         for group in range(3):
             blocks = nn.Module()
             for index in range((config.depth - 4) // 6):
-                outputs, stride = config.widen * 16 * 2**group, 2 if group and not index else 1
+                wider, stride = config.widen * 16 * 2**group, 2 if group and not index else 1
                 first = not group and not index
-                block = WideBlock(dims, width, outputs, stride, config.embedding_features, activate_first=first)
+                block = WideBlock(dims, width, wider, stride, config.embedding_features, activate_first=first)
                 blocks.add_module(f"WideResnetBlock_{index}", block)
                 self._blocks.append(f"WideResnetGroup_{group}.WideResnetBlock_{index}")
-                width = outputs
+                width = wider
             self.add_module(f"WideResnetGroup_{group}", blocks)
         self.add_module("pre-pool-bn", _norm(width))
-        self.Dense_2 = nn.Linear(width, classes)
-        nn.init.uniform_(self.Dense_2.weight, -1 / math.sqrt(classes), 1 / math.sqrt(classes))
+        self.Dense_2 = nn.Linear(width, outputs)
+        nn.init.uniform_(self.Dense_2.weight, -1 / math.sqrt(outputs), 1 / math.sqrt(outputs))
         nn.init.zeros_(self.Dense_2.bias)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """(B, C, *spatial), (B,) -> (B, classes); see `NoisyClassifier.forward`."""
+        """(B, C, *spatial), (B,) -> (B, outputs); see `GuideNetwork.forward`."""
         self.check(x, c)
         features = self.GaussianFourierProjection_0(c.to(self.Dense_0.weight))
         embedding = functional.silu(self.Dense_1(functional.silu(self.Dense_0(features))))

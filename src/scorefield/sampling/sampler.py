@@ -159,7 +159,7 @@ class DataStart(Start):
 
 @dataclass(frozen=True)
 class Run:
-    """One batch of samples in model units: x after the final denoising, raw before it."""
+    """One batch of samples in model units: x after the final denoising, raw before it; calls are of networks."""
 
     x: Tensor
     raw: Tensor
@@ -260,7 +260,7 @@ class Sampler:
             clean, calls = self._clean(end), end.calls
             if self.final == "denoise" and (noisy := self._noisy_time(process, times)) is not None:
                 clean, calls = bound.denoised(end.x, noisy.expand(len(indices))), calls + 1
-        return Run(clean, end.x, end.status, calls)
+        return Run(clean, end.x, end.status, calls * score.evaluations(condition))
 
     def _clean(self, end: Taken) -> Tensor:
         if self.final != "expected":

@@ -9,12 +9,16 @@ and a network predicts some combination of x and D; which one is its *form*.
     score             the type, plain functions as scores, conditions bound
     parametrisation   forms of a network's output and numbers it is conditioned on
     network           a network, a process and a form make a Score
+    guided            s + w grad log p(y | x), and s + w (s(. | y) - s): scores led to a condition, Scores again
+    guide             p_t(y | x) by a network, for classes and for numbers
     energy            p is proportional to exp(-E / T): -grad E / T as a Score, and energies alone, confined ones too
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """
 
-from scorefield.score import energy, network, oracles, parametrisation, score
+from scorefield.score import energy, guide, guided, network, oracles, parametrisation, score
 from scorefield.score.energy import Confined, Energy, EnergyForm, EnergyScore, NetworkEnergy
+from scorefield.score.guide import Answer, Category, NetworkGuide, Quantity
+from scorefield.score.guided import ClassifierFree, Guided
 from scorefield.score.network import NetworkScore, Parametrisation, network_score
 from scorefield.score.parametrisation import (
     DataForm,
@@ -34,7 +38,10 @@ from scorefield.score.parametrisation import (
 from scorefield.score.score import BoundScore, FunctionScore, Score, tweedie
 
 __all__ = [
+    "Answer",
     "BoundScore",
+    "Category",
+    "ClassifierFree",
     "Confined",
     "DataForm",
     "Energy",
@@ -42,15 +49,18 @@ __all__ = [
     "EnergyScore",
     "Form",
     "FunctionScore",
+    "Guided",
     "KarrasForm",
     "LevelLabel",
     "LogRatio",
     "LogScaledTime",
     "LogSigma",
     "NetworkEnergy",
+    "NetworkGuide",
     "NetworkScore",
     "NoiseForm",
     "Parametrisation",
+    "Quantity",
     "ScaledScoreForm",
     "ScaledTime",
     "Score",
@@ -58,6 +68,8 @@ __all__ = [
     "TimeInput",
     "VelocityForm",
     "energy",
+    "guide",
+    "guided",
     "network",
     "network_score",
     "oracles",

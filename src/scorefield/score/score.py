@@ -52,6 +52,10 @@ class Score(ABC):
             " constant. An acceptance test that needs none is approximate: acceptance='line integral'"
         )
 
+    def evaluations(self, condition: Condition | None = None) -> int:
+        """Network evaluations in one call under a condition; guided scores take more than one."""
+        return 1
+
     def bind(self, condition: Condition | None) -> BoundScore:
         """The same score with its condition filled in."""
         return BoundScore(self, condition)
@@ -80,7 +84,7 @@ def tweedie(process: Process, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
 class BoundScore(Score):
     """A score with its condition bound and its calls counted: what a step is handed.
 
-    `calls` counts evaluations of a whole batch, so that a sampler's NFE is a measurement.
+    `calls` counts calls for a whole batch, so that a sampler's NFE, calls times `evaluations`, is a measurement.
     """
 
     def __init__(self, score: Score, condition: Condition | None = None):
@@ -101,6 +105,10 @@ class BoundScore(Score):
         """As the score's own, under the bound condition; one call."""
         self._count()
         return self.score.with_density(x, t, self.condition if condition is None else condition)
+
+    def evaluations(self, condition: Condition | None = None) -> int:
+        """As the score's own, under the bound condition."""
+        return self.score.evaluations(self.condition if condition is None else condition)
 
     def rows(self, keep: Tensor) -> BoundScore:
         """The score of some of the batch's examples, their conditions selected along; calls are counted here still."""

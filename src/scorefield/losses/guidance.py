@@ -1,0 +1,47 @@
+"""What guides are trained by: -log p_t(y | x_t) of a condition y, given the noisy example alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield._typing import Condition
+from scorefield.losses.denoising import Draw, Objective, draw_times, normal_like
+from scorefield.process.general import GeneralSDE
+from scorefield.process.process import Process
+from scorefield.score.guide import NetworkGuide
+from scorefield.score.score import Score
+
+
+@record
+class ConditionLikelihood(Objective):
+    """-log p_t(y | x_t), x_t = alpha_t x_0 + sigma_t z (Song et al. 2021, appendix I.1).
+
+    Over random times it is the mixture of cross-entropies with equal weights, which the paper sums; for numbers y,
+    of negative normal log densities. At each t the minimum over all laws is the exact p_t(y | x), and there the loss is
+    the entropy of y given x_t: zero where x_t tells y, all of y's entropy where it is noise.
+
+    Args:
+        stratified: Whether the B times of a batch are spread, one in each of B equal parts of [0, 1).
+    """
+
+    stratified: bool = True
+
+    def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
+        """See `Objective`."""
+        t = draw_times(process, like.shape[0], generator, stratified=self.stratified)
+        return Draw(t, normal_like(like, tuple(like.shape), generator))
+
+    def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
+        """See `Objective`; 0 for an example whose y is not known.
+
+        Raises:
+            ValueError: What is trained is no guide, or y is not what it answers.
+        """
+        if not isinstance(score, NetworkGuide):
+            raise ValueError(
+                f"ConditionLikelihood trains a guide p(y | x), a NetworkGuide; got a {type(score).__name__}, which"
+                " DenoisingScoreMatching trains"
+            )
+        return -score.log_prob(score.process.perturb(x0, draw.t, draw.z), draw.t, condition)
