@@ -50,14 +50,14 @@ class Counted(Score):
     """An oracle that counts how often each example of the batch is evaluated."""
 
     def __init__(self, oracle: Score):
-        self.oracle, self.process, self.evaluations = oracle, oracle.process, 0
+        self.oracle, self.process, self.asked = oracle, oracle.process, 0
 
     def __call__(self, x: Tensor, t: Tensor, condition=None) -> Tensor:
-        self.evaluations += len(x)
+        self.asked += len(x)
         return self.oracle(x, t, condition)
 
     def denoised(self, x: Tensor, t: Tensor, condition=None) -> Tensor:
-        self.evaluations += len(x)
+        self.asked += len(x)
         return self.oracle.denoised(x, t, condition)
 
 
@@ -71,7 +71,7 @@ def test_reported_calls_are_calls(name: str, process: Process) -> None:
     steps = None if name == "ode" or (isinstance(process, Tabulated) and not name.startswith("flow")) else 6
     sampler = named(name, process, steps)
     run = sampler.run(score, (2,), indices=range(3))
-    assert int(run.calls.sum()) == score.evaluations
+    assert int(run.calls.sum()) == score.asked
     assert run.status.tolist() == [0] * 3 and bool(torch.isfinite(run.x).all())
     per_step = sampler.step.calls_per_step()
     if per_step is not None:
@@ -89,7 +89,7 @@ def test_calls_of_parts_add_up() -> None:
     score = Counted(skewed_mixture(process, 2))
     sampler = Sampler(Chain((stay, AdaptiveFlow())), Uniform(2), final="none")
     run = sampler.run(score, (2,), indices=range(6))
-    assert int(run.calls.sum()) == score.evaluations and len(set(run.calls.tolist())) > 1
+    assert int(run.calls.sum()) == score.asked and len(set(run.calls.tolist())) > 1
 
 
 # ------------------------------------------------------------------------------------------ how it ends
