@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.noise import GaussianNoise, MeasurementNoise
-from scorefield.inference.inverse.operators import Function, LinearOperator, Operator, Rescaled
+from scorefield.inference.inverse.operators import Function, LinearOperator, Operator, Rescaled, RowScaled
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,47 @@ class Observation:
     noise: MeasurementNoise
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "observed", torch.as_tensor(self.observed))
-        shape, wanted = tuple(self.observed.shape), self.operator.observed
+        y = torch.as_tensor(self.observed)
+        y = y if y.is_floating_point() else y.to(torch.float32)
+        object.__setattr__(self, "observed", y)
+        shape, wanted = tuple(y.shape), self.operator.observed
         if shape != wanted and shape[1:] != wanted:
+            whole = shape[-len(self.operator.event) :] == self.operator.event and hasattr(self.operator, "observe")
             raise ValueError(
                 f"y has shape {shape}, and the operator gives {wanted} for an example of shape {self.operator.event};"
                 f" give y of shape {wanted}, or (n, {', '.join(map(str, wanted))}) for n examples"
+                + ("; operator.observe(...) takes it from whole examples" if whole else "")
             )
         if not bool(torch.isfinite(self.observed).all()):
             raise ValueError("y has NaN or infinite values; leave what was not measured out with a Mask")
         self.noise.check(self.observed)
+
+    @classmethod
+    def whitened(cls, operator: Operator, observed: Tensor, std: Tensor) -> Observation:
+        """y with normal noise of another deviation at every entry: y / std = A(x) / std + noise of deviation 1.
+
+        Its likelihood is that of y / std, smaller than that of y by the sum of log std.
+
+        Args:
+            operator: A.
+            observed: y, as above.
+            std: In the units of y, (*observed) or what broadcasts to it, positive.
+
+        Raises:
+            ValueError: std does not fit, or is not positive and finite.
+        """
+        std = torch.as_tensor(std)
+        if not bool(((std > 0) & torch.isfinite(std)).all()):
+            raise ValueError("the deviations of the entries of y must be positive and finite; leave others out by Mask")
+        try:
+            std = std.expand(operator.observed)
+        except RuntimeError:
+            raise ValueError(f"{tuple(std.shape)} deviations are given for y of shape {operator.observed}") from None
+        if isinstance(operator, LinearOperator):
+            scaled: Operator = RowScaled(operator, 1.0 / std)
+        else:
+            scaled = Function(lambda x: operator(x) / std.to(x), operator.event)
+        return cls(scaled, torch.as_tensor(observed) / std, GaussianNoise(1.0))
 
     @property
     def linear(self) -> bool:
@@ -84,19 +115,37 @@ class Observation:
     def in_model_units(self, spec: DataSpec) -> Observation:
         """The same observation of an example in model units: A and y absorb the map to data units, the noise stays.
 
+        Args:
+            spec: Of the data. Where it has bounds and A is monotone, they bound A(x), and y must be within the noise.
+
         Raises:
-            ValueError: The operator is for examples of another shape.
+            ValueError: The operator is for examples of another shape, or y is far from what the data can give.
         """
-        if self.operator.event != spec.shape:
-            raise ValueError(f"the operator is for examples of shape {self.operator.event}; the model has {spec.shape}")
-        slope, _ = spec.affine()
-        if not isinstance(self.operator, LinearOperator):
-            inner = self.operator
-            return replace(self, operator=Function(lambda m: inner(spec.to_data(m)), spec.shape))
+        inner = self.operator
+        if inner.event != spec.shape:
+            raise ValueError(f"the operator is for examples of shape {inner.event}; the model has {spec.shape}")
+        self._check_range(spec)
         # A x = A (m / slope) + A (x at m = 0), and the last is a constant that y gives up. Noise whose law depends on
         # A(x) itself, as counts do, needs the whole and cannot give it up.
-        if not self.noise.shift_invariant:
-            inner = self.operator
+        if not isinstance(inner, LinearOperator) or not self.noise.shift_invariant:
             return replace(self, operator=Function(lambda m: inner(spec.to_data(m)), spec.shape))
-        origin = self.operator(spec.to_data(torch.zeros(1, *spec.shape, dtype=torch.float64)))[0]
-        return replace(self, operator=Rescaled(self.operator, slope), observed=self.observed - origin.to(self.observed))
+        slope, _ = spec.affine()
+        origin = inner(spec.to_data(torch.zeros(1, *spec.shape, dtype=torch.float64)))[0]
+        # float64, so that a small signal on a large offset loses no digits.
+        y = self.observed.double() - origin.to(self.observed.device)
+        return replace(self, operator=Rescaled(inner, slope), observed=y)
+
+    def _check_range(self, spec: DataSpec) -> None:
+        if not spec.bounded or not self.operator.monotone:
+            return
+        ends = torch.tensor(spec.model_range, dtype=torch.float64).reshape(2, *(1,) * len(spec.shape))
+        low, high = self.operator(spec.to_data(ends.expand(2, *spec.shape)))
+        slack = 0.1 * (high - low) + 20.0 * self.noise.variance(high).sqrt()
+        y = self.observed.double().cpu()
+        if bool(((y < low - slack) | (y > high + slack)).any()):
+            units = f" ({spec.units})" if spec.units else ""
+            raise ValueError(
+                f"y ranges from {float(y.min()):g} to {float(y.max()):g}, and data between {spec.low} and {spec.high}"
+                f"{units} give values from {float(low.min()):g} to {float(high.max()):g}, with noise of deviation"
+                f" {float(self.noise.variance(high).max()) ** 0.5:g}; give y and its noise in data units"
+            )
