@@ -42,6 +42,7 @@ grad log p_t(y | x_t). The last term is an integral over x_0 that no network kno
 its place, and in when that is exact.
 
     inverse          operators, observations, solvers, posterior samples with their residual test
+    calibration      whether posterior samples are as wide as they should be: ranks, coverage, TARP
 
 What a model finds unusual is a matter of scores that are compared with held-out data; complexity without a model
 stands beside each of them.
@@ -57,6 +58,7 @@ from scorefield.inference import (
     bound,
     bridge,
     budget,
+    calibration,
     chains,
     dequantisation,
     diagnostics,
@@ -121,6 +123,7 @@ __all__ = [
     "bound",
     "bridge",
     "budget",
+    "calibration",
     "chains",
     "decoded_density",
     "dequantisation",
