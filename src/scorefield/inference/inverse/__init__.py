@@ -8,14 +8,26 @@ spectrum     singular values of A, by its structure where it has one
 noise        laws of y given A(x)
 observation  all three, in the units of the measurement
 solver       what a posterior sampler is, and what it asks of score, sampler and observation
+replacement  what is known put in at the noise of every step; repaint, with steps back in between
+spectral     DDRM: each singular direction by its own rule
+proximal     DiffPIR: denoise, fit y, noise
 table        every solver with what it needs; the choice of one; refusals that name what works
 posterior    samples of x given y with mean, deviation, residual test, cost and failures
 residual     whether samples explain y as well as its noise says they should
+
+and the solvers. Guided ones follow a tilted score, that of p_t(x) p~(y | x), with any sampler:
+
+tilted          the tilted score, by one evaluation and one vector-Jacobian product
+reconstruction  DPS: p~ = p(y | D), y compared with A of the posterior mean
+pseudo_inverse  PiGDM and moment matching: normal p~ with the uncertainty of x_0 at each level
+langevin        annealed Langevin dynamics on p_t(x) p(y | x), without a Jacobian of the network
+twisted         a particle filter with guided proposals and weights that make it exact
 """
 
 from __future__ import annotations
 
 from scorefield.inference.inverse.fourier import Convolution, FourierMask
+from scorefield.inference.inverse.langevin import PosteriorLangevin
 from scorefield.inference.inverse.noise import (
     GaussianNoise,
     LaplaceNoise,
@@ -28,18 +40,29 @@ from scorefield.inference.inverse.operators import Function, Linear, LinearOpera
 from scorefield.inference.inverse.pixels import DECOUPLING, Channels, Downsample, Mask, Matrix, Sums
 from scorefield.inference.inverse.posterior import Posterior, posterior
 from scorefield.inference.inverse.projections import Projections
+from scorefield.inference.inverse.proximal import DiffPIR
+from scorefield.inference.inverse.repaint import RePaint
+from scorefield.inference.inverse.replacement import Replacement
+from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
+from scorefield.inference.inverse.reconstruction import DPS
 from scorefield.inference.inverse.residual import ResidualTest, residual_test
 from scorefield.inference.inverse.solver import PosteriorRun, Solver
+from scorefield.inference.inverse.spectral import DDRM
 from scorefield.inference.inverse.spectrum import Spectrum
 from scorefield.inference.inverse.table import Choice, choose, solver_named, solvers
+from scorefield.inference.inverse.twisted import FilterRun, TwistedParticles
 
 __all__ = [
+    "DDRM",
     "DECOUPLING",
+    "DPS",
     "Channels",
     "Convolution",
+    "DiffPIR",
     "Downsample",
     "FourierMask",
     "Choice",
+    "FilterRun",
     "Function",
     "GaussianNoise",
     "LaplaceNoise",
@@ -48,17 +71,23 @@ __all__ = [
     "Mask",
     "Matrix",
     "MeasurementNoise",
+    "MomentMatched",
     "Observation",
     "Operator",
+    "PiGDM",
     "PoissonNoise",
     "Posterior",
+    "PosteriorLangevin",
     "PosteriorRun",
     "Projections",
+    "RePaint",
+    "Replacement",
     "ResidualTest",
     "Solver",
     "Spectrum",
     "StudentNoise",
     "Sums",
+    "TwistedParticles",
     "choose",
     "posterior",
     "residual_test",
