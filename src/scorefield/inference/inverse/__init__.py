@@ -41,10 +41,10 @@ from scorefield.inference.inverse.pixels import DECOUPLING, Channels, Downsample
 from scorefield.inference.inverse.posterior import Posterior, posterior
 from scorefield.inference.inverse.projections import Projections
 from scorefield.inference.inverse.proximal import DiffPIR
-from scorefield.inference.inverse.repaint import RePaint
-from scorefield.inference.inverse.replacement import Replacement
 from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
 from scorefield.inference.inverse.reconstruction import DPS
+from scorefield.inference.inverse.repaint import RePaint
+from scorefield.inference.inverse.replacement import Replacement
 from scorefield.inference.inverse.residual import ResidualTest, residual_test
 from scorefield.inference.inverse.solver import PosteriorRun, Solver
 from scorefield.inference.inverse.spectral import DDRM

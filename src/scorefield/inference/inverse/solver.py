@@ -46,6 +46,10 @@ class Unobserving(Score):
         """As the score's own, under the other conditions."""
         return self.score.with_density(x, t, _without(condition))
 
+    def evaluations(self, condition: Condition | None = None) -> int:
+        """As the score's own, under the other conditions."""
+        return self.score.evaluations(_without(condition))
+
 
 def _without(condition: Condition | None) -> Condition | None:
     return {k: v for k, v in (condition or {}).items() if k != OBSERVED} or None
