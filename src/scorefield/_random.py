@@ -46,6 +46,10 @@ KEYED = 2**32
 """Draw numbers from here on belong to keys."""
 
 
+ASIDE = 2**31
+"""Draw numbers from here up to those of keys belong to what wraps a step."""
+
+
 Kind = Literal["normal", "uniform"]
 
 
@@ -142,8 +146,15 @@ class Prefetched(IndexedNoise):
 class StepNoise:
     """The noise of one step: counts the draws, so that a composition of steps never uses a draw twice."""
 
-    def __init__(self, source: Noise, step: int):
-        self._source, self._step, self._draw = source, step, 0
+    def __init__(self, source: Noise, step: int, first: int = 0):
+        self._source, self._step, self._draw = source, step, first
+
+    def aside(self) -> StepNoise:
+        """A second count of draws that never meet this one's.
+
+        What wraps a step draws from it, and the step itself draws as it would alone.
+        """
+        return StepNoise(self._source, self._step, ASIDE)
 
     def __call__(self, like: Tensor) -> Tensor:
         """The next standard normal draw, shape, dtype and device of `like`."""

@@ -29,7 +29,8 @@ SHOWN = [
 
 
 def test_every_grid_is_here() -> None:
-    assert concrete(Grid) == {*FREE, EveryLevel}
+    of_this_room = {cls for cls in concrete(Grid) if cls.__module__.startswith("scorefield.process.")}
+    assert of_this_room == {*FREE, EveryLevel}
 
 
 @limit(max_examples=25)

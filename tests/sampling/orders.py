@@ -138,13 +138,13 @@ The first step's error is that of order 1, or of a trapezoid with the corrector:
 
 
 def step_types() -> list[type[Step]]:
-    """Every concrete subclass of Step in the package, by name."""
+    """Every concrete subclass of Step in the room of samplers, by name."""
     found: set[type[Step]] = set()
     fresh: list[type[Step]] = [Step]
     while fresh:
         fresh = [sub for cls in fresh for sub in cls.__subclasses__() if sub not in found]
         found.update(fresh)
-    inside = [cls for cls in found if cls.__module__.startswith("scorefield.") and not cls.__abstractmethods__]
+    inside = [cls for cls in found if cls.__module__.startswith("scorefield.sampling.") and not cls.__abstractmethods__]
     return sorted(inside, key=lambda cls: cls.__name__)
 
 

@@ -33,7 +33,7 @@ BUILT = {
 
 def steps(cls: type[Step] = Step) -> Iterator[type[Step]]:
     for sub in cls.__subclasses__():
-        if not inspect.isabstract(sub) and sub.__module__.startswith("scorefield."):
+        if not inspect.isabstract(sub) and sub.__module__.startswith("scorefield.sampling."):
             yield sub
         yield from steps(sub)
 
