@@ -127,17 +127,17 @@ class LinearOperator(Operator):
             The relative difference.
 
         Raises:
-            ValueError: The two differ, or A(2 x - x') is not 2 A x - A x'; the numbers are shown.
+            ValueError: The two differ, or A(2 x + x') is not 2 A x + A x'; the numbers are shown.
         """
         draw = torch.Generator().manual_seed(seed)
         x, other = (torch.randn(1, *self.event, generator=draw, dtype=torch.float64) for _ in range(2))
         y = torch.randn(1, *self.observed, generator=draw, dtype=torch.float64)
         seen = self(x)
-        combined, size = self(2.0 * x - other), float(seen.norm()) + 1e-300
-        bend = float((combined - 2.0 * seen + self(other)).norm()) / size
+        combined, size = self(2.0 * x + other), float(seen.norm()) + 1e-300
+        bend = float((combined - 2.0 * seen - self(other)).norm()) / size
         if not bend < 1e-5:
             raise ValueError(
-                f"{type(self).__name__} is not linear: A(2x - x') differs from 2 A(x) - A(x') by {bend:.3g} of |A(x)|;"
+                f"{type(self).__name__} is not linear: A(2x + x') differs from 2 A(x) + A(x') by {bend:.3g} of |A(x)|;"
                 " an offset belongs to y, and any differentiable function can be given as Function(f, event)"
             )
         forward, backward = float((seen * y).sum()), float((x * self.adjoint(y)).sum())

@@ -55,7 +55,8 @@ class Projections(LinearOperator):
         pixels = torch.arange(H * W).repeat(2 * len(given))
         at = torch.stack([torch.cat(places), pixels])
         self.angles = tuple(given)
-        self._rays = torch.sparse_coo_tensor(at, torch.cat(weights), (len(given) * bins, H * W)).coalesce()
+        size = (len(given) * bins, H * W)
+        self._rays = torch.sparse_coo_tensor(at, torch.cat(weights), size, check_invariants=True).coalesce()
         self._back = self._rays.t().coalesce()
         super().__init__(event, (C, len(given), bins))
 
