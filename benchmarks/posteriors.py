@@ -1,0 +1,183 @@
+"""Posterior solvers against exact posteriors: a mixture of three Gaussians under linear observations.
+
+    python benchmarks/posteriors.py                 # tables on the screen, benchmarks/results/posteriors.json
+    python benchmarks/posteriors.py --only 8 --solvers pigdm twisted --n 256
+
+Problems. In d = 2, 8 and 64 dimensions the library's `skewed_mixture` (off-centre, rotated, deviations 0.1 to 0.8, weights
+0.5, 0.3, 0.2) under VP with its exact score; y = A x_0 + 0.2 z with M = 1, 4 and 16 rows of A, normal with variance
+1 / d. `--problems` different y are drawn from the model itself, and every solver draws n samples for each, with its own
+sampler unless a row says otherwise. The first row holds exact samples, as many: what their number leaves of each error.
+
+mean        |mean - exact mean| over the exact root mean square deviation, sqrt(trace of the covariance)
+covariance  |covariance - exact| over |exact|, Frobenius norms
+sliced W2   to 4096 exact samples, over 128 directions, in units of the root mean square deviation of an entry
+50 %, 90 %  what the exact posterior puts between the solver's quantiles, 25 to 75 and 5 to 95 %, along the same
+            directions: less says that the samples are too narrow or beside the truth, more that they are too wide
+calls       score calls a sample
+seconds     wall time, of all problems; of a small mixture's score, so most of it is the solver's own
+
+All are averages over problems, of the samples that are finite; how many are not is said beside the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.inference.inverse import (
+    DPS,
+    GaussianNoise,
+    Matrix,
+    MomentMatched,
+    Observation,
+    PiGDM,
+    PosteriorLangevin,
+    Solver,
+    TwistedParticles,
+    solvers,
+)
+from scorefield.inference.inverse.table import refusals
+from scorefield.metrics.sliced import random_directions, wasserstein_1d
+from scorefield.process import VE, VP, Process
+from scorefield.score.oracles import Mixture, Oracle, skewed_mixture
+
+F64 = torch.float64
+MEASUREMENTS = {2: 1, 8: 4, 64: 16}
+STD = 0.2
+EXACT = 4096
+PROCESSES: dict[str, Process] = {"vp": VP(), "ve": VE(0.01, 20.0)}
+COLUMNS = ("mean", "covariance", "sliced W2", "50 %", "90 %", "calls", "seconds")
+
+
+def variants() -> dict[str, Solver]:
+    """Every solver with its defaults, and settings that make a difference."""
+    return {name: cls() for name, cls in solvers().items()} | {
+        "dps, norm 0.5": DPS(0.5, "norm"),
+        "pigdm, prior_std 0.5": PiGDM(prior_std=0.5),
+        "moment-matched, 3 iterations": MomentMatched(iterations=3),
+        "langevin, 500 rounds at the end": PosteriorLangevin(settling=500),
+        "twisted, 8 particles": TwistedParticles(8),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ problems
+
+
+def problem(process: Process, d: int, problems: int) -> tuple[Mixture, Observation, list[Oracle]]:
+    """The prior, one y for each problem, and the exact posteriors."""
+    prior = skewed_mixture(process, d)
+    draw = torch.Generator().manual_seed(d)
+    A = torch.randn(MEASUREMENTS[d], d, dtype=F64, generator=draw) / d**0.5
+    y = prior.sample(problems, seed=9) @ A.T
+    y = y + STD * torch.randn(y.shape, dtype=F64, generator=draw)
+    observation = Observation(Matrix(A, (d,)), y, GaussianNoise(STD))
+    posteriors = [prior.posterior(A, one, STD) for one in y]
+    return prior, observation, posteriors
+
+
+def errors(x: Tensor, exact: Oracle) -> dict[str, float]:
+    """Of the samples of one problem, (n, d)."""
+    mean, covariance = exact.data_moments()
+    d = len(mean)
+    directions = random_directions(d, 128, seed=0)
+    ours, theirs = ((v @ directions).sort(dim=0).values for v in (x, exact.sample(EXACT, seed=77)))
+    inside = []
+    for share in (0.5, 0.9):
+        low, high = (torch.quantile(ours, q, dim=0) for q in (0.5 - share / 2, 0.5 + share / 2))
+        inside.append(float(((theirs >= low) & (theirs <= high)).double().mean()))
+    rms = math.sqrt(float(covariance.trace()))
+    return {
+        "mean": float((x.mean(0) - mean).norm()) / rms,
+        "covariance": float((torch.cov(x.T) - covariance).norm() / covariance.norm()),
+        "sliced W2": math.sqrt(float(wasserstein_1d(ours, theirs).mean())) / (rms / math.sqrt(d)),
+        "50 %": inside[0],
+        "90 %": inside[1],
+    }
+
+
+def averaged(samples: list[Tensor], posteriors: list[Oracle]) -> dict[str, Any]:
+    """Means over problems; samples that are not finite are counted and left out."""
+    kept = [x[torch.isfinite(x).all(1)] for x in samples]
+    lost = sum(map(len, samples)) - sum(map(len, kept))
+    if min(map(len, kept)) < 2:
+        return {"not finite": lost}
+    rows = [errors(x, exact) for x, exact in zip(kept, posteriors, strict=True)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} | {"not finite": lost}
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+def measure(process: Process, d: int, problems: int, n: int, chosen: Mapping[str, Solver]) -> dict[str, dict[str, Any]]:
+    """A row for each solver; of those that refuse, the reason."""
+    prior, observation, posteriors = problem(process, d, problems)
+    exact = [p.sample(n, seed=5) for p in posteriors]
+    found = {"exact samples": averaged(exact, posteriors) | {"calls": 0, "seconds": 0.0}}
+    each = observation.rows([k // n for k in range(problems * n)])
+    for label, solver in chosen.items():
+        if why := refusals(solver, prior, observation):
+            found[label] = {"refused": "; ".join(why)}
+            continue
+        began = time.perf_counter()
+        run = solver.run(prior, each, indices=range(problems * n))
+        seconds = time.perf_counter() - began
+        row = averaged(list(run.x.double().reshape(problems, n, d)), posteriors)
+        found[label] = row | {"calls": int(run.calls.double().mean()), "seconds": seconds}
+        if run.log_evidence is not None:
+            estimates = run.log_evidence.double().reshape(problems, n).logsumexp(1) - math.log(n)
+            truth = [prior.log_evidence(observation.operator.matrix(), y, STD) for y in observation.observed]  # type: ignore[attr-defined]
+            found[label]["log evidence off by"] = (estimates - torch.tensor(truth, dtype=F64)).tolist()
+        print(f"    {label}: {seconds:.0f} s", flush=True)
+    return found
+
+
+def as_markdown(d: int, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table of one dimension."""
+    lines = [f"| d = {d} | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
+    for label, row in found.items():
+        if "refused" in row:
+            lines.append(f"| {label} | refused: {row['refused']} |" + " |" * (len(COLUMNS) - 1))
+            continue
+        cells = [_cell(name, row.get(name)) for name in COLUMNS]
+        lost = f" ({row['not finite']} not finite)" if row["not finite"] else ""
+        lines.append(f"| {label}{lost} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if name in ("calls", "seconds") else f"{value:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, nargs="+", choices=tuple(MEASUREMENTS), default=tuple(MEASUREMENTS))
+    parser.add_argument("--solvers", nargs="+", help="rows, by their names; default all")
+    parser.add_argument("--process", choices=tuple(PROCESSES), default="vp")
+    parser.add_argument("--problems", type=int, default=4)
+    parser.add_argument("--n", type=int, default=128, help="samples for each problem")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "posteriors.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    chosen = {name: s for name, s in variants().items() if options.solvers is None or name in options.solvers}
+    if options.solvers and (unknown := set(options.solvers) - set(chosen)):
+        parser.error(f"no rows {sorted(unknown)}; there are {', '.join(variants())}")
+    found: dict[str, Any] = {"process": options.process, "problems": options.problems, "n": options.n}
+    for d in options.only:
+        found[f"d = {d}"] = measure(PROCESSES[options.process], d, options.problems, options.n, chosen)
+        print("\n" + as_markdown(d, found[f"d = {d}"]) + "\n", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
