@@ -3,10 +3,11 @@
     python benchmarks/posteriors.py                 # tables on the screen, benchmarks/results/posteriors.json
     python benchmarks/posteriors.py --only 8 --solvers pigdm twisted --n 256
 
-Problems. In d = 2, 8 and 64 dimensions the library's `skewed_mixture` (off-centre, rotated, deviations 0.1 to 0.8, weights
-0.5, 0.3, 0.2) under VP with its exact score; y = A x_0 + 0.2 z with M = 1, 4 and 16 rows of A, normal with variance
-1 / d. `--problems` different y are drawn from the model itself, and every solver draws n samples for each, with its own
-sampler unless a row says otherwise. The first row holds exact samples, as many: what their number leaves of each error.
+Problems. In d = 2, 8 and 64 dimensions the library's `skewed_mixture` (off-centre, rotated, deviations 0.1 to 0.8,
+weights 0.5, 0.3, 0.2) under VP with its exact score; y = A x_0 + 0.2 z with M = 1, 4 and 16 rows of A, normal with
+variance 1 / d. `--problems` different y are drawn from the model itself, and every solver draws n samples for each,
+with its own sampler unless a row says otherwise. The first row holds exact samples, as many: what their number leaves
+of each error.
 
 mean        |mean - exact mean| over the exact root mean square deviation, sqrt(trace of the covariance)
 covariance  |covariance - exact| over |exact|, Frobenius norms
