@@ -13,8 +13,9 @@ from torch import Tensor
 import scorefield.inference.transition as moves
 from sampling.doubles import Generated
 from scorefield._random import StepNoise
-from scorefield.inference import Chains, GaussianObservation, Kernel, posterior_energy, run_chains, tune
+from scorefield.inference import Chains, Kernel, posterior_energy, run_chains, tune
 from scorefield.inference.diagnostics import ess_bulk
+from scorefield.inference.inverse import GaussianNoise, Matrix, Observation
 from scorefield.inference.transition import State, transition
 from scorefield.process import VE
 from scorefield.score import Confined, Energy, EnergyForm, NetworkEnergy
@@ -266,7 +267,8 @@ def test_the_posterior_of_a_gaussian_is_left_exactly() -> None:
     y, std = torch.tensor([0.4, -0.7], dtype=F64), 0.5
     truth = prior.posterior(A, y, std)
     energy = Energy(lambda x: 4.0 * prior.log_prob(x).neg(), sigma_0=0.1)
-    seen = posterior_energy(energy, GaussianObservation.linear(A, y, std), temperature=4.0)
+    observation = Observation(Matrix(A, (3,)), y, GaussianNoise(std))
+    seen = posterior_energy(energy, observation, temperature=4.0)
     start, n = truth.sample(6000, seed=1, noise=Generated(2)), 6000
     found = run_chains(
         seen, start, draws=1, thin=8, kernel=Kernel(epsilon=0.08), temperature=4.0, noise=Generated(3)
@@ -285,12 +287,11 @@ def test_the_posterior_of_a_gaussian_is_left_exactly() -> None:
         rtol=1e4 * FLOAT64,
         atol=1e4 * FLOAT64,
     )
-    untempered = posterior_energy(energy, GaussianObservation.linear(A, y, std), temperature=1.0)
+    untempered = posterior_energy(energy, observation, temperature=1.0)
     assert float((-untempered(x) / 4.0 - truth.log_prob(x)).std()) > 0.01, "the observation may not be tempered"
 
 
 def test_an_exact_observation_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
-        GaussianObservation(lambda x: x, torch.zeros(2), 0.0)
-    with pytest.raises(ValueError, match="must be alike"):
-        GaussianObservation(lambda x: x, torch.zeros(2), 1.0).misfit()(torch.zeros(1, 3))
+    exactly = Observation(Matrix(torch.eye(2), (2,)), torch.zeros(2), GaussianNoise(0.0))
+    with pytest.raises(ValueError, match="has no density over x"):
+        posterior_energy(gumbel, exactly)(torch.zeros(1, 2))

@@ -14,7 +14,6 @@ from scorefield.inference import (
     AISSettings,
     BoxBase,
     GaussianBase,
-    GaussianObservation,
     LogZ,
     Schedule,
     energy_log_prob,
@@ -23,6 +22,7 @@ from scorefield.inference import (
     same_modes,
 )
 from scorefield.inference.bridge import acceptance_ratio, asymptotic_error, bridge, effective_chains
+from scorefield.inference.inverse import GaussianNoise, Matrix, Observation
 from scorefield.process import VE
 from scorefield.score import Confined, Energy
 from scorefield.score.oracles import skewed_gaussian
@@ -200,7 +200,7 @@ def test_evidence_of_an_observation() -> None:
     energy = Energy(lambda x: 5.0 - 3.0 * prior.log_prob(x))
     found = log_evidence(
         energy,
-        GaussianObservation.linear(A, y, 0.3),
+        Observation(Matrix(A, (3,)), y, GaussianNoise(0.3)),
         prior.sample(300, seed=1),
         prior.posterior(A, y, 0.3).sample(300, seed=2),
         temperature=3.0,

@@ -92,7 +92,7 @@ from scorefield.inference.normaliser import (
     path_to,
     same_modes,
 )
-from scorefield.inference.observed import GaussianObservation, posterior_energy
+from scorefield.inference.observed import posterior_energy
 from scorefield.inference.transition import Kernel, tune
 
 __all__ = [
@@ -106,7 +106,6 @@ __all__ = [
     "FlowDensity",
     "FlowSettings",
     "GaussianBase",
-    "GaussianObservation",
     "Kernel",
     "Ladder",
     "LogProb",

@@ -13,7 +13,8 @@ from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
 from scorefield.inference.annealed_importance import AISSettings, Base, OnStep, Path, Schedule, Work, pilot, work
 from scorefield.inference.bridge import LARGEST_GAP, LEAST_EFFECTIVE, LEAST_OVERLAP, VERDICTS, Bridge, bridge
-from scorefield.inference.observed import GaussianObservation
+from scorefield.inference.inverse.observation import Observation
+from scorefield.inference.observed import misfit
 from scorefield.inference.transition import check_temperature, pilot_noise
 from scorefield.score.energy import Confined, Energy, EnergyLike
 
@@ -157,7 +158,7 @@ def log_z_of_work(
 
 def log_evidence(
     prior: EnergyLike,
-    observation: GaussianObservation,
+    observation: Observation,
     prior_draws: Tensor,
     posterior_draws: Tensor,
     *,
@@ -174,7 +175,7 @@ def log_evidence(
 
     Args:
         prior: E.
-        observation: y = A(x) + noise.
+        observation: y = A(x) + noise, in model units.
         prior_draws: Independent draws of p_T, (n, *event).
         posterior_draws: Independent draws of the posterior.
         temperature: T of the prior.
@@ -185,7 +186,7 @@ def log_evidence(
     """
     check_temperature(temperature)
     target, settings = Energy.of(prior), settings or AISSettings()
-    path = Path((target, observation.misfit()), (1.0 / temperature, 0.0), (1.0 / temperature, 1.0))
+    path = Path((target, misfit(observation)), (1.0 / temperature, 0.0), (1.0 / temperature, 1.0))
     if schedule is None:
         schedule = pilot(path, prior_draws[: settings.pilot], settings, seed=seed)
     what = f"log p(y) under the prior exp(-E / {temperature:g})"

@@ -169,7 +169,7 @@ def test_one_deviation_per_entry() -> None:
         x = numbers(4, *IMAGE)
         y = A(x) + std * numbers(4, 3, 2, 3, seed=3)
         seen = Observation.whitened(A, y, std)
-        expected = stats.norm(A(x).numpy(), std.numpy()).logpdf(y.numpy()).sum(axis=(1, 2, 3))
+        expected = stats.norm.logpdf(y.numpy(), A(x).numpy(), std.numpy()).sum(axis=(1, 2, 3))
         close(seen.log_likelihood(x) - std.log().sum(), torch.from_numpy(expected))
         assert seen.gaussian and seen.linear == isinstance(A, inv.LinearOperator)
     for bad, message in ((torch.zeros(3, 2, 3), "positive and finite"), (torch.ones(5), r"\(5,\) deviations .* shape")):

@@ -198,7 +198,7 @@ def test_composition() -> None:
     assert not isinstance(bent, LinearOperator) and bent.event == IMAGE
     close(bent(x), inner(x) ** 2)
     with pytest.raises(ValueError, match="A @ B applies B first"):
-        inner @ outer
+        _ = inner @ outer
 
 
 # ------------------------------------------------------------------------------------------------ bad input
