@@ -350,3 +350,13 @@ ALIKE_SIZES = 1.05
 
 # Inverse problems. Relative: a normal law cut at four deviations loses 0.11 percent of its variance, on a grid.
 CUT_BLUR = 2e-3
+
+# Guided solvers. Relative: guided scores against exact scores of posteriors, float64, through solves of small systems
+# and posterior means divided by sigma^2 (smallest 1e-3 here).
+GUIDED_SCORE = 1e-8
+
+# Langevin posteriors. Of the ratio of two errors whose steps are halved, at steps where the next order is a few percent.
+HALVED_STEP = 0.03
+
+CONJUGATE = 1e-4
+"""Absolute, data of order one: conjugate gradients end at 1e-5 of the first residual."""
