@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from inference.inverse.stepping import (
-    EVENT,
     F64,
     FAMILIES,
     GREY,
