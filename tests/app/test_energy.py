@@ -13,8 +13,6 @@ import torch
 
 from lab.tiny import tiny
 from scorefield.app import main
-from scorefield.app.energy import read_mask
-from scorefield.data_spec import DataSpec
 from scorefield.lab import train
 from scorefield.lab.model import load
 from scorefield.lab.recipes import recipe
@@ -152,13 +150,3 @@ def test_what_a_score_network_cannot(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "scorefield likelihood" in refused(capsys, network, "logz")
     assert "score network" in refused(capsys, network, "restore")
     assert "noise levels" in refused(capsys, network, "score", "--noise", 1e6, "--out", tmp_path / "t")
-
-
-def test_masks() -> None:
-    spec = DataSpec((3, 4, 6))
-    assert read_mask("right", spec).tolist() == [[[False] * 3 + [True] * 3] * 4]
-    assert int(read_mask("centre", spec).sum()) == 2 * 4
-    assert int((read_mask("top", spec) ^ read_mask("bottom", spec)).sum()) == 24
-    assert read_mask("left", DataSpec((4,))).tolist() == [True, True, False, False]
-    with pytest.raises(ValueError, match="neither a file"):
-        read_mask("top", DataSpec((4,)))

@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from scorefield._random import IndexedNoise, StepNoise
@@ -25,6 +23,7 @@ from scorefield.lab.evaluation import examples
 from scorefield.lab.figures import image_grid, save_png
 from scorefield.lab.files import write_text
 from scorefield.lab.model import Model, load
+from scorefield.lab.operators import read_part
 from scorefield.process.grids import Uniform
 from scorefield.sampling.sampler import DataStart, Sampler
 from scorefield.sampling.temperature import InpaintingLangevin, TemperatureLangevin
@@ -145,7 +144,8 @@ def _restore(
         )
     if command.answers < 1 or command.steps < 10:
         raise ValueError(f"--answers {command.answers} --steps {command.steps}: at least 1 answer and 10 steps")
-    unknown = read_mask(command.mask, model.data)
+    unknown = read_part(command.mask, model.data.shape)
+    unknown = unknown if len(model.data.shape) == 1 else unknown[None]
     own = model.experiment.sampler.step
     walk = own if isinstance(own, TemperatureLangevin) else TemperatureLangevin(sigma_0=score.form.sigma_0)
     walk = replace(walk, sigma_0=score.form.sigma_0, step=0.2 * score.form.sigma_0)
@@ -197,38 +197,3 @@ def _rows_of_pictures(columns: list[Tensor], spec: DataSpec, path: Path) -> None
     rows = torch.stack([c[:16].to(torch.float32) for c in columns], dim=1).flatten(0, 1)
     save_png(image_grid(rows, spec, columns=len(columns)), path)
     print(path)
-
-
-def read_mask(mask: str, spec: DataSpec) -> Tensor:
-    """Where values are unknown, broadcast over channels: half or middle of an event by name, or from a file.
-
-    Raises:
-        ValueError: Not a known name nor a file, or of another size.
-    """
-    spatial: tuple[int, ...] = tuple(spec.shape[1:]) or tuple(spec.shape)
-    unknown = torch.zeros(spatial, dtype=torch.bool)
-    last = unknown.shape[-1]
-    if mask in ("left", "right"):
-        unknown[..., : last // 2] = True
-        unknown = unknown if mask == "left" else ~unknown
-    elif mask in ("top", "bottom") and len(spatial) > 1:
-        unknown[: spatial[0] // 2] = True
-        unknown = unknown if mask == "top" else ~unknown
-    elif mask == "centre":
-        unknown[tuple(slice(n // 4, n - n // 4) for n in spatial)] = True
-    else:
-        unknown = _mask_file(Path(mask), spatial)
-    return unknown if len(spec.shape) == 1 else unknown[None]
-
-
-def _mask_file(path: Path, spatial: tuple[int, ...]) -> Tensor:
-    if not path.is_file():
-        raise ValueError(f"--mask {path}: neither a file nor one of left, right, top, bottom (of images), centre")
-    if path.suffix == ".npy":
-        array = np.load(path, allow_pickle=False)
-    else:
-        with Image.open(path) as image:
-            array = np.asarray(image.convert("L"))
-    if array.shape != tuple(spatial):
-        raise ValueError(f"{path} has shape {array.shape}; a mask of this model's data has {tuple(spatial)}")
-    return torch.from_numpy(np.asarray(array != 0))

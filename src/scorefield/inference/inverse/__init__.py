@@ -7,6 +7,7 @@ projections  sums of images along parallel rays
 spectrum     singular values of A, by its structure where it has one
 noise        laws of y given A(x)
 observation  all three, in the units of the measurement
+named        operators by name
 solver       what a posterior sampler is, and what it asks of score, sampler and observation
 replacement  what is known put in at the noise of every step; repaint, with steps back in between
 spectral     DDRM: each singular direction by its own rule
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 from scorefield.inference.inverse.fourier import Convolution, FourierMask
 from scorefield.inference.inverse.langevin import PosteriorLangevin
+from scorefield.inference.inverse.named import OPERATORS, operator_named
 from scorefield.inference.inverse.noise import (
     GaussianNoise,
     LaplaceNoise,
@@ -55,6 +57,7 @@ from scorefield.inference.inverse.twisted import FilterRun, TwistedParticles
 __all__ = [
     "DDRM",
     "DECOUPLING",
+    "OPERATORS",
     "DPS",
     "Channels",
     "Convolution",
@@ -89,6 +92,7 @@ __all__ = [
     "Sums",
     "TwistedParticles",
     "choose",
+    "operator_named",
     "posterior",
     "residual_test",
     "solver_named",
