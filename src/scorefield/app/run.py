@@ -100,6 +100,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.energy import energy
 
         return energy
+    if isinstance(command, commands.Calibrate):
+        from scorefield.app.calibrating import calibrate
+
+        return calibrate
     if isinstance(command, commands.Import | commands.Export):
         from scorefield.app import bridging
 

@@ -87,11 +87,12 @@ def reference_points(observation: Observation, *, seed: int = 0) -> Tensor:
         seed: Of the noise.
     """
     y = observation.observed.double()
-    origin = torch.zeros(len(y), *observation.operator.event, dtype=torch.float64)
-    seen, pull = torch.func.vjp(observation.operator.apply, origin)[:2]
-    b = pull(y - seen)[0]
+    origin = torch.zeros(len(y), *observation.operator.event, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        seen = observation.operator(origin)
+        (b,) = torch.autograd.grad(seen, origin, y - seen.detach())
     with torch.no_grad():
-        step = norm_event(b) ** 2 / (norm_event(observation.operator(b) - seen) ** 2).clamp(min=1e-300)
+        step = norm_event(b) ** 2 / (norm_event(observation.operator(b) - seen.detach()) ** 2).clamp(min=1e-300)
         r = over_event(step, b) * b
     z = torch.randn(r.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return r + 0.5 * r.square().mean().sqrt() * z

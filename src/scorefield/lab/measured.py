@@ -85,7 +85,7 @@ class HasPosterior(ABC):
             inside,
             n,
             solver=solver,
-            sampler=self._own_sampler(solver) if used is None else used,
+            sampler=self.posterior_sampler(solver) if used is None else used,
             seed=seed,
             start=start,
             batch_size=batch_size,
@@ -96,7 +96,7 @@ class HasPosterior(ABC):
         ).in_data_units(self.data)
         return found if why is None else replace(found, why=why)
 
-    def _own_sampler(self, solver: Solver) -> Sampler:
+    def posterior_sampler(self, solver: Solver) -> Sampler:
         """A solver's own sampler: along the ladder of levels, where the network was trained on one."""
         levels = self.experiment.levels
         if levels is None:

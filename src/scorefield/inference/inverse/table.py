@@ -10,6 +10,7 @@ from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.solver import Solver
 from scorefield.sampling.named import NAMED, named
 from scorefield.sampling.sampler import Sampler
+from scorefield.sampling.step import Hold
 from scorefield.score.score import Score
 
 PREFERRED = (
@@ -158,11 +159,19 @@ def table(score: Score) -> list[dict[str, Any]]:
                 "solver": name,
                 "exact": cls.exact,
                 "needs": ", ".join(_needs(cls)) or "nothing more",
-                "goes with": "every step" if cls.steps is None else ", ".join(kind.__name__ for kind in cls.steps),
+                "goes with": _goes_with(cls),
                 "its own sampler": _in_words(solver.default_sampler(score)),
             }
         )
     return rows
+
+
+def _goes_with(cls: type[Solver]) -> str:
+    if cls.steps is None:
+        return "every step"
+    return (
+        "no other step: a move of its own" if cls.steps == (Hold,) else ", ".join(kind.__name__ for kind in cls.steps)
+    )
 
 
 def _needs(cls: type[Solver]) -> list[str]:

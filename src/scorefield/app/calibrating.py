@@ -1,0 +1,204 @@
+"""scorefield calibrate: answers batch by batch, resumable, then a table, a page and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scorefield import _codec
+from scorefield.app.batches import Arrays, in_batches
+from scorefield.app.calibrate_command import Calibrate
+from scorefield.app.evaluation import flat, real_data
+from scorefield.inference.inverse.operators import Operator
+from scorefield.inference.inverse.solver import Solver
+from scorefield.inference.inverse.table import refusals, require, solver_named, solvers
+from scorefield.lab import trust
+from scorefield.lab.evaluation import examples
+from scorefield.lab.files import write_json
+from scorefield.lab.model import load
+from scorefield.lab.operators import operator_of
+from scorefield.lab.report import write_report
+from scorefield.lab.run_folder import environment
+from scorefield.lab.trust import Problems, SolverRow, Subject
+from scorefield.lab.trust.measuring import has_exact
+from scorefield.lab.trust.page import sections, summary, tests
+from scorefield.sampling.sampler import Sampler
+
+LEAST = 16
+"""Problems, without which nothing can be said."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A solver to be measured."""
+
+    name: str
+    solver: Solver
+    sampler: Sampler
+
+
+def calibrate(command: Calibrate) -> None:
+    """Carry out the command.
+
+    Raises:
+        ValueError: A number that cannot be, an unknown name, a solver that cannot be used so, or a folder with other
+            results.
+    """
+    _check(command)
+    subject = _subject(command)
+    operator, named = _operator(command.operator, subject)
+    problems = trust.simulate(subject, operator, command.n, noise=command.noise, seed=command.seed)
+    asked, refused = _asked(command, problems)
+    out = command.out or Path("calibration") / subject.name.replace(":", "-")
+    told = (
+        f"{command.n} problems of {subject.name} ({_of(command, subject)}): {named}, noise of deviation"
+        f" {problems.noise_std:.4g}; {command.answers} answers of each solver to each."
+    )
+    print(told)
+    for name, why in refused:
+        print(f"left out: {why if why.startswith(name) else f'{name}: {why}'}")
+    rows = _measure(command, problems, asked, out)
+    print("\n".join([*lines_of(*summary(rows)), "", *lines_of(*tests(rows))]))
+    facts = environment()
+    record = {
+        "problem": told,
+        "subject": subject.name,
+        "operator": named,
+        "noise": problems.noise_std,
+        "rows": [row.record() for row in rows],
+        "left out": dict(refused),
+        "environment": facts,
+    }
+    write_json(out / "calibration.json", _strict(record))
+    page = write_report(
+        out / "report.html",
+        sections(rows, refused, told),
+        title=f"Calibration of posterior samples: {subject.name}",
+        command=facts["command"],
+        environment=flat(facts),
+    )
+    print(f"{out / 'calibration.json'}\n{page}")
+
+
+def _check(command: Calibrate) -> None:
+    if command.n < LEAST or command.answers < 2:
+        raise ValueError(
+            f"-n {command.n} problems of --answers {command.answers} each: at least {LEAST} of 2 are needed to say"
+            " anything"
+        )
+    if command.seed < 0 or command.batch_size < 1:
+        raise ValueError(
+            f"--seed {command.seed} must not be negative and --batch-size {command.batch_size} must be at least 1"
+        )
+    if command.steps is not None and command.steps < 1:
+        raise ValueError(f"--steps {command.steps} must be at least 1")
+    if command.data is not None and command.truth != "data":
+        raise ValueError("--data gives truths, which are the model's own samples unless --truth data is given too")
+
+
+def _subject(command: Calibrate) -> Subject:
+    kind, _, name = command.subject.partition(":")
+    if kind == "oracle":
+        if command.truth == "data":
+            raise ValueError("--truth data: an oracle has no data; its truths are exact samples")
+        return trust.oracle_subject(name)
+    model = load(command.subject, weights=command.weights)
+    if command.truth == "model":
+        return trust.model_subject(model)
+    data = real_data(model.experiment.data, command.data, model.data)
+    return trust.model_subject(model, examples(data.held_out or data.train, command.n)[0])
+
+
+def _of(command: Calibrate, subject: Subject) -> str:
+    if subject.oracle is not None:
+        return "truths are exact samples"
+    if command.truth == "data":
+        return "truths are held-out data: model and solver are tested together"
+    return "truths are the model's own samples: the solver alone is tested"
+
+
+def _operator(text: str | None, subject: Subject) -> tuple[Operator, str]:
+    if text is None:
+        return trust.default_operator(subject.shape), "random mixtures of all entries, half as many"
+    return operator_of(text, subject.shape), text
+
+
+def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[tuple[str, str]]]:
+    """The solvers to measure, and those left out with the reason."""
+    subject, observation = problems.subject, problems.observation
+    everyone = command.solvers.strip() == "all"
+    names = list(solvers()) if everyone else [part.strip() for part in command.solvers.split(",") if part.strip()]
+    if not names:
+        raise ValueError(f"--solvers {command.solvers!r} names no solver; give all, or some of {', '.join(solvers())}")
+    asked, refused = [], []
+    for name in dict.fromkeys(names):
+        solver = solver_named(name)
+        try:
+            sampler = subject.sampler(solver, command.steps)
+            why = refusals(solver, subject.score, observation, sampler)
+        except ValueError as error:
+            sampler, why = None, [str(error)]
+        if sampler is not None and not why:
+            asked.append(_Asked(name, solver, sampler))
+        elif everyone:
+            refused.append((name, "; ".join(why)))
+        elif sampler is None:
+            raise ValueError(f"{name}: {why[0]}")
+        else:
+            require(solver, subject.score, observation, sampler)
+    if not asked and not has_exact(problems):
+        raise ValueError("no solver takes this observation; " + "; ".join(why for _, why in refused))
+    return asked, refused
+
+
+def _measure(command: Calibrate, problems: Problems, asked: list[_Asked], out: Path) -> list[SolverRow]:
+    """A row for each solver, after that of the exact posterior where it is known."""
+    size = max(1, command.batch_size // command.answers)
+    identity: dict[str, Any] = {
+        "subject": problems.subject.identity,
+        "problems": _digest(problems),
+        "answers": command.answers,
+        "seed": command.seed,
+        "batch size": size,
+    }
+    rows, exact = [], None
+    if has_exact(problems):
+        exact = trust.exact_answers(problems, command.answers, seed=command.seed, rows=slice(0, command.n))
+        rows.append(trust.judge("exact", problems, exact, exact=exact, seed=command.seed))
+    for one in asked:
+
+        def answered(rows: slice, one: _Asked = one) -> Arrays:
+            return trust.answers(problems, one.solver, one.sampler, command.answers, seed=command.seed, rows=rows)
+
+        settings = {"solver": _codec.encode(one.solver), "sampler": _codec.encode(one.sampler)}
+        arrays = in_batches(answered, command.n, size, out / "batches", one.name, {**identity, **settings})
+        rows.append(
+            trust.judge(
+                one.name, problems, arrays, exact=exact, solver=one.solver, sampler=one.sampler, seed=command.seed
+            )
+        )
+    return rows
+
+
+def _digest(problems: Problems) -> str:
+    """Of truths and measurements."""
+    parts = (problems.truth.double(), problems.observation.observed.double())
+    numbers = torch.cat([part.reshape(-1).cpu() for part in parts])
+    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
+
+
+def _strict(value: Any) -> Any:
+    """JSON without numbers that are not finite."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
+
+
+def lines_of(headings: tuple[str, ...], cells: list[tuple[str, ...]]) -> list[str]:
+    """A table as aligned text."""
+    rows = [headings, *cells]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(headings))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
