@@ -11,6 +11,7 @@ evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
 comparing     the methods of the lineage on the same data for the same time
 reproduce     the papers' experiments, with their claims
+trust         whether posterior samples are to be trusted: simulated problems and their calibration
 stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
 ranks, files  several processes; files that are never half written
@@ -44,6 +45,7 @@ from scorefield.lab import (
     stopping,
     tally,
     trainer,
+    trust,
     turns,
     weights,
 )
@@ -84,6 +86,7 @@ __all__ = [
     "tally",
     "train",
     "trainer",
+    "trust",
     "turns",
     "weights",
 ]
