@@ -238,7 +238,7 @@ ENTRIES = (
         shows="A network trained by sliced score matching on two modes of weights 0.8 and 0.2 has the right scores near"
         " the modes alone; Langevin dynamics then starts where they are wrong, and gives the modes wrong weights even"
         " with true scores.",
-        minutes=2.0,
+        minutes=3.0,
         memory=0.5,
         run=figure_2,
     ),

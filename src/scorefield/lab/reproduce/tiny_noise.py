@@ -221,7 +221,7 @@ ENTRIES = (
         title="Sliced score matching with and without tiny noise",
         shows="On CIFAR-10 the sliced score matching loss of a residual network fluctuates wildly over 50,000 steps;"
         " with Gaussian noise of deviation 0.01 added to the pixels it converges.",
-        minutes=5.0,
+        minutes=9.0,
         memory=0.6,
         run=figure_1,
     ),
