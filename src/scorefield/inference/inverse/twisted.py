@@ -246,6 +246,6 @@ class _Filter:
         self._weigh(observation.log_likelihood(self.D, self.condition[OBSERVED].to(self.D)) - self.log_p)
         self.log_evidence = self.log_evidence + self.log_w.logsumexp(1) - torch.tensor(K).log()
         noise = StepNoise(self.noise, len(self.times))
-        u = noise.uniform(self.x.new_empty(len(self.x), 1)).reshape(-1, K)[:, :1].to(self.log_w)
+        u = noise.uniform(self.x.new_empty(len(self.x), 1)).reshape(-1, K)[:, :1].to(self.log_w).contiguous()
         cumulative = self.log_w.softmax(1).cumsum(1)
         return self.D, self.x, torch.searchsorted(cumulative, u, right=True).clamp_max(K - 1)[:, 0]
