@@ -18,6 +18,7 @@ from scorefield._version import __version__ as __version__
 if TYPE_CHECKING:
     from scorefield.data_spec import ConditionSpec as ConditionSpec
     from scorefield.data_spec import DataSpec as DataSpec
+    from scorefield.lab.guides import load_guide as load_guide
     from scorefield.lab.model import load as load
     from scorefield.process import VE as VE
     from scorefield.process import VP as VP
@@ -31,6 +32,7 @@ _HOME = {
     "ConditionSpec": "scorefield.data_spec",
     "DataSpec": "scorefield.data_spec",
     "load": "scorefield.lab.model",
+    "load_guide": "scorefield.lab.guides",
     "VE": "scorefield.process",
     "VP": "scorefield.process",
     "SubVP": "scorefield.process",

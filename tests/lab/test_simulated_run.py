@@ -15,6 +15,7 @@ from scorefield.lab.data import DataSource
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.model import Model, build_score
 from scorefield.lab.opening import find, open_network
+from scorefield.lab.run_folder import read_experiment
 from scorefield.lab.trainer import train
 from scorefield.losses import Custom, SlicedScoreMatching
 from scorefield.nets import MLP, EnergyMLP
@@ -59,7 +60,8 @@ def test_a_simulated_process_trains_and_samples_by_its_reverse_sde(tmp_path: Pat
     experiment = simulated()
     assert loads(dumps(experiment), Experiment) == experiment
     run = train(experiment, tmp_path / "run")
-    stored, network, weights, _ = open_network(find(run), None, "cpu")
+    stored = read_experiment(find(run))
+    network, weights, _ = open_network(run, stored, None, "cpu")
     model = Model(stored, network, weights=weights)
     samples = model.sample(3)
     assert samples.x.shape == (3, 2) and not samples.status.any() and int(samples.nfe[0]) == 5

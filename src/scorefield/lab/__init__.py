@@ -6,6 +6,7 @@ recipes       functions that return experiments
 data          readers, splits, the order of examples
 trainer       the loop, players who plays and turns what one does; averages, weights, checkpoints, tally and run_folder
               are what it keeps; observer, stopping
+guides        trained guides, and models led by them; guiding makes one
 model         a trained model: score, sample, posterior (measured), log_prob, encode, decode
 evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
@@ -14,6 +15,7 @@ reproduce     the papers' experiments, with their claims
 trust         whether posterior samples are to be trusted: simulated problems and their calibration
 stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
+operators     operators and masks by name, with the files they name
 ranks, files  several processes; files that are never half written
 """
 
@@ -30,6 +32,8 @@ from scorefield.lab import (
     experiment,
     figures,
     files,
+    guides,
+    guiding,
     measured,
     model,
     observer,
@@ -50,11 +54,13 @@ from scorefield.lab import (
     weights,
 )
 from scorefield.lab.experiment import Experiment
+from scorefield.lab.guides import Guide, load_guide
 from scorefield.lab.model import Model, Samples, load
 from scorefield.lab.trainer import train
 
 __all__ = [
     "Experiment",
+    "Guide",
     "Model",
     "Samples",
     "averages",
@@ -69,7 +75,10 @@ __all__ = [
     "experiment",
     "figures",
     "files",
+    "guides",
+    "guiding",
     "load",
+    "load_guide",
     "measured",
     "model",
     "observer",

@@ -55,3 +55,17 @@ def as_condition(
                 raise ValueError(f"condition {name!r} must be one of 0..{size - 1} (or -1, unknown); got {value}")
         out[name] = tensor.to(device)
     return out
+
+
+def require_known(given: ConditionLike | None, spec: DataSpec, model: str) -> None:
+    """Refuse to leave out the conditions of a model that was never trained without them.
+
+    Raises:
+        ValueError: Nothing is given, and there are conditions.
+    """
+    if spec.conditions and not given:
+        names = ", ".join(f"{c.name}=..." for c in spec.conditions)
+        raise ValueError(
+            f"{model} was trained with every condition known, so it has no unconditional samples; give condition"
+            f" {names} (or train with training.condition_dropout above 0)"
+        )

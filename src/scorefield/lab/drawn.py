@@ -1,15 +1,18 @@
-"""What drawing samples returns, and how the results of batches become one."""
+"""What drawing samples is asked and returns: counts checked, samplers by name, and results of batches made one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield.inference.likelihood import LogProb
+from scorefield.lab.experiment import Experiment
+from scorefield.sampling.adaptive import AdaptiveFlow
+from scorefield.sampling.named import named
 from scorefield.sampling.sampler import Sampler
 
 
@@ -54,3 +57,25 @@ def join(parts: Sequence[Any]) -> Any:
         else:
             values[name] = entries[0]
     return type(first)(**values)
+
+
+def check_counts(seed: int, start: int, batch_size: int | None) -> None:
+    """Refuse numbers that number nothing.
+
+    Raises:
+        ValueError: A negative seed or start, or no example in a batch.
+    """
+    if start < 0 or seed < 0:
+        raise ValueError(f"seed and start must not be negative; got seed={seed}, start={start}")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1")
+
+
+def sampler_by_name(name: str, experiment: Experiment, steps: int | None) -> Sampler:
+    """A sampler by name for the network of an experiment: on the ladder it was trained on, if on one."""
+    levels = experiment.levels
+    found = named(name, experiment.process if name == "ode" else levels or experiment.process, steps)  # type: ignore[arg-type]
+    if levels is None or isinstance(found.step, AdaptiveFlow):
+        return found
+    # Steps go along the ladder the network was trained on; some need rates, which a ladder of jumps has not.
+    return replace(found, process=replace(levels, between="linear"))

@@ -10,12 +10,15 @@ from scorefield.data_spec import DataSpec
 from scorefield.lab.data import DataSource
 from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
+from scorefield.losses.guidance import ConditionLikelihood
 from scorefield.nets.critic import BigGANCritic, CriticConfig
+from scorefield.nets.guide import GuideConfig
 from scorefield.nets.network import NetworkConfig
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.sampler import Sampler
+from scorefield.score.guide import Answer
 from scorefield.score.network import Parametrisation
 from scorefield.score.parametrisation import TimeInput
 
@@ -222,3 +225,47 @@ class Experiment:
     source: str | None = None
     paper: dict[str, float] | None = None
     adversary: Adversary | None = None
+
+
+@record
+class GuideExperiment:
+    """Everything that decides the training of a guide p_t(y | x) for a model; see `score.guide`.
+
+    Args:
+        name: What to call it.
+        data: Examples with labels.
+        process: Whose noise: the model's process, or the ladder that its network was trained on.
+        network: The guide's configuration.
+        objective: What training minimises.
+        optimiser: Of the network.
+        averaging: Of its weights.
+        training: How long and how.
+        answer: What y is; filled in when the data are opened.
+        spec: The data in the model's units, with y as their condition; filled in likewise.
+        model: Name of the model.
+        model_hash: Of its weights, for receipts; a guide serves every model of its process and data.
+    """
+
+    name: str
+    data: DataSource
+    process: Process
+    network: GuideConfig
+    objective: Objective = ConditionLikelihood()
+    optimiser: Adam = Adam(learning_rate=1e-3, warmup=100)
+    averaging: Averaging = Averaging((0.995,))
+    training: Training = Training(steps=2000, batch_size=128, validate_every=250, checkpoint_every=500)
+    answer: Answer | None = None
+    spec: DataSpec | None = None
+    model: str | None = None
+    model_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.training.sample_every:
+            raise ValueError(
+                f"sample_every={self.training.sample_every}: a guide draws no samples; `scorefield edit MODEL class`"
+                " does, with the finished guide"
+            )
+
+
+AnyExperiment = Experiment | GuideExperiment
+"""What a run folder may be of."""

@@ -18,26 +18,29 @@ from scorefield.inference.flow import FlowSettings, require_flow, transport
 from scorefield.inference.likelihood import LogProb, flow_log_prob, flow_samples
 from scorefield.lab.choosing.files import read_tuned
 from scorefield.lab.conditions import ConditionLike as ConditionLike
-from scorefield.lab.conditions import as_condition
+from scorefield.lab.conditions import as_condition, require_known
 from scorefield.lab.drawn import Samples as Samples
+from scorefield.lab.drawn import check_counts, sampler_by_name
 from scorefield.lab.drawn import join as join
 from scorefield.lab.experiment import Experiment
+from scorefield.lab.guides import CanBeGuided
 from scorefield.lab.measured import HasPosterior
 from scorefield.lab.opening import Precision, find, open_network, run_in
 from scorefield.lab.opening import build_score as build_score
 from scorefield.lab.opening import bundled as bundled
 from scorefield.lab.opening import continuous as continuous
+from scorefield.lab.run_folder import read_experiment
 from scorefield.metrics import module_hash
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.adaptive_sde import AdaptiveSDE
-from scorefield.sampling.named import named, with_steps
+from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Callback, PriorStart, Sampler
 from scorefield.score.energy import NetworkEnergy
 from scorefield.score.score import Score, as_times
 
 
-class Model(HasPosterior):
+class Model(CanBeGuided, HasPosterior):
     """A network with the experiment that made it.
 
     Args:
@@ -70,8 +73,8 @@ class Model(HasPosterior):
         self.precision, self.compiled = precision, compiled
         self.data: DataSpec = experiment.spec
         self.process: Process = experiment.process  # type: ignore[assignment]  # as of a Score
-        self._score = build_score(experiment, network)
-        self._flow = build_score(continuous(experiment), network)
+        self._score: Score = build_score(experiment, network)
+        self._flow: Score = build_score(continuous(experiment), network)
 
     @property
     def device(self) -> torch.device:
@@ -145,14 +148,7 @@ class Model(HasPosterior):
         if sampler == "tuned":
             sampler = read_tuned(self.folder, self.name, self.hash).sampler
         if isinstance(sampler, str):
-            levels = self.experiment.levels
-            found = named(sampler, self.process if sampler == "ode" else levels or self.process, steps)
-            if levels is None:
-                return found
-            if isinstance(found.step, AdaptiveFlow):
-                return found
-            # Steps go along the ladder the network was trained on; some need rates, which a ladder of jumps has not.
-            return replace(found, process=replace(levels, between="linear"))
+            return sampler_by_name(sampler, self.experiment, steps)
         chosen = sampler or self.experiment.sampler
         if steps is not None:
             return with_steps(chosen, steps)
@@ -194,19 +190,11 @@ class Model(HasPosterior):
         Raises:
             ValueError: An unknown sampler or condition, or a data start without data.
         """
-        if n < 1 or start < 0 or seed < 0:
-            raise ValueError(
-                f"n must be at least 1, seed and start not negative; got n={n}, seed={seed}, start={start}"
-            )
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        if self.data.conditions and not condition and self.experiment.training.condition_dropout == 0.0:
-            names = ", ".join(f"{c.name}=..." for c in self.data.conditions)
-            raise ValueError(
-                f"{self.name} was trained with every condition known, so it has no unconditional samples; give"
-                f" condition {names}"
-                " (or train with training.condition_dropout above 0)"
-            )
+        if n < 1:
+            raise ValueError(f"n must be at least 1; got n={n}")
+        check_counts(seed, start, batch_size)
+        if not self.unconditional:
+            require_known(condition, self.data, self.name)
         chosen = self.sampler(sampler)
         if isinstance(chosen.step, AdaptiveFlow | AdaptiveSDE):
             self._exactly(type(chosen.step).__name__)
@@ -300,12 +288,9 @@ class Model(HasPosterior):
             ValueError: No example, a negative seed or start, or what `flow_log_prob` refuses.
         """
         self._exactly("log_prob")
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
         if not len(x):
             raise ValueError("x holds no example; give at least one, shape (n, *shape)")
-        if seed < 0 or start < 0:
-            raise ValueError(f"seed and start must not be negative; got seed={seed}, start={start}")
+        check_counts(seed, start, batch_size)
         known, parts = self.condition(condition, len(x)), []
         size = batch_size or min(len(x), 128)
         for first in range(0, len(x), size):
@@ -385,7 +370,8 @@ def load(
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     folder = find(model)
-    experiment, network, name, step = open_network(folder, weights, device)
+    experiment = read_experiment(folder)
+    network, name, step = open_network(folder, experiment, weights, device)
     run_in(experiment, network, precision, compile)
     return Model(
         experiment,

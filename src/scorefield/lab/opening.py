@@ -14,10 +14,10 @@ from torch import nn
 from scorefield._codec import near
 from scorefield.lab.averages import name_of
 from scorefield.lab.checkpoints import latest
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.run_folder import read_experiment
+from scorefield.lab.experiment import AnyExperiment, Experiment, GuideExperiment
 from scorefield.lab.weights import choose, fill, load_tensors
 from scorefield.score.energy import EnergyForm, NetworkEnergy
+from scorefield.score.guide import NetworkGuide
 from scorefield.score.network import NetworkScore, network_score
 from scorefield.score.parametrisation import LevelLabel, ScaledTime
 
@@ -50,12 +50,13 @@ def find(model: str | Path) -> Path:
 
 
 def open_network(
-    folder: Path, weights: str | None, device: str | torch.device | None
-) -> tuple[Experiment, nn.Module, str, int | None]:
-    """The experiment of a folder, its network in evaluation mode, which weights it holds, and their training step.
+    folder: Path, experiment: AnyExperiment, weights: str | None, device: str | torch.device | None
+) -> tuple[nn.Module, str, int | None]:
+    """The network of a folder in evaluation mode, which weights it holds, and their training step.
 
     Args:
-        folder: As `find` gives it.
+        folder: Of a run or a model.
+        experiment: Of that folder.
         weights: "raw", "ema", "ema:0.999", ...; by default the first average.
         device: Default: the first accelerator, else the CPU.
 
@@ -63,7 +64,6 @@ def open_network(
         FileNotFoundError: No weights yet.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
-    experiment = read_experiment(folder)
     path = folder / "model.safetensors"
     if not path.is_file():
         newest = latest(folder)
@@ -79,7 +79,7 @@ def open_network(
     name = choose(sets, weights, path)
     if experiment.spec is None:
         raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
-    network = experiment.network.build(experiment.spec)
+    network = build_network(experiment)
     fill(network, {**sets.get("fixed", {}), **sets[name]}, str(path))
     target = torch.device(device) if device is not None else _default_device()
     network = network.to(target).eval()
@@ -88,7 +88,7 @@ def open_network(
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     step = int(metadata["step"]) if "step" in metadata else None
-    return experiment, network, name, step
+    return network, name, step
 
 
 def run_in(experiment: Experiment, network: nn.Module, precision: Precision, compile: bool) -> None:
@@ -111,9 +111,26 @@ def run_in(experiment: Experiment, network: nn.Module, precision: Precision, com
         network.compile()
 
 
+def build_network(experiment: AnyExperiment) -> nn.Module:
+    """The network of an experiment whose `spec` is filled in, with freshly drawn weights (torch's global generator)."""
+    assert experiment.spec is not None
+    if isinstance(experiment, GuideExperiment):
+        assert experiment.answer is not None
+        return experiment.network.build(experiment.spec, experiment.answer.outputs)
+    return experiment.network.build(experiment.spec)
+
+
 def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | NetworkEnergy:
     """The score of an experiment's network, which may be a distributed or compiled wrapper."""
     return network_score(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
+
+
+def build_any(experiment: AnyExperiment, network: nn.Module) -> NetworkScore | NetworkEnergy | NetworkGuide:
+    """The score or the guide that an experiment trains."""
+    if isinstance(experiment, GuideExperiment):
+        assert experiment.answer is not None
+        return NetworkGuide(network, experiment.process, experiment.answer)
+    return build_score(experiment, network)
 
 
 def continuous(experiment: Experiment) -> Experiment:

@@ -1,4 +1,4 @@
-"""Who plays in a run: the score network alone, or with the critic of adversarial score matching beside it."""
+"""Who plays in a run: a score network alone, or with a critic of adversarial score matching beside it; or a guide."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 from scorefield.data_spec import DataSpec
 from scorefield.lab.averages import Averages, trained
 from scorefield.lab.checkpoints import Player
-from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment
-from scorefield.lab.model import build_score
+from scorefield.lab.experiment import Adam, Adversary, AnyExperiment, Averaging, Experiment, GuideExperiment
+from scorefield.lab.opening import build_any, build_network, build_score
 from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, Judge
 from scorefield.losses.sliced import ImplicitScoreMatching, SlicedScoreMatching
 from scorefield.nets.critic import Critic
@@ -28,8 +28,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why, and what was written."""
 
 
-def players(experiment: Experiment, accelerator: Accelerator) -> tuple[Player, ...]:
+def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player, ...]:
     """The players of an experiment whose `spec` is filled in, with freshly drawn weights: the score, then its critic.
+
+    A guide plays alone, in the place of the score.
 
     Raises:
         TrainingError: The critic does not fit the data, a setting does not fit the network, or an energy is asked of a
@@ -38,15 +40,15 @@ def players(experiment: Experiment, accelerator: Accelerator) -> tuple[Player, .
     spec, settings = experiment.spec, experiment.training
     assert spec is not None
     torch.manual_seed(settings.seed)  # the same initial weights in every process
-    network = experiment.network.build(spec)
-    if isinstance(experiment.form, EnergyForm) and not isinstance(network, EnergyNetwork):
+    network = build_network(experiment)
+    form = experiment.form if isinstance(experiment, Experiment) else None
+    if isinstance(form, EnergyForm) and not isinstance(network, EnergyNetwork):
         raise TrainingError(
             f"the form is an energy, one number per example, and {type(experiment.network).__name__} has several"
             " outputs; EnergyMLP takes any shape (--set network=EnergyMLP), EnergyResNet images"
         )
     if settings.compile and (
-        isinstance(experiment.form, EnergyForm)
-        or isinstance(experiment.objective, ImplicitScoreMatching | SlicedScoreMatching)
+        isinstance(form, EnergyForm) or isinstance(experiment.objective, ImplicitScoreMatching | SlicedScoreMatching)
     ):
         raise TrainingError(
             "training.compile=true cannot be used here: torch.compile differentiates a network once, and training an"
@@ -64,12 +66,12 @@ def players(experiment: Experiment, accelerator: Accelerator) -> tuple[Player, .
         averages=Averages(network, experiment.averaging),
         rule=experiment.optimiser,
         objective=experiment.objective,
-        score=build_score(experiment, wrapped),
+        score=build_any(experiment, wrapped),
         wrapped=wrapped,
     )
-    adversary = experiment.adversary
-    if adversary is None:
+    if isinstance(experiment, GuideExperiment) or experiment.adversary is None:
         return (score,)
+    adversary = experiment.adversary
     limits = _limits(adversary, spec)
     critic = _placed(build_critic(experiment, spec), spec, accelerator)
     judge = Judge(critic)

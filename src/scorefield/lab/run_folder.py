@@ -16,7 +16,7 @@ import torch
 from scorefield import _codec
 from scorefield.data_spec import DataSpec
 from scorefield.lab.checkpoints import Player
-from scorefield.lab.experiment import Experiment
+from scorefield.lab.experiment import AnyExperiment, Experiment, GuideExperiment
 from scorefield.lab.files import replacing, write_json, write_text
 from scorefield.lab.weights import save_tensors
 
@@ -35,6 +35,21 @@ import scorefield as sf
 
 model = sf.load("path/to/this/folder")
 x = model.sample(16).x  # data units
+```
+"""
+
+GUIDE_CARD = """# {name}
+
+A guide p_t(y | x) of noisy examples, trained with scorefield: its gradient leads a model of the same process to y.
+
+| | |
+| --- | --- |
+{table}
+
+```python
+import scorefield as sf
+
+model = sf.load("path/to/the/model").guided(sf.load_guide("path/to/this/folder"), scale=1.0)
 ```
 """
 
@@ -58,14 +73,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write_experiment(run: Path, experiment: Experiment) -> None:
+def write_experiment(run: Path, experiment: AnyExperiment) -> None:
     """experiment.json and environment.json."""
     write_text(run / "experiment.json", _codec.dumps(experiment))
     write_json(run / "environment.json", environment())
 
 
-def read_experiment(folder: Path) -> Experiment:
-    """The experiment of a run or model folder.
+def read_any(folder: Path) -> AnyExperiment:
+    """The experiment of a run or model folder, be it of a score or of a guide.
 
     Raises:
         FileNotFoundError: The folder holds none.
@@ -74,13 +89,44 @@ def read_experiment(folder: Path) -> Experiment:
     path = folder / "experiment.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run or model folder: it has no experiment.json")
-    return _codec.loads(path.read_text(encoding="utf-8"), Experiment)
+    return _codec.loads(path.read_text(encoding="utf-8"), AnyExperiment)  # type: ignore[arg-type]
 
 
-def write_model(run: Path, experiment: Experiment, player: Player, step: int) -> None:
+def read_experiment(folder: Path) -> Experiment:
+    """The experiment of a model.
+
+    Raises:
+        ValueError: The folder is that of a guide; and as `read_any`.
+    """
+    experiment = read_any(folder)
+    if isinstance(experiment, GuideExperiment):
+        raise ValueError(
+            f"{folder} is a guide, which samples nothing by itself; use it with a model:"
+            f" scorefield edit {experiment.model or 'MODEL'} class --guide {folder}, or"
+            f" sf.load(MODEL).guided(sf.load_guide({str(folder)!r}))"
+        )
+    return experiment
+
+
+def write_model(run: Path, experiment: AnyExperiment, player: Player, step: int) -> None:
     """The model files, rewritten at each checkpoint: model.safetensors and the model card README.md."""
     save_tensors(run / "model.safetensors", player.sets(), {"step": str(step)})
-    write_text(run / "README.md", model_card(experiment, player, step))
+    card = guide_card if isinstance(experiment, GuideExperiment) else model_card
+    write_text(run / "README.md", card(experiment, player, step))  # type: ignore[arg-type]
+
+
+def guide_card(experiment: GuideExperiment, player: Player, step: int) -> str:
+    """A short description of a trained guide, in Markdown."""
+    assert experiment.spec is not None
+    rows = [
+        ("answers", f"`{experiment.answer}`"),
+        ("model", f"`{experiment.model}`"),
+        ("data", f"`{experiment.data.path}`, shape {experiment.spec.shape}, {units(experiment.spec)}"),
+        ("process", f"`{experiment.process}`"),
+        ("network", f"`{experiment.network}`, {sum(p.numel() for p in player.network.parameters()):,} parameters"),
+        ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
+    ]
+    return GUIDE_CARD.format(name=experiment.name, table=_table(rows))
 
 
 def model_card(experiment: Experiment, player: Player, step: int) -> str:
@@ -91,8 +137,11 @@ def model_card(experiment: Experiment, player: Player, step: int) -> str:
         ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
         ("weights", ", ".join(f"`{name}`" for name in player.sets() if name != "fixed")),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return CARD.format(name=experiment.name, table=table)
+    return CARD.format(name=experiment.name, table=_table(rows))
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
 def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]:

@@ -40,7 +40,12 @@ def source_of(model: Model, samples: Samples) -> SampleSource:
     """How samples were made, for receipts."""
     return SampleSource(
         sampler=type(samples.sampler.step).__name__,
-        settings={"sampler": samples.sampler, "precision": model.precision, "compiled": model.compiled},
+        settings={
+            "sampler": samples.sampler,
+            "precision": model.precision,
+            "compiled": model.compiled,
+            **({"guidance": model.guidance} if model.guidance else {}),
+        },
         nfe=float(samples.nfe.double().mean()),
         weights=model.weights,
         seed=samples.seed,

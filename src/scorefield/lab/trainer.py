@@ -26,11 +26,12 @@ from scorefield import _codec
 from scorefield.lab import checkpoints, ranks
 from scorefield.lab.averages import name_of
 from scorefield.lab.data import Batches, Data, Loader, open_data
-from scorefield.lab.experiment import Experiment, Training
-from scorefield.lab.model import Model, build_score
+from scorefield.lab.experiment import AnyExperiment, Experiment, Training
+from scorefield.lab.model import Model
 from scorefield.lab.observer import Observer, Silent
+from scorefield.lab.opening import build_any
 from scorefield.lab.players import TrainingError, players
-from scorefield.lab.run_folder import MetricsLog, read_experiment, write_experiment, write_model
+from scorefield.lab.run_folder import MetricsLog, read_any, write_experiment, write_model
 from scorefield.lab.stopping import stop_signals
 from scorefield.lab.tally import Tally
 from scorefield.lab.turns import Turns, in_model_units, step_seed
@@ -49,7 +50,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def train(
-    experiment: Experiment,
+    experiment: AnyExperiment,
     out: str | Path,
     *,
     resume: Literal["no", "auto"] = "no",
@@ -89,15 +90,15 @@ def train(
         )
     experiment = replace(experiment, spec=data.train.spec)
     if checkpoint is not None:
-        _refuse_changes(read_experiment(run), experiment)
+        _refuse_changes(read_any(run), experiment)
     return _Trainer(experiment, run, data, observer or Silent(), checkpoint).run()
 
 
-def _refuse_changes(old: Experiment, new: Experiment) -> None:
+def _refuse_changes(old: AnyExperiment, new: AnyExperiment) -> None:
     """Fields on which the numbers of a run depend must be those it began with."""
-    comparable = replace(
-        new, training=replace(new.training, **{name: getattr(old.training, name) for name in FREE}), sampler=old.sampler
-    )
+    comparable = replace(new, training=replace(new.training, **{name: getattr(old.training, name) for name in FREE}))
+    if isinstance(old, Experiment) and isinstance(comparable, Experiment):
+        comparable = replace(comparable, sampler=old.sampler)
     changed = list(_differences(_codec.encode(old), _codec.encode(comparable), ""))
     if changed:
         raise TrainingError(
@@ -118,7 +119,7 @@ def _differences(a: Any, b: Any, path: str) -> Iterator[str]:
 class _Trainer:
     """The state of a run between steps."""
 
-    def __init__(self, experiment: Experiment, run: Path, data: Data, observer: Observer, checkpoint: Path | None):
+    def __init__(self, experiment: AnyExperiment, run: Path, data: Data, observer: Observer, checkpoint: Path | None):
         self.experiment, self.run_folder, self.data, self.observer = experiment, run, data, observer
         self.settings: Training = experiment.training
         self.accelerator = Accelerator(
@@ -141,7 +142,6 @@ class _Trainer:
         self.step, self.seconds, self.sums = 0, 0.0, self._new_sums()
         if checkpoint is not None:
             self._restore(checkpoint)
-        self.model = Model(experiment, self.player.network, weights=self._shown_weights())
         self._checked_step = self.step if checkpoint is not None else None
 
     # ---------------------------------------------------------------------------------------- set-up
@@ -295,7 +295,7 @@ class _Trainer:
         with torch.no_grad(), self.player.averages.swapped(None if name == "raw" else name):
             network.eval()
             try:
-                yield build_score(self.experiment, network)
+                yield build_any(self.experiment, network)
             finally:
                 network.train()
 
@@ -303,16 +303,19 @@ class _Trainer:
         from scorefield.lab.figures import image_grid, save_png
         from scorefield.sampling.named import with_steps
 
+        assert isinstance(self.experiment, Experiment)
+        model = Model(self.experiment, self.player.network, weights=self._shown_weights())
         sampler, steps = self.experiment.sampler, self.settings.sample_steps
         if steps is not None and hasattr(sampler.grid, "steps") and sampler.step.calls_per_step() is not None:
             sampler = with_steps(sampler, steps)
         with self._evaluating():
             n = self.settings.samples
-            condition = {c.name: torch.arange(n) % c.size for c in self.model.data.conditions if c.kind == "class"}
-            samples = self.model.sample(n, sampler=sampler, condition=condition)
-        assert self.experiment.spec is not None
+            train = self.data.train
+            _, condition = train.batch([i % len(train) for i in range(n)])
+            condition |= {c.name: torch.arange(n) % c.size for c in model.data.conditions if c.kind == "class"}
+            samples = model.sample(n, sampler=sampler, condition=condition)
         target = self.run_folder / "samples" / f"step_{self.step}.png"
-        save_png(image_grid(samples.x, self.experiment.spec), target)
+        save_png(image_grid(samples.x, model.data), target)
         self.observer.message(f"samples of step {self.step}: {target}")
 
     def _save(self) -> None:

@@ -14,7 +14,7 @@ from scorefield.lab import ranks
 from scorefield.lab.averages import trained
 from scorefield.lab.checkpoints import Player
 from scorefield.lab.data.order import hash64
-from scorefield.lab.experiment import Experiment
+from scorefield.lab.experiment import AnyExperiment
 from scorefield.lab.players import TrainingError
 from scorefield.lab.tally import Tally
 from scorefield.lab.weights import save_tensors
@@ -32,7 +32,9 @@ class Turns:
         players: All of them, whose weights are written with it.
     """
 
-    def __init__(self, experiment: Experiment, accelerator: Accelerator, run_folder: Path, players: tuple[Player, ...]):
+    def __init__(
+        self, experiment: AnyExperiment, accelerator: Accelerator, run_folder: Path, players: tuple[Player, ...]
+    ):
         self.experiment, self.accelerator, self.run_folder, self.players = experiment, accelerator, run_folder, players
         self.settings, self.rank = experiment.training, accelerator.process_index
 
@@ -136,7 +138,7 @@ def step_seed(seed: int, step: int, rank: int, use: int) -> int:
     return int(hash64(seed, step, rank, use)[0] >> 1)
 
 
-def in_model_units(experiment: Experiment, x: Tensor, generator: torch.Generator) -> Tensor:
+def in_model_units(experiment: AnyExperiment, x: Tensor, generator: torch.Generator) -> Tensor:
     """A batch of data in model units, dequantised where the experiment says so."""
     spec = experiment.spec
     assert spec is not None

@@ -11,7 +11,7 @@ import torch
 
 from scorefield._codec import near
 from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.labels import class_numbers
+from scorefield.lab.data.labels import class_numbers, real_numbers
 from scorefield.lab.data.source import DataError, DataSource
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
@@ -40,8 +40,10 @@ def read_array(path: Path, source: DataSource) -> dict[str, Content]:
             labels = members[_key(path, members, source.label_key, "data.label_key")]
     if array.ndim == 0:
         raise DataError(f"{path} holds a single number, not examples")
-    numbers, names = (None, None) if labels is None else class_numbers(labels, len(array), str(source.label_key))
-    return {"all": Arrays(array, str(path), numbers, names)}
+    if labels is not None and labels.dtype.kind == "f":
+        return {"all": Arrays(array, str(path), numbers=real_numbers(labels, len(array), str(source.label_key)))}
+    classes, names = (None, None) if labels is None else class_numbers(labels, len(array), str(source.label_key))
+    return {"all": Arrays(array, str(path), classes, names)}
 
 
 class _Members(dict):

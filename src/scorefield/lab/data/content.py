@@ -58,6 +58,7 @@ class Arrays:
         class_names: As above.
         grey: (low, high, levels) where the format states them.
         layout: Where the format says where the channels are.
+        numbers: What was measured of each, float32 (count, k), NaN unknown; None where nothing was.
     """
 
     array: ArrayLike
@@ -66,6 +67,7 @@ class Arrays:
     class_names: tuple[str, ...] | None = None
     grey: tuple[float, float, int] | None = None
     layout: str | None = None
+    numbers: np.ndarray | None = None
 
     @property
     def count(self) -> int:

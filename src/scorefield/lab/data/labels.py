@@ -1,4 +1,4 @@
-"""Labels as class numbers."""
+"""Labels as class numbers, or as the numbers that they are."""
 
 from __future__ import annotations
 
@@ -48,3 +48,25 @@ def class_numbers(labels: np.ndarray, count: int, name: str) -> tuple[np.ndarray
     if len(numbers) and numbers.min() < -1:
         raise DataError(f"labels {name} go down to {numbers.min()}; classes are numbered from 0, and -1 means unknown")
     return numbers, None
+
+
+def real_numbers(labels: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Labels that are measured, float32 (count, k); a row with NaN is not known.
+
+    Args:
+        labels: Floats, (count,) or (count, k).
+        count: Number of examples they belong to.
+        name: What to call them in messages.
+
+    Raises:
+        DataError: Another number of labels than examples, more axes, or infinite values.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim not in (1, 2) or len(labels) != count:
+        raise DataError(
+            f"labels {name} have shape {labels.shape}; numbers y of {count} examples are ({count},) or ({count}, k)"
+        )
+    numbers = labels.reshape(count, -1).astype(np.float32)
+    if np.isinf(numbers).any():
+        raise DataError(f"labels {name} hold infinite values; NaN is for those that are not known")
+    return numbers

@@ -11,7 +11,7 @@ import numpy as np
 
 from scorefield._codec import near
 from scorefield.lab.data import arrays, cifar, folder, idx, lmdb_files, tfrecord
-from scorefield.lab.data.content import Content
+from scorefield.lab.data.content import Arrays, Content
 from scorefield.lab.data.digits import read_digits
 from scorefield.lab.data.objects import import_dataset, is_object_path, read_object
 from scorefield.lab.data.order import pick
@@ -20,7 +20,7 @@ from scorefield.lab.data.rows import ImageRows, Rows, rows_of
 from scorefield.lab.data.source import DataError, DataSource
 from scorefield.lab.data.split import Data, Split
 from scorefield.lab.data.stacking import stack_labels
-from scorefield.lab.data.survey import Survey, check_values, classes_of, needs_survey, spec_of, survey
+from scorefield.lab.data.survey import Survey, check_values, conditions_of, needs_survey, spec_of, survey
 
 
 def open_data(source: DataSource, dataset: Any = None) -> Data:
@@ -38,7 +38,7 @@ def open_data(source: DataSource, dataset: Any = None) -> Data:
     contents = read_contents(source, dataset)
     name = source.path or type(dataset).__name__
     main, other = choose_splits(contents, source)
-    conditions = classes_of([contents[s] for s in (main, other) if s is not None], source)
+    conditions = conditions_of([contents[s] for s in (main, other) if s is not None], source)
     parts = _parts(contents, main, other, source)
     if source.flip and len(parts[0].rows.shape) != 3:
         raise DataError(f"data.flip=true mirrors images; the examples of {name} have shape {parts[0].rows.shape}")
@@ -51,7 +51,15 @@ def open_data(source: DataSource, dataset: Any = None) -> Data:
         if part.seen is not None and len(part.indices):
             check_values(part.rows, part.indices, part.seen, spec)
     splits = [
-        Split(f"{name}/{part.name}", spec, part.rows, part.indices, part.content.labels, source.flip and part is train)
+        Split(
+            f"{name}/{part.name}",
+            spec,
+            part.rows,
+            part.indices,
+            part.content.labels,
+            source.flip and part is train,
+            part.content.numbers if isinstance(part.content, Arrays) else None,
+        )
         for part in parts
     ]
     return Data(name, spec, splits[0], splits[1] if len(splits) > 1 else None, tuple(skipped))

@@ -68,7 +68,8 @@ class DataSource:
             grey nor 8-bit RGB is refused. Transparency is composited over white by 1 and 3; 16 bits become 8.
         layout: Where the channels of an array are, where that cannot be told: "grey" for (N, height, width).
         flip: Flip images left to right with probability 1/2, in training only.
-        conditional: Labels become the class condition "class".
+        conditional: Labels become the class condition "class"; floats of an array file, named by `label_key`, become
+            the vector condition "y".
         key: Which array of an .npz or .pt file, which image column, which entry of a dataset's dictionaries, which
             feature of TFRecords, which category of a folder of LSUN's LMDB folders.
         label_key: The same for the labels; for a .npy file the name of a second .npy file beside it, for CIFAR-100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -28,14 +29,29 @@ class Split:
         where: Row of each example, ascending.
         labels: Class of every row, -1 unknown, or None.
         flip: Whether training should flip (see `Loader`); `batch` itself flips only what it is told to.
+        numbers: What was measured of every row, float32 (rows, k), NaN unknown, or None.
     """
 
     def __init__(
-        self, name: str, spec: DataSpec, rows: Rows, where: np.ndarray, labels: np.ndarray | None, flip: bool = False
+        self,
+        name: str,
+        spec: DataSpec,
+        rows: Rows,
+        where: np.ndarray,
+        labels: np.ndarray | None,
+        flip: bool = False,
+        numbers: np.ndarray | None = None,
     ):
         self.name, self.spec, self.flip = name, spec, flip
         self._rows, self._where = rows, where
         self.labels = None if labels is None else labels[where]
+        self.numbers = None if numbers is None else numbers[where]
+
+    def under(self, spec: DataSpec) -> Split:
+        """The same examples under another spec: a model's units, say, and what is to be told of each."""
+        twin = copy.copy(self)
+        twin.spec = spec
+        return twin
 
     def __len__(self) -> int:
         return len(self._where)
@@ -50,8 +66,8 @@ class Split:
             flips: Which of them to mirror left to right, bool; None for none.
 
         Returns:
-            x of shape (B, *shape), uint8 for 8-bit data and float32 otherwise, and {"class": int64 (B,)} where the spec
-            has that condition.
+            x of shape (B, *shape), uint8 for 8-bit data and float32 otherwise, and {"class": int64 (B,)} or
+            {"y": float32 (B, k)} where the spec has that condition.
 
         Raises:
             DataError: An example cannot be decoded; the message names it.
@@ -66,9 +82,10 @@ class Split:
         if flips is not None and flips.any():
             x[flips] = x[flips][..., ::-1]
         condition = {}
-        if self.spec.conditions:
-            assert self.labels is not None
-            condition["class"] = torch.from_numpy(self.labels[chosen])
+        for spec in self.spec.conditions:
+            values = self.labels if spec.kind == "class" else self.numbers
+            assert values is not None
+            condition[spec.name] = torch.from_numpy(values[chosen])
         return torch.from_numpy(x), condition
 
     def chunks(self, batch_size: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -95,6 +112,8 @@ class Split:
             digest.update(np.ascontiguousarray(x, x.dtype.newbyteorder("<")).tobytes())
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
+        if self.numbers is not None:
+            digest.update(self.numbers.astype("<f4").tobytes())
         return digest.hexdigest()
 
 

@@ -193,14 +193,19 @@ def check_values(rows: Rows, indices: np.ndarray, seen: Survey, spec: DataSpec) 
             )
 
 
-def classes_of(contents: Sequence[Content], source: DataSource) -> tuple[ConditionSpec, ...]:
-    """The class condition of a conditional source, from the labels of all its splits; empty for any other.
+def conditions_of(contents: Sequence[Content], source: DataSource) -> tuple[ConditionSpec, ...]:
+    """What a conditional source says of each example, from all its splits; empty for any other.
+
+    Labels are the condition "class", numbers the condition "y".
 
     Raises:
-        DataError: No labels.
+        DataError: Neither.
     """
     if not source.conditional:
         return ()
+    numbers = [c.numbers for c in contents if isinstance(c, Arrays) and c.numbers is not None]
+    if len(numbers) == len(contents) and len({part.shape[1] for part in numbers}) == 1:
+        return (ConditionSpec("y", "vector", numbers[0].shape[1]),)
     labels = [c.labels for c in contents if c.labels is not None]
     if len(labels) < len(contents):
         raise DataError(
