@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from scorefield.app.calibrate_command import Calibrate
+from scorefield.app.edit_commands import Edit
 from scorefield.app.energy_commands import Energy
 
 SamplerName = Literal[
@@ -396,6 +397,7 @@ Command = (
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Likelihood, tyro.conf.subcommand("likelihood")]
     | Annotated[Latents, tyro.conf.subcommand("latents")]
+    | Annotated[Edit, tyro.conf.subcommand("edit")]
     | Annotated[Energy, tyro.conf.subcommand("energy")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]

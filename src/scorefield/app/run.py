@@ -96,6 +96,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.latents import latents
 
         return latents
+    if isinstance(command, commands.Edit):
+        from scorefield.app.editing import edit
+
+        return edit
     if isinstance(command, commands.Energy):
         from scorefield.app.energy import energy
 

@@ -24,8 +24,9 @@ from scorefield._math import over_event
 from scorefield._random import StepNoise
 from scorefield.inference.inverse.known import Known, cleaned
 from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.solver import Solver, take_observed
+from scorefield.inference.inverse.solver import Solver, Unobserving, take_observed
 from scorefield.process.general import GeneralSDE
+from scorefield.process.grids import Uniform
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.consistent import Consistent
@@ -35,6 +36,7 @@ from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
 from scorefield.sampling.stochastic import DDIM, KarrasHeun, StochasticHeun, StochasticRungeKutta
 from scorefield.sampling.temperature import TemperatureLangevin
+from scorefield.score.energy import NetworkEnergy
 from scorefield.score.score import BoundScore, Score
 
 Renoise: TypeAlias = Literal["fresh", "level"]
@@ -266,8 +268,8 @@ class Replacement(Solver):
         return score, replace(sampler, step=Replaced(sampler.step, observation, self.renoise, self.when))
 
     def default_sampler(self, score: Score) -> Sampler:
-        """Annealed Langevin dynamics on a ladder, else predictor and corrector in 250 steps."""
-        return sampler_with_correctors(score)
+        """See `with_correctors`."""
+        return with_correctors(score)
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
         """See `Solver`; also processes without alpha and sigma."""
@@ -278,8 +280,15 @@ class Replacement(Solver):
         return cleaned(x, observation)
 
 
-def sampler_with_correctors(score: Score) -> Sampler:
-    """Annealed Langevin dynamics on a ladder, else predictor and corrector in 250 steps."""
+def with_correctors(score: Score) -> Sampler:
+    """Falling temperatures for an energy, Langevin dynamics on a ladder of steps, else predictor and corrector.
+
+    The last takes every level of a ladder, or 250 steps.
+    """
+    inside = score.score if isinstance(score, Unobserving) else score
+    if isinstance(inside, NetworkEnergy):
+        walk = TemperatureLangevin(step=0.2 * inside.form.sigma_0, sigma_0=inside.form.sigma_0)
+        return Sampler(walk, Uniform(walk.schedule.steps))
     process = score.process
     if isinstance(process, Tabulated) and process.between == "floor":
         return annealed_langevin(process)

@@ -1,0 +1,288 @@
+"""scorefield edit: posterior samples of examples of which something is known, in files and pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield._codec import encode
+from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
+from scorefield.app import edit_commands as commands
+from scorefield.app.batches import Arrays, in_batches
+from scorefield.app.commands import Latents
+from scorefield.app.evaluation import real_data
+from scorefield.data_spec import DataSpec
+from scorefield.inference.inverse import (
+    Channels,
+    Choice,
+    GaussianNoise,
+    LinearOperator,
+    Mask,
+    Observation,
+    Operator,
+    Replacement,
+    choose,
+    solver_named,
+)
+from scorefield.inference.inverse.known import Known
+from scorefield.inference.inverse.table import require
+from scorefield.lab.evaluation import examples
+from scorefield.lab.figures import image_grid, kind, save_png
+from scorefield.lab.files import replacing, write_json
+from scorefield.lab.model import Model, load
+from scorefield.lab.operators import operator_of
+from scorefield.sampling.named import with_steps
+from scorefield.sampling.sampler import Sampler
+from scorefield.sampling.step import STATUS
+from scorefield.score.energy import NetworkEnergy
+
+NAMES = {commands.Inpaint: "inpaint", commands.Colorize: "colorize", commands.Restore: "restore"}
+
+MEASURING_STEP = PRIOR_STEP + 3
+"""The step number of the noise of measurements that are made here, which no sampler draws from."""
+
+SHOWN = 4
+"""Answers of an example in the picture."""
+
+ROWS = 16
+"""Examples in the picture."""
+
+
+def edit(command: commands.Edit) -> None:
+    """Carry out the command."""
+    action: Any = command.action
+    if isinstance(action, commands.Interpolate):
+        _interpolate(command.model, action)
+        return
+    if min(action.n, action.answers, action.batch_size) < 1 or action.seed < 0 or not 0.0 <= action.noise < np.inf:
+        raise ValueError(
+            f"-n {action.n}, --answers {action.answers} and --batch-size {action.batch_size} must be at least 1;"
+            f" --seed {action.seed} and --noise {action.noise} not negative"
+        )
+    model = load(command.model, weights=action.weights)
+    out = action.out or Path("edit") / model.name / NAMES[type(action)]
+    task = _task(action, model)
+    choice, sampler = _solver(action, model, task.observation)
+    arrays = _answered(action, model, task.observation, choice, sampler, out)
+    answers, good = arrays["x"], arrays["status"] == 0
+    kept = torch.where(good.reshape(*good.shape, *(1,) * len(model.data.shape)), answers, torch.nan)
+    mean = kept.nanmean(dim=1)
+    count = good.sum(dim=1).reshape(-1, *(1,) * len(model.data.shape))
+    std = ((kept - mean[:, None]).square().nansum(dim=1) / (count - 1).clamp_min(0)).sqrt()  # 0 / 0 of one answer
+    for name, value in (("answers", answers), ("mean", mean), ("std", std), ("observed", task.observation.observed)):
+        with replacing(out / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, value.cpu().numpy(), allow_pickle=False)
+    numbers = _numbers(action, task, arrays, mean, std, choice, sampler)
+    write_json(out / "numbers.json", numbers)
+    _say(action, numbers, model.data)
+    _picture(task, answers, mean, std, model.data, out / "answers.png")
+    print(out / "answers.npy")
+
+
+@dataclass(frozen=True)
+class Task:
+    """An observation in data units, how it is written, and what it was made of, where that is known."""
+
+    observation: Observation
+    written: str
+    truth: Tensor | None
+
+
+def _task(action: Any, model: Model) -> Task:
+    shape = model.data.shape
+    if isinstance(action, commands.Inpaint):
+        written = f"mask:{action.mask}"
+        operator = operator_of(written, shape)
+    elif isinstance(action, commands.Colorize):
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(
+                f"colours are given to images of 3 channels, red, green and blue; {model.name} has examples of shape"
+                f" {shape}"
+            )
+        written, operator = "grey", Channels.grey(shape)
+    else:
+        written, operator = action.operator, operator_of(action.operator, shape)
+        if action.measured is not None:
+            return Task(Observation(operator, _given(action, operator), GaussianNoise(action.noise)), written, None)
+    data = real_data(model.experiment.data, action.data, model.data)
+    truth, _ = examples(data.held_out or data.train, action.n)
+    y = operator(truth.double())
+    if action.noise:
+        y = y + action.noise * StepNoise(IndexedNoise(action.seed, range(len(y))), MEASURING_STEP)(y)
+    return Task(Observation(operator, y, GaussianNoise(action.noise)), written, truth)
+
+
+def _given(action: commands.Restore, operator: Operator) -> Tensor:
+    """Measurements from a file, at most -n of them."""
+    path = Path(str(action.measured))
+    if not path.is_file() or path.suffix != ".npy":
+        raise ValueError(f"--measured {path}: not an .npy file of measurements, one for each example")
+    y = torch.from_numpy(np.load(path, allow_pickle=False))
+    if tuple(y.shape[1:]) != operator.observed:
+        raise ValueError(
+            f"{path} has shape {tuple(y.shape)}; {action.operator} gives (n, {', '.join(map(str, operator.observed))})"
+        )
+    return y[: action.n].double()
+
+
+def _solver(action: Any, model: Model, observation: Observation) -> tuple[Choice, Sampler]:
+    """The solver, why it, and what it goes along with."""
+    score, inside = model.as_score(), observation.in_model_units(model.data)
+    named = None if action.sampler is None else model.sampler(action.sampler, action.steps)
+    if action.solver != "auto":
+        choice = Choice(solver_named(action.solver), "as asked")
+    elif isinstance(score, NetworkEnergy) and isinstance(inside.operator, LinearOperator) and named is None:
+        choice = Choice(Replacement(), "replacement: the model is an energy, sampled at falling temperatures")
+    else:
+        choice = choose(score, inside, named)
+    if named is None:
+        named = model.posterior_sampler(choice.solver)
+        named = named if action.steps is None else with_steps(named, action.steps)
+    require(choice.solver, score, inside, named)
+    return choice, named
+
+
+def _answered(
+    action: Any, model: Model, observation: Observation, choice: Choice, sampler: Sampler, out: Path
+) -> Arrays:
+    """Samples and what is known of them, example by example, in files as they are finished."""
+    y, k = observation.observed, action.answers
+
+    def compute(rows: slice) -> Arrays:
+        found = model.posterior(
+            observation.rows(rows), k, solver=choice.solver, sampler=sampler, seed=action.seed, start=rows.start * k,
+            batch_size=action.batch_size,
+        )  # fmt: skip
+        count, x, rms = rows.stop - rows.start, found.x, found.residual.rms
+        if isinstance(observation.operator, Mask) and action.noise == 0.0:
+            # Rounding through the model's units, or a solver that keeps y nearly, must not change what was given.
+            x[:, :, observation.operator.known] = y[rows].to(x)[:, None]
+            rms = torch.zeros_like(rms)
+        arrays = {
+            "x": x,
+            "status": torch.where(found.good, found.status, found.status.clamp_min(STATUS.index("not finite"))),
+            "calls": found.nfe,
+            "rms": rms,
+            "seconds": torch.full((count,), found.seconds / count, dtype=torch.float64),
+        }
+        if found.residual.combined is not None:
+            arrays["p"] = found.residual.combined
+        return arrays
+
+    identity = {
+        "weights": model.hash,
+        "what is known": hashlib.sha256(y.contiguous().cpu().numpy().tobytes()).hexdigest(),
+        "operator": getattr(action, "operator", None) or getattr(action, "mask", "grey"),
+        "noise": action.noise,
+        "answers": k,
+        "solver": encode(choice.solver),
+        "sampler": encode(sampler),
+        "seed": action.seed,
+        "batch size": action.batch_size,
+    }
+    return in_batches(compute, len(y), max(1, action.batch_size // k), out / "batches", "answers", identity)
+
+
+def _numbers(
+    action: Any, task: Task, arrays: Arrays, mean: Tensor, std: Tensor, choice: Choice, sampler: Sampler
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operator": task.written,
+        "noise": action.noise,
+        "examples": len(mean),
+        "answers": action.answers,
+        "solver": encode(choice.solver),
+        "why": choice.why,
+        "sampler": encode(sampler),
+        "seed": action.seed,
+        "calls per answer": float(arrays["calls"].double().mean()),
+        "seconds": float(arrays["seconds"].sum()),
+        "seconds per answer": float(arrays["seconds"].sum()) / arrays["status"].numel(),
+        "failures": int((arrays["status"] != 0).sum()),
+        "residual": float(arrays["rms"].nanmean()),
+        "residual p-values": [float(p) for p in arrays["p"]] if "p" in arrays else None,
+        "deviation": float(std.nanmean()) if action.answers > 1 else None,
+    }
+    if task.truth is not None:
+        found["error of the mean"] = float((mean - task.truth.to(mean)).square().nanmean().sqrt())
+    return found
+
+
+def _say(action: Any, numbers: dict[str, Any], spec: DataSpec) -> None:
+    units = spec.units or "data units"
+    print(f"{numbers['examples']} examples, {numbers['answers']} answers each, given {numbers['operator']}")
+    print(f"  {numbers['why']}")
+    calls, seconds = numbers["calls per answer"], numbers["seconds per answer"]
+    print(f"  {calls:.0f} network calls and {seconds:.3g} s an answer")
+    print(f"  y - A(x) is {numbers['residual']:.4g} (root mean square) where the noise is {action.noise:g}")
+    if numbers["residual p-values"] is not None:
+        low = min(numbers["residual p-values"])
+        far = "as the noise says" if low > 1e-3 else "not as the noise says: do not trust these answers"
+        print(f"  {far} (smallest p-value {low:.3g} of {numbers['examples']})")
+    if numbers["deviation"] is not None:
+        print(f"  answers to one y differ by {numbers['deviation']:.4g} {units} (deviation)")
+    if "error of the mean" in numbers:
+        print(f"  their mean is {numbers['error of the mean']:.4g} {units} from the truth (root mean square)")
+    if numbers["failures"]:
+        print(f"  warning: {numbers['failures']} answers failed; they are in the file as they are, not in the mean")
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def _picture(task: Task, answers: Tensor, mean: Tensor, std: Tensor, spec: DataSpec, path: Path) -> None:
+    """One row per example: truth, what is known, answers, their mean, their deviation."""
+    if kind(spec) == "vector":
+        return
+    columns = {"truth": task.truth, "known": _shown(task.observation, spec)}
+    columns |= {f"answer {j + 1}": answers[:, j] for j in range(min(SHOWN, answers.shape[1]))}
+    columns |= {"mean": mean}
+    if answers.shape[1] > 1:
+        columns["deviation"] = _on_scale(std, spec)
+    there = {name: x[:ROWS].float() for name, x in columns.items() if x is not None}
+    rows = torch.stack(list(there.values()), dim=1).flatten(0, 1)
+    save_png(image_grid(rows.nan_to_num(0.0), spec, columns=len(there)), path)
+    scale = f"; white is a deviation of {float(std.nan_to_num(0.0).max()):.3g}" if "deviation" in there else ""
+    print(f"{path}: {', '.join(there)}{scale}")
+
+
+def _shown(observation: Observation, spec: DataSpec) -> Tensor:
+    """What is known as an example: y itself, or the least x that gives it, grey where a mask knows nothing."""
+    operator, y = observation.operator, observation.observed
+    if operator.observed == operator.event:
+        return y
+    middle = sum(spec.model_range) / 2 if spec.bounded else 0.0
+    grey = spec.to_data(torch.full((len(y), *spec.shape), middle)).to(y)
+    if isinstance(operator, Mask):
+        return torch.where(operator.known, operator.adjoint(y), grey)
+    if isinstance(operator, LinearOperator):
+        try:
+            known = Known.of(observation, y)
+        except ValueError:
+            return grey
+        return known.spectrum.right_back(known.value)
+    return grey
+
+
+def _on_scale(std: Tensor, spec: DataSpec) -> Tensor:
+    """Deviations as examples, from the lowest value of the data for 0 to the highest for the largest."""
+    low, high = spec.model_range if spec.bounded else (-2.0, 2.0)
+    top = std.nan_to_num(0.0).amax().clamp_min(torch.finfo(std.dtype).tiny)
+    return spec.to_data((low + (high - low) * std.nan_to_num(0.0) / top).float())
+
+
+def _interpolate(model: str, action: commands.Interpolate) -> None:
+    from scorefield.app.latents import latents
+
+    latents(
+        Latents(
+            "interpolate", model, data=action.data, n=action.n, points=action.points, path=action.path,
+            rtol=action.rtol, weights=action.weights, out=action.out or Path("edit") / Path(model).name / "interpolate",
+        )
+    )  # fmt: skip
