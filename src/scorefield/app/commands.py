@@ -11,6 +11,7 @@ import tyro
 from scorefield.app.calibrate_command import Calibrate
 from scorefield.app.edit_commands import Edit
 from scorefield.app.energy_commands import Energy
+from scorefield.app.guide_commands import TrainGuide
 
 SamplerName = Literal[
     "pc",
@@ -97,6 +98,11 @@ class Sample:
     """Index of the first sample."""
     condition: Annotated[UseAppend[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")] = ()
     """A known condition, for example class=3; repeatable."""
+    guide: str | None = None
+    """Guide folder of `train-guide`, which leads to the condition."""
+    scale: float = 1.0
+    """Of guidance: 0 leaves the condition out, 1 is the law given it, more insists on it. Without --guide other scales
+    than 1 are classifier-free, for models trained with condition drop-out."""
     weights: str | None = None
     """raw, ema, ema:0.999, ... Default: the first average."""
     batch_size: int | None = None
@@ -390,6 +396,7 @@ class Recipes:
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[TrainGuide, tyro.conf.subcommand("train-guide")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[CompareSamplers, tyro.conf.subcommand("compare-samplers")]

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from scorefield.app.guide_commands import ClassConditional
+
 SolverName = Literal[
     "auto",
     "ddrm",
@@ -99,6 +101,7 @@ class Interpolate:
 Action = (
     Annotated[Inpaint, tyro.conf.subcommand("inpaint")]
     | Annotated[Colorize, tyro.conf.subcommand("colorize")]
+    | Annotated[ClassConditional, tyro.conf.subcommand("class")]
     | Annotated[Restore, tyro.conf.subcommand("restore")]
     | Annotated[Interpolate, tyro.conf.subcommand("interpolate")]
 )
@@ -106,7 +109,7 @@ Action = (
 
 @dataclass(frozen=True)
 class Edit:
-    """Examples given something that is known of them: inpaint, colorize, restore; interpolate between examples."""
+    """Examples given what is known of them: inpaint, colorize, class, restore; interpolate between examples."""
 
     model: tyro.conf.Positional[str]
     """A run or model folder, or a bundled model."""

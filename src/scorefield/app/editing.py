@@ -15,6 +15,7 @@ from scorefield._codec import encode
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield.app import edit_commands as commands
 from scorefield.app.batches import Arrays, in_batches
+from scorefield.app.class_conditional import class_conditional
 from scorefield.app.commands import Latents
 from scorefield.app.evaluation import real_data
 from scorefield.data_spec import DataSpec
@@ -59,6 +60,9 @@ def edit(command: commands.Edit) -> None:
     action: Any = command.action
     if isinstance(action, commands.Interpolate):
         _interpolate(command.model, action)
+        return
+    if isinstance(action, commands.ClassConditional):
+        class_conditional(command.model, action)
         return
     if min(action.n, action.answers, action.batch_size) < 1 or action.seed < 0 or not 0.0 <= action.noise < np.inf:
         raise ValueError(

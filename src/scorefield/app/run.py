@@ -72,6 +72,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.training import train
 
         return train
+    if isinstance(command, commands.TrainGuide):
+        from scorefield.app.guiding import train_a_guide
+
+        return train_a_guide
     if isinstance(command, commands.Sample):
         from scorefield.app.sampling import sample
 

@@ -10,6 +10,7 @@ from scorefield.app.choosing import chosen_sampler, require_numbers, sampler_for
 from scorefield.app.commands import Sample
 from scorefield.app.progress import sampling_display
 from scorefield.lab import ranks
+from scorefield.lab.guides import load_guide
 from scorefield.lab.model import Model, Samples, join, load
 from scorefield.lab.sample_folder import write_samples
 
@@ -46,6 +47,9 @@ def sample(command: Sample) -> None:
     require_numbers(command.n, command.seed, command.batch_size, command.start)
     rank, world = ranks.start()
     model = load(command.model, weights=command.weights, precision=command.precision, compile=command.compile)
+    if command.guide is not None or command.scale != 1.0:
+        guide = None if command.guide is None else load_guide(command.guide, device=model.device)
+        model = model.guided(guide, command.scale)
     out = command.out or Path("samples") / model.name
     if command.budget is not None:
         if world > 1:

@@ -1,0 +1,100 @@
+"""scorefield train-guide and edit class: what they write, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+import torch
+
+from lab.tiny import tiny
+from scorefield.app import guide_commands, main
+from scorefield.lab import guiding, train
+from scorefield.lab.guides import load_guide
+from scorefield.lab.model import load
+from scorefield.lab.sample_folder import read_samples
+
+SMALL = (
+    "network=GuideMLP", "network.width=8", "network.depth=1", "training.steps=4", "training.batch_size=16",
+    "training.validate_every=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model folder."""
+    return train(tiny(steps=4), tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def guide(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guide folder, by the command."""
+    out = tmp_path_factory.mktemp("guide") / "tiny-guide"
+    words = ["train-guide", str(model), "--out", str(out)]
+    assert main([*words, *(w for setting in SMALL for w in ("--set", setting))]) == 0
+    return out
+
+
+def test_choices_are_those_of_the_library() -> None:
+    assert get_type_hints(guide_commands.TrainGuide)["kind"] == guiding.Kind and len(get_args(guiding.Kind)) == 2
+
+
+def test_train_and_sample(model: Path, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (guide / guiding.FILE).is_file() and load_guide(guide).experiment.training.steps == 4
+    words = ["edit", str(model), "class", "--guide", str(guide), "--label", "7", "--scale", "2", "-n", "3"]
+    out = tmp_path / "sevens"
+    assert main([*words, "--sampler", "em", "--steps", "3", "--seed", "5", "--out", str(out)]) == 0
+    assert "3 samples of tiny" in capsys.readouterr().out
+    loaded = load(model)
+    guided = loaded.guided(load_guide(guide), 2.0)
+    expected = guided.sample(3, sampler=loaded.sampler("em", 3), seed=5, condition={"class": 7})
+    assert torch.equal(read_samples(out).x, expected.x)
+    record = json.loads((out / "samples.json").read_text())
+    assert record["condition"] == {"class": 7} and record["source"]["nfe"] == 8
+    (guidance,) = record["source"]["settings"]["guidance"]
+    assert guidance["scale"] == 2.0 and guidance["guide_hash"] == load_guide(guide).hash
+    again = tmp_path / "again"  # the same by `sample`
+    words = ["sample", str(model), "--guide", str(guide), "--condition", "class=7", "--scale", "2", "-n", "3"]
+    assert main([*words, "--sampler", "em", "--steps", "3", "--seed", "5", "--out", str(again)]) == 0
+    assert torch.equal(read_samples(again).x, expected.x)
+
+
+def test_classifier_free(tmp_path: Path) -> None:
+    base = tiny(steps=4, condition_dropout=0.2)
+    free = train(replace(base, data=replace(base.data, conditional=True)), tmp_path / "free")
+    out = tmp_path / "threes"
+    words = ["edit", str(free), "class", "--label", "3", "--scale", "1.5", "-n", "2", "--sampler", "em", "--steps", "2"]
+    assert main([*words, "--out", str(out)]) == 0
+    loaded = load(free)
+    samples = loaded.guided(scale=1.5).sample(2, sampler=loaded.sampler("em", 2), condition={"class": 3})
+    assert torch.equal(read_samples(out).x, samples.x) and samples.nfe.tolist() == [6, 6]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    assert main([str(w) for w in words]) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return err
+
+
+def test_refusals(model: Path, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit = ("edit", model, "class", "--out", tmp_path / "none")
+    assert "either --label CLASS or --y" in refused(capsys, *edit, "--guide", guide)
+    assert "must be one of 0..9" in refused(capsys, *edit, "--guide", guide, "--label", "12")
+    assert "neither a number nor a class" in refused(capsys, *edit, "--guide", guide, "--label", "cat")
+    assert "finite number, not negative" in refused(capsys, *edit, "--guide", guide, "--label", "1", "--scale", "-1")
+    assert "knows no vector, but 'class'; give --label" in refused(capsys, *edit, "--guide", guide, "--y", "1,2")
+    told = refused(capsys, *edit, "--label", "1")
+    assert "trained without labels" in told and f"train-guide {model} --kind classifier" in told
+    other = ("edit", "digits", "class", "--guide", guide, "--label", "1", "--out", tmp_path / "none")
+    assert "under the process VP" in refused(capsys, *other)  # the bundled digits are of VE
+    assert "is a model and no guide" in refused(capsys, *edit, "--guide", model, "--label", "1")
+    assert "is a guide, which samples nothing" in refused(capsys, "sample", guide)
+    train_guide = ("train-guide", model, "--out", guide)
+    assert "already holds a run" in refused(capsys, *train_guide)
+    assert "begun with other settings" in refused(capsys, *train_guide, "--resume", "auto")
+    assert "are classes; use --kind classifier" in refused(capsys, *train_guide, "--kind", "likelihood")
+    assert not (tmp_path / "none").exists()
