@@ -16,12 +16,11 @@ from scorefield.score.score import Score
 PREFERRED = (
     (
         "pigdm",
-        "A is linear with singular values and the noise is normal, so each step can weigh y by what is known",
+        "A is linear with singular values and the noise normal, so each step can weigh y by what is known of x_0",
     ),
-    ("ddrm", "A is linear with singular values, and y is exact or has normal noise"),
-    ("replacement", "y is exact"),
-    ("dps", "it needs no more than a differentiable A"),
-    ("langevin", "it needs no more than the density of the noise"),
+    ("moment-matched", "A is linear and the noise normal, so the denoiser's Jacobian says how to weigh y at each step"),
+    ("dps", "it needs no more than a differentiable A and a density of the noise"),
+    ("diffpir", "y is exact and A not linear, so each denoised x can be fitted to y and no more"),
 )
 """Solvers in the order in which `choose` tries them, each with what it says."""
 
@@ -142,14 +141,15 @@ def choose(score: Score, observation: Observation, sampler: Sampler | None = Non
 # ---------------------------------------------------------------------------------------------------- the table
 
 
-COLUMNS = ("solver", "exact", "needs", "goes with", "its own sampler")
+COLUMNS = ("solver", "exact", "needs", "goes with", "its own sampler", "calls")
 
 
-def table(score: Score) -> list[dict[str, Any]]:
-    """A row for each solver: what its samples are exact in, what it needs, the steps it goes with, its own sampler.
+def table(score: Score, observation: Observation) -> list[dict[str, Any]]:
+    """A row for each solver: when it is exact, what it needs, the steps it goes with, its own sampler and its calls.
 
     Args:
-        score: Whose process the default samplers are for.
+        score: Whose process the samplers are for.
+        observation: Linear, with normal noise.
     """
     rows = []
     for name, cls in solvers().items():
@@ -161,17 +161,27 @@ def table(score: Score) -> list[dict[str, Any]]:
                 "needs": ", ".join(_needs(cls)) or "nothing more",
                 "goes with": _goes_with(cls),
                 "its own sampler": _in_words(solver.default_sampler(score)),
+                "calls": calls_of(solver, score, observation, solver.default_sampler(score)) or "several a step",
             }
         )
     return rows
 
 
+def calls_of(solver: Solver, score: Score, observation: Observation, sampler: Sampler) -> int | None:
+    """Network calls of a sample by a solver with a sampler; None where they depend on the state."""
+    _, sampler = solver.prepare(score, sampler, observation)
+    each = sampler.step.calls_per_step()
+    if each is None:
+        return None
+    times, process = sampler.times(score.process), sampler.process or score.process
+    last = 1 if sampler.final == "denoise" and float(process.sigma(times[-1:])) > 0.0 else 0
+    return getattr(solver, "particles", 1) * (each * (len(times) - 1) + last)
+
+
 def _goes_with(cls: type[Solver]) -> str:
     if cls.steps is None:
         return "every step"
-    return (
-        "no other step: a move of its own" if cls.steps == (Hold,) else ", ".join(kind.__name__ for kind in cls.steps)
-    )
+    return "its own move alone" if cls.steps == (Hold,) else ", ".join(kind.__name__ for kind in cls.steps)
 
 
 def _needs(cls: type[Solver]) -> list[str]:
@@ -188,9 +198,9 @@ def _needs(cls: type[Solver]) -> list[str]:
 
 
 def _in_words(sampler: Sampler) -> str:
-    steps = " + ".join(type(part).__name__ for part in sampler.step.parts())
+    steps = " + ".join(type(part).__name__ for part in sampler.step.parts() if not isinstance(part, Hold))
     count = getattr(sampler.grid, "steps", None)
-    return f"{steps} on {type(sampler.grid).__name__}" + ("" if count is None else f"({count})")
+    return f"{steps or 'its own move'} on {type(sampler.grid).__name__}" + ("" if count is None else f"({count})")
 
 
 def as_markdown(rows: list[dict[str, Any]]) -> str:
