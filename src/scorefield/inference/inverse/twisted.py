@@ -137,9 +137,10 @@ class TwistedParticles(Solver):
         known: Condition = {**(condition or {}), OBSERVED: y}
         known = {name: given.repeat_interleave(K, 0) for name, given in known.items()}
         noise = IndexedNoise(seed, [i * K + k for i in indices for k in range(K)])
+        draws = IndexedNoise(seed, [i * K for i in indices])
         like = torch.empty((n * K, *observation.operator.event), dtype=dtype, device=device)
         with torch.no_grad():
-            filtered = _Filter(self, tilted, sampler, known, noise, like)
+            filtered = _Filter(self, tilted, sampler, known, noise, draws, like)
             filtered.down(callbacks)
             x0, raw, chosen = filtered.finish(observation)
         status = torch.where(torch.isfinite(filtered.log_evidence), 0, NOT_FINITE).cpu()
@@ -161,9 +162,11 @@ class _Filter:
         sampler: Sampler,
         condition: Condition,
         noise: IndexedNoise,
+        draws: IndexedNoise,
         like: Tensor,
     ):
-        self.solver, self.tilted, self.condition, self.noise = solver, tilted, condition, noise
+        self.solver, self.tilted, self.condition = solver, tilted, condition
+        self.noise, self.draws = noise, draws
         process: Process = sampler.process or tilted.process
         self.process, times = process, sampler.times(tilted.process)
         self.times = times[process.sigma(times) > 0.0]  # into a level without noise there is D and no step
@@ -191,9 +194,8 @@ class _Filter:
     def down(self, callbacks: Sequence[Callback]) -> None:
         """All steps of the grid."""
         for k in range(len(self.times) - 1):
-            noise = StepNoise(self.noise, k)
-            self._resample(noise)
-            mean, before = self._move(k, noise), self.log_p
+            self._resample(self._uniform(k))
+            mean, before = self._move(k, StepNoise(self.noise, k)), self.log_p
             self._look(k + 1)
             self._weigh(self.log_kernels + self.log_p - before)
             best = self._rows(self.log_w.argmax(1))
@@ -218,15 +220,18 @@ class _Filter:
         self.x = mean + over_event(d, mean) * z
         return mean
 
-    def _resample(self, noise: StepNoise) -> None:
+    def _uniform(self, k: int) -> Tensor:
+        """A number for each filter, (n, 1), from the second draw of step k: the noise of its particles is the first."""
+        return self.draws.uniform(self.log_w.new_empty(len(self.log_w), 1), k, 1)
+
+    def _resample(self, u: Tensor) -> None:
         """Systematic resampling of the filters whose weights are too unlike; their evidence is taken along."""
         n, K = self.log_w.shape
-        u = noise.uniform(self.x.new_empty(n * K, 1)).reshape(n, K)[:, 0].to(self.log_w)
         normal = self.log_w.log_softmax(1)
         few = (-(2.0 * normal).logsumexp(1)).exp() < self.solver.resample_below * K
         if not bool(few.any()):
             return
-        places = (u[:, None] + torch.arange(K).to(self.log_w)) / K
+        places = (u + torch.arange(K).to(self.log_w)) / K
         chosen = torch.searchsorted(normal.exp().cumsum(1), places, right=True).clamp_max(K - 1)
         rows = self._rows(torch.where(few[:, None], chosen, torch.arange(K, device=few.device)))
         self.x, self.D, self.slope, self.log_p = (v[rows] for v in (self.x, self.D, self.slope, self.log_p))
@@ -245,7 +250,5 @@ class _Filter:
         K = self.log_w.shape[1]
         self._weigh(observation.log_likelihood(self.D, self.condition[OBSERVED].to(self.D)) - self.log_p)
         self.log_evidence = self.log_evidence + self.log_w.logsumexp(1) - torch.tensor(K).log()
-        noise = StepNoise(self.noise, len(self.times))
-        u = noise.uniform(self.x.new_empty(len(self.x), 1)).reshape(-1, K)[:, :1].to(self.log_w).contiguous()
-        cumulative = self.log_w.softmax(1).cumsum(1)
+        cumulative, u = self.log_w.softmax(1).cumsum(1), self._uniform(len(self.times))
         return self.D, self.x, torch.searchsorted(cumulative, u, right=True).clamp_max(K - 1)[:, 0]
