@@ -112,7 +112,7 @@ ENTRIES = (
         shows="A network trained at the single noise level 0.01 and sampled by Langevin dynamics gives no recognisable"
         " image on any data set; trained jointly at ten levels from 1 to 0.01 and sampled by annealed Langevin dynamics"
         " it gives realistic ones.",
-        minutes=5.0,
+        minutes=12.0,
         memory=0.8,
         run=joint_or_single,
     ),

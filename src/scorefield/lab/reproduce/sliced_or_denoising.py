@@ -145,7 +145,7 @@ ENTRIES = (
         title="Annealed sliced against denoising score matching",
         shows="Both losses train noise-conditional score networks; the paper takes denoising score matching because it"
         " is slightly faster, and says that sliced score matching trains them as well.",
-        minutes=4.0,
+        minutes=8.0,
         memory=0.8,
         run=sliced_or_denoising,
     ),
