@@ -1,0 +1,66 @@
+"""A field of temperature and wind on 16 x 24 points from a model of one's own of the instruments.
+
+Values are floats without bounds, in kelvin and metres per second. A satellite sees temperature as means over 4 x 4
+points; pitot tubes at every fourth point see the dynamic pressure, which is not linear in the wind. The law of the
+fields is known here, a stationary Gaussian one, so that nothing is trained; `model.posterior` takes the place of
+`posterior` where it is.
+"""
+
+from __future__ import annotations
+
+import torch
+from report import arguments, pictures, report
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+import scorefield as sf
+from scorefield.inference.inverse import Function, Observation, PosteriorLangevin, posterior
+from scorefield.sampling.named import with_steps
+from scorefield.score.oracles import GaussianField
+
+SHAPE = (2, 16, 24)
+SPEC = sf.DataSpec(
+    SHAPE,
+    channel_names=("temperature", "wind"),
+    units="K and m/s",
+    offset=(288.0, 9.0),
+    scale=(8.0, 3.0),
+)
+AIR = 1.2  # kg / m^3
+
+
+def instruments(x: Tensor) -> Tensor:
+    """(B, 2, 16, 24) in K and m/s -> (B, 48): 24 mean temperatures in K, 24 dynamic pressures in Pa."""
+    temperature = avg_pool2d(x[:, :1], 4)
+    pressure = 0.5 * AIR * x[:, 1, 2::4, 2::4] ** 2
+    return torch.cat([temperature.flatten(1), pressure.flatten(1)], dim=1)
+
+
+def main() -> None:
+    """Fields drawn here, measured, and drawn again from the measurements."""
+    options = arguments((__doc__ or "").splitlines()[0]).parse_args()
+    problems, answers = (4, 2) if options.fast else (16, 12)
+    colder_is_windier = torch.tensor([[1.0, -0.6], [-0.6, 1.0]])
+    score = GaussianField(sf.VP(), SHAPE, correlation_length=(3.0, 5.0), channel_covariance=colder_is_windier)
+    truth = SPEC.to_data(score.sample(problems, seed=1)).float()
+    std = torch.cat([torch.full((24,), 0.5), torch.full((24,), 5.0)])  # K and Pa
+    z = torch.randn(problems, 48, generator=torch.Generator().manual_seed(2))
+    A = Function(instruments, SHAPE)
+    observation = Observation.whitened(A, A(truth) + std * z, std)
+
+    # Of all solvers the one that samples the posterior itself, whatever A is: Langevin steps at falling noise.
+    solver = PosteriorLangevin(settling=2) if options.fast else PosteriorLangevin()
+    sampler = with_steps(solver.default_sampler(score), 5 if options.fast else 150)
+    inside = observation.in_model_units(SPEC)
+    found = posterior(score, inside, answers, solver=solver, sampler=sampler, seed=0).in_data_units(SPEC)
+    report("temperature and wind", truth, found, observation, SPEC.units or "")
+    shown = []
+    for c, (name, given) in enumerate((("temperature", "block means"), ("wind", "pressure"))):
+        y = A(truth)[:4, 24 * c : 24 * (c + 1)].reshape(-1, 4, 6)
+        shown += [(name, truth[:4, c]), (given, y), ("mean", found.mean[:4, c])]
+        shown += [("deviation", found.std[:4, c]), ("a sample", found.x[:4, 0, c])]
+    pictures(shown, options.out / "field.png", [None] * len(shown))
+
+
+if __name__ == "__main__":
+    main()
