@@ -31,7 +31,7 @@ def train_a_guide(command: TrainGuide) -> None:
         return
     if found is not None:
         print("\n".join(table(found, isinstance(guide.answer, Category))))
-    how = "--label CLASS" if isinstance(guide.answer, Category) else "--y " + ",".join("Y" * len(guide.answer.offset))
+    how = "--label CLASS" if isinstance(guide.answer, Category) else "--y " + ",".join("Y" * guide.answer.spec.size)
     print(f"trained: {out}\n  scorefield edit {command.model} class --guide {out} {how} --scale 1")
 
 
