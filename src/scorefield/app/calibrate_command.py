@@ -22,8 +22,8 @@ class Calibrate:
     """A run or model folder, the name of a bundled model (digits), or oracle:NAME with gaussian-8d, mixture-2d,
     mixture-8d, mixture-64d or field, whose exact posterior stands beside the solvers."""
     operator: str | None = None
-    """What is measured, data units: blur:sigma=1, mask:right, downsample:2, ... Default: mixtures of all entries, half as
-    many as there are."""
+    """What is measured, data units: blur:sigma=1, mask:right, downsample:2, ... Default: mixtures of all entries, half
+    as many as there are."""
     noise: float | None = None
     """Standard deviation of the noise of y, in its units. Default: a tenth of the deviation of what is measured."""
     solvers: Annotated[str, tyro.conf.arg(metavar="all|A,B,...")] = "all"
