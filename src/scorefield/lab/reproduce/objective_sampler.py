@@ -287,7 +287,7 @@ ENTRIES = (
         title="Every objective with every sampler",
         shows="All of the papers' objectives have the score as their minimum, and all of their samplers follow a score:"
         " any of the one should work with any of the other that admits it.",
-        minutes=8.0,
+        minutes=7.0,
         memory=0.7,
         run=matrix,
     ),
