@@ -118,7 +118,9 @@ def _curves(rows: Sequence[SolverRow]) -> Block:
     """Coverage of central intervals and of TARP's balls against their level, less the level, one panel a solver."""
     across = min(len(rows), _SHOWN)
     deep = -(-len(rows) // across)
-    figure, axes = grid_of_axes(PAGE, deep, across, (1.35, 1.25), above=0.5, beside=0.42, below=0.5)
+    figure, axes = grid_of_axes(
+        PAGE, deep, across, (1.35, 1.25), above=0.3 if deep == 1 else 0.5, beside=0.42, below=0.5
+    )
     for ax in axes[len(rows) :]:
         ax.set_visible(False)
     highest = 0.0
@@ -135,8 +137,8 @@ def _curves(rows: Sequence[SolverRow]) -> Block:
             ax.set_xlabel("level", labelpad=1)
     names = ("central intervals", "balls about points that depend on y (TARP)")
     words = (
-        f"Share of truths held less the level, with {INTERVAL:.0%} bands over problems; 0 is right. Central intervals:"
-        " below 0, too narrow; above, too wide. Balls: any bend is a wrong law of x given y."
+        f"Share of truths held less the level, with {INTERVAL:.0%} bands over problems, pointwise; 0 is right. Central"
+        " intervals: below 0, too narrow; above, too wide. Balls: any bend is a wrong law of x given y."
     )
     return Block(
         f'<figure><h3>Expected coverage less its level</h3><div class="chart">{to_svg(figure, "Coverage")}</div>'
@@ -162,7 +164,9 @@ def _histograms(rows: Sequence[SolverRow]) -> Block:
     for words, pick in kinds:
         across = min(len(rows), _SHOWN)
         deep = -(-len(rows) // across)
-        figure, axes = grid_of_axes(PAGE, deep, across, (1.35, 0.8), above=0.5, beside=0.42, below=0.3)
+        figure, axes = grid_of_axes(
+            PAGE, deep, across, (1.35, 0.8), above=0.3 if deep == 1 else 0.5, beside=0.42, below=0.3
+        )
         for ax in axes[len(rows) :]:
             ax.set_visible(False)
         for ax, row in zip(axes, rows, strict=False):
