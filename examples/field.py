@@ -1,8 +1,8 @@
 """A field of temperature and wind on 16 x 24 points from a model of one's own of the instruments.
 
 Values are floats without bounds, in kelvin and metres per second. A satellite sees temperature as means over 4 x 4
-points; pitot tubes at every fourth point see the dynamic pressure, which is not linear in the wind. The law of the
-fields is known here, a stationary Gaussian one, so that nothing is trained; `model.posterior` takes the place of
+points; cup anemometers at every fourth point see the wind, and hardly turn below 6 m/s, which is not linear. The law of
+the fields is known here, a stationary Gaussian one, so that nothing is trained; `model.posterior` takes the place of
 `posterior` where it is.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from report import arguments, pictures, report
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, softplus
 
 import scorefield as sf
 from scorefield.inference.inverse import Function, Observation, PosteriorLangevin, posterior
@@ -26,14 +26,13 @@ SPEC = sf.DataSpec(
     offset=(288.0, 9.0),
     scale=(8.0, 3.0),
 )
-AIR = 1.2  # kg / m^3
 
 
 def instruments(x: Tensor) -> Tensor:
-    """(B, 2, 16, 24) in K and m/s -> (B, 48): 24 mean temperatures in K, 24 dynamic pressures in Pa."""
+    """(B, 2, 16, 24) in K and m/s -> (B, 48): 24 mean temperatures in K, 24 readings of cups in m/s."""
     temperature = avg_pool2d(x[:, :1], 4)
-    pressure = 0.5 * AIR * x[:, 1, 2::4, 2::4] ** 2
-    return torch.cat([temperature.flatten(1), pressure.flatten(1)], dim=1)
+    turning = softplus(x[:, 1, 2::4, 2::4] - 6.0)
+    return torch.cat([temperature.flatten(1), turning.flatten(1)], dim=1)
 
 
 def main() -> None:
@@ -43,7 +42,7 @@ def main() -> None:
     colder_is_windier = torch.tensor([[1.0, -0.6], [-0.6, 1.0]])
     score = GaussianField(sf.VP(), SHAPE, correlation_length=(3.0, 5.0), channel_covariance=colder_is_windier)
     truth = SPEC.to_data(score.sample(problems, seed=1)).float()
-    std = torch.cat([torch.full((24,), 0.5), torch.full((24,), 5.0)])  # K and Pa
+    std = torch.cat([torch.full((24,), 0.5), torch.full((24,), 0.3)])  # K and m/s
     z = torch.randn(problems, 48, generator=torch.Generator().manual_seed(2))
     A = Function(instruments, SHAPE)
     observation = Observation.whitened(A, A(truth) + std * z, std)
@@ -55,7 +54,7 @@ def main() -> None:
     found = posterior(score, inside, answers, solver=solver, sampler=sampler, seed=0).in_data_units(SPEC)
     report("temperature and wind", truth, found, observation, SPEC.units or "")
     shown = []
-    for c, (name, given) in enumerate((("temperature", "block means"), ("wind", "pressure"))):
+    for c, (name, given) in enumerate((("temperature", "block means"), ("wind", "cups"))):
         y = A(truth)[:4, 24 * c : 24 * (c + 1)].reshape(-1, 4, 6)
         shown += [(name, truth[:4, c]), (given, y), ("mean", found.mean[:4, c])]
         shown += [("deviation", found.std[:4, c]), ("a sample", found.x[:4, 0, c])]

@@ -55,8 +55,8 @@ def report(task: str, truth: Tensor, found: Posterior, observation: Observation,
         )
     calls, seconds = float(found.nfe.double().mean()), found.seconds / len(truth)
     print(f"  {calls:.0f} network calls, {seconds:.1f} s a measurement")
-    for line in found.failures():
-        print(f"  warning: {line}")
+    if lost := found.failures():
+        print(f"  warning: {len(lost)} samples are left out: {lost[0]}, ...")
 
 
 def pictures(columns: Sequence[tuple[str, Tensor]], path: Path, ranges: Sequence[tuple[float, float] | None]) -> None:

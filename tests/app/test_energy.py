@@ -70,7 +70,7 @@ def test_one_denoising_is_the_jump(model: Path, tmp_path: Path, capsys: pytest.C
         )
 
 
-def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path) -> None:
+def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 3:] = 1
     np.save(tmp_path / "mask.npy", mask)
@@ -88,6 +88,13 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path) -> None:
         known = ~np.broadcast_to(mask.astype(bool), restored.shape)
         assert np.array_equal(restored[known], np.broadcast_to(x[:, None], restored.shape)[known])
         assert not np.array_equal(restored[:, 0], restored[:, 1])
+    answers = []
+    for other in (x, np.where(mask, 16 - x, x)):
+        monkeypatch.setattr("scorefield.app.energy.examples", lambda *a, x=other, **k: (torch.from_numpy(x), None))
+        assert run(model, "restore", *words) == 0
+        with np.load(tmp_path / "out" / "restored.npz") as found:
+            answers.append(found["restored"])
+    assert np.array_equal(*answers), "what is unknown stands in the image, and may not be looked at"
 
 
 def test_the_outlier_table(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
