@@ -10,7 +10,7 @@ import torch
 
 from inference.exact_posterior import NOISE, OPERATOR, PRIOR, Exact, problems
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse import Observation, posterior
+from scorefield.inference.inverse import Observation, PiGDM, TwistedParticles, posterior
 from scorefield.lab.measured import HasPosterior
 
 
@@ -56,3 +56,13 @@ def test_units_of_the_data_do_not_change_the_posterior(spec: DataSpec) -> None:
     assert found.residual.p_value is not None and expected.residual.p_value is not None
     torch.testing.assert_close(found.residual.p_value, expected.residual.p_value, rtol=1e-2, atol=1e-3)
     assert found.start == 5 and found.why == "as asked"
+
+
+def test_what_a_solver_leaves_open_is_filled_in_from_the_data() -> None:
+    bounded = DataSpec((4,), low=0.0, high=255.0, model_range=(0.0, 1.0))
+    _, there = problems(2)
+    found = Fake(bounded).posterior(there, 1, solver="pigdm")
+    assert found.solver == PiGDM(prior_std=0.25)
+    assert PiGDM(prior_std=0.7).for_data(bounded, there) == PiGDM(prior_std=0.7)
+    assert PiGDM().for_data(DataSpec((4,)), there) == PiGDM()
+    assert TwistedParticles(4).for_data(bounded, there) == TwistedParticles(4, twist=PiGDM(prior_std=0.25))

@@ -137,7 +137,7 @@ def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[t
         raise ValueError(f"--solvers {command.solvers!r} names no solver; give all, or some of {', '.join(solvers())}")
     asked, refused = [], []
     for name in dict.fromkeys(names):
-        solver = solver_named(name)
+        solver = subject.fitted(solver_named(name), observation)
         try:
             sampler = subject.sampler(solver, command.steps)
             why = refusals(solver, subject.score, observation, sampler)

@@ -80,6 +80,7 @@ class HasPosterior(ABC):
             solver, why = (chosen := choose(score, inside, used)).solver, chosen.why
         elif isinstance(solver, str):
             solver = solver_named(solver)
+        solver = solver.for_data(self.data, inside)
         found = posterior(
             score,
             inside,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._math import LOG_2PI, over_event
+from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.noise import GaussianNoise
 from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.operators import LinearOperator
@@ -31,12 +33,13 @@ class PiGDM(TiltingSolver):
 
     through the singular values of A; with std = 0 the inverse is the pseudo-inverse. With s = 1, r_t^2 is the published
     one: sigma^2 / (1 + sigma^2) for VE and sigma^2 for VP. s is in model units, where images in [0, 1] have 0.3 or so
-    and standardised data 1; too large an s makes samples wide and lets them off y, too small a one is DPS. This is the
+    and standardised data 1; too large an s makes samples wide and lets them off y, too small a one is DPS. Where it is
+    left open it is 1, and for a model of bounded data a quarter of their range (`for_data`). This is the
     score itself, for every sampler; the paper's sampler weighs it anew at each DDIM step, by r_t^2 where y is exact.
 
     Args:
         scale: Of the pull towards y.
-        prior_std: s, of each entry of the data, model units.
+        prior_std: s, of each entry of the data, model units; None for 1, or what `for_data` says.
 
     Raises:
         ValueError: A scale or deviation that is not positive.
@@ -46,7 +49,7 @@ class PiGDM(TiltingSolver):
     """
 
     scale: float = 1.0
-    prior_std: float = 1.0
+    prior_std: float | None = None
 
     name: ClassVar[str] = "pigdm"
     exact: ClassVar[str] = "as steps -> 0 for data N(m, s^2 I); else no: x_0 given x_t is taken to be N(D, r_t^2 I)"
@@ -57,12 +60,18 @@ class PiGDM(TiltingSolver):
 
     def __post_init__(self) -> None:
         require_scale(self.scale)
-        if not 0.0 < self.prior_std < math.inf:
+        if self.prior_std is not None and not 0.0 < self.prior_std < math.inf:
             raise ValueError(f"prior_std={self.prior_std} of the data, in model units, must be positive")
 
     def tilted(self, score: Score, sampler: Sampler, observation: Observation) -> Tilted:
         """The guided score."""
-        return PseudoInverse(score, observation, self.scale, self.prior_std)
+        return PseudoInverse(score, observation, self.scale, 1.0 if self.prior_std is None else self.prior_std)
+
+    def for_data(self, spec: DataSpec, observation: Observation) -> PiGDM:
+        """With s a quarter of the range of bounded data, in model units: between a uniform law's and a peaked one's."""
+        if self.prior_std is not None or not spec.bounded:
+            return self
+        return replace(self, prior_std=(spec.model_range[1] - spec.model_range[0]) / 4.0)
 
     def default_sampler(self, score: Score) -> Sampler:
         """DDIM with eta = 1 in 100 steps, as published."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.operators import LinearOperator
 from scorefield.sampling.sampler import Callback, Run, Sampler
@@ -101,6 +102,10 @@ class Solver(ABC):
     @abstractmethod
     def default_sampler(self, score: Score) -> Sampler:
         """The sampler used unless another is asked for."""
+
+    def for_data(self, spec: DataSpec, observation: Observation) -> Solver:
+        """The solver with what it leaves open filled in from what the data are; itself where it leaves nothing open."""
+        return self
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
         """Why this solver cannot be used so, in full sentences; empty where it can. Subclasses add their own."""

@@ -13,6 +13,7 @@ from scorefield._codec import record
 from scorefield._math import norm_event, over_event, sum_event
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
+from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
 from scorefield.inference.inverse.reconstruction import DPS
@@ -106,6 +107,12 @@ class TwistedParticles(Solver):
     def prepare(self, score: Score, sampler: Sampler, observation: Observation) -> tuple[Score, Sampler]:
         """The score of the proposals; `run` weighs them."""
         return self._twist(observation).tilted(score, sampler, observation), sampler
+
+    def for_data(self, spec: DataSpec, observation: Observation) -> TwistedParticles:
+        """With its twist for those data."""
+        twist = self._twist(observation).for_data(spec, observation)
+        assert isinstance(twist, TiltingSolver)
+        return replace(self, twist=twist)
 
     def _twist(self, observation: Observation) -> TiltingSolver:
         return self.twist or (PiGDM() if observation.linear and observation.gaussian else DPS())

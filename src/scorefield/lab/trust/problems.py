@@ -55,6 +55,7 @@ class Subject:
         truths: (how many, seed) -> truths, model units.
         to_data: Model units to those the operator is of.
         observed: An observation of data units in model units.
+        fitted: A solver with what it leaves open filled in from what the data are.
         own_sampler: What a solver is used with.
         oracle: The prior itself, where it is known.
     """
@@ -67,6 +68,7 @@ class Subject:
     truths: Callable[[int, int], Tensor]
     to_data: Callable[[Tensor], Tensor]
     observed: Callable[[Observation], Observation]
+    fitted: Callable[[Solver, Observation], Solver]
     own_sampler: Callable[[Solver], Sampler]
     oracle: Oracle | None = None
 
@@ -98,6 +100,7 @@ def oracle_subject(name: str) -> Subject:
         truths=lambda n, seed: oracle.sample(n, seed=seed, start=TRUTHS),
         to_data=lambda x: x,
         observed=lambda observation: observation,
+        fitted=lambda solver, observation: solver,
         own_sampler=lambda solver: solver.default_sampler(oracle),
         oracle=oracle,
     )
@@ -127,6 +130,7 @@ def model_subject(model: Model, held_out: Tensor | None = None) -> Subject:
         truths=truths,
         to_data=model.data.to_data,
         observed=lambda observation: observation.in_model_units(model.data),
+        fitted=lambda solver, observation: solver.for_data(model.data, observation),
         own_sampler=model.posterior_sampler,
     )
 
