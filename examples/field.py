@@ -42,7 +42,7 @@ def main() -> None:
     colder_is_windier = torch.tensor([[1.0, -0.6], [-0.6, 1.0]])
     score = GaussianField(sf.VP(), SHAPE, correlation_length=(3.0, 5.0), channel_covariance=colder_is_windier)
     truth = SPEC.to_data(score.sample(problems, seed=1)).float()
-    std = torch.cat([torch.full((24,), 0.5), torch.full((24,), 0.3)])  # K and m/s
+    std = torch.cat([torch.full((24,), 2.0), torch.full((24,), 1.0)])  # K and m/s
     z = torch.randn(problems, 48, generator=torch.Generator().manual_seed(2))
     A = Function(instruments, SHAPE)
     observation = Observation.whitened(A, A(truth) + std * z, std)

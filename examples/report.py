@@ -78,7 +78,7 @@ def pictures(columns: Sequence[tuple[str, Tensor]], path: Path, ranges: Sequence
             ax.imshow(images[r].numpy(), vmin=low, vmax=high, cmap="magma" if colours is None else "gray")
             ax.set_axis_off()
             if r == 0:
-                ax.set_title(title if colours else f"{title}\n{low:.2g} to {high:.2g}", fontsize=7)
+                ax.set_title(title if colours else f"{title}\n{low:.3g} to {high:.3g}", fontsize=7)
     save(figure, path)
 
 
