@@ -29,6 +29,10 @@ class Fake(HasPosterior):
     def as_score(self) -> Any:
         return PRIOR
 
+    def prior(self) -> Any:
+        """Its data have no bounds, whatever the spec of the test says."""
+        return PRIOR
+
     def condition(self, given: Any, n: int) -> Any:
         return None
 

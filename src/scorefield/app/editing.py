@@ -137,11 +137,11 @@ def _given(action: commands.Restore, operator: Operator) -> Tensor:
 
 def _solver(action: Any, model: Model, observation: Observation) -> tuple[Choice, Sampler]:
     """The solver, why it, and what it goes along with."""
-    score, inside = model.as_score(), observation.in_model_units(model.data)
+    score, inside = model.prior(), observation.in_model_units(model.data)
     named = None if action.sampler is None else model.sampler(action.sampler, action.steps)
     if action.solver != "auto":
         choice = Choice(solver_named(action.solver), "as asked")
-    elif isinstance(score, NetworkEnergy) and isinstance(inside.operator, LinearOperator) and named is None:
+    elif isinstance(model.as_score(), NetworkEnergy) and isinstance(inside.operator, LinearOperator) and named is None:
         choice = Choice(Replacement(), "replacement: the model is an energy, sampled at falling temperatures")
     else:
         choice = choose(score, inside, named)
@@ -209,13 +209,18 @@ def _numbers(
         "seconds": float(arrays["seconds"].sum()),
         "seconds per answer": float(arrays["seconds"].sum()) / arrays["status"].numel(),
         "failures": int((arrays["status"] != 0).sum()),
-        "residual": float(arrays["rms"].nanmean()),
-        "residual p-values": [float(p) for p in arrays["p"]] if "p" in arrays else None,
-        "deviation": float(std.nanmean()) if action.answers > 1 else None,
+        "residual": _number(arrays["rms"].nanmean()),
+        "residual p-values": [_number(p) for p in arrays["p"]] if "p" in arrays else None,
+        "deviation": _number(std.nanmean()) if action.answers > 1 else None,
     }
     if task.truth is not None:
-        found["error of the mean"] = float((mean - task.truth.to(mean)).square().nanmean().sqrt())
+        found["error of the mean"] = _number((mean - task.truth.to(mean)).square().nanmean().sqrt())
     return found
+
+
+def _number(value: Tensor) -> float | None:
+    """A number, or nothing where no answer has one."""
+    return float(value) if bool(torch.isfinite(value)) else None
 
 
 def _say(action: Any, numbers: dict[str, Any], spec: DataSpec) -> None:
@@ -224,17 +229,24 @@ def _say(action: Any, numbers: dict[str, Any], spec: DataSpec) -> None:
     print(f"  {numbers['why']}")
     calls, seconds = numbers["calls per answer"], numbers["seconds per answer"]
     print(f"  {calls:.0f} network calls and {seconds:.3g} s an answer")
+    if numbers["failures"]:
+        which = "every answer" if numbers["residual"] is None else f"{numbers['failures']} answers"
+        print(
+            f"  {which} failed: not finite, or too many steps; they are in the file as they are and not in the mean."
+            " More --steps, or another --solver, may help"
+        )
+    if numbers["residual"] is None:
+        return
     print(f"  y - A(x) is {numbers['residual']:.4g} (root mean square) where the noise is {action.noise:g}")
-    if numbers["residual p-values"] is not None:
-        low = min(numbers["residual p-values"])
+    p_values = [p for p in numbers["residual p-values"] or [] if p is not None]
+    if p_values:
+        low = min(p_values)
         far = "as the noise says" if low > 1e-3 else "not as the noise says: do not trust these answers"
         print(f"  {far} (smallest p-value {low:.3g} of {numbers['examples']})")
     if numbers["deviation"] is not None:
         print(f"  answers to one y differ by {numbers['deviation']:.4g} {units} (deviation)")
-    if "error of the mean" in numbers:
+    if numbers.get("error of the mean") is not None:
         print(f"  their mean is {numbers['error of the mean']:.4g} {units} from the truth (root mean square)")
-    if numbers["failures"]:
-        print(f"  warning: {numbers['failures']} answers failed; they are in the file as they are, not in the mean")
 
 
 # ------------------------------------------------------------------------------------- pictures

@@ -17,6 +17,7 @@ from scorefield.inference.inverse.table import choose, solver_named
 from scorefield.lab.conditions import ConditionLike
 from scorefield.lab.experiment import Experiment
 from scorefield.sampling.sampler import Callback, Sampler
+from scorefield.score.clipped import Clipped
 from scorefield.score.score import Score
 
 
@@ -59,6 +60,8 @@ class HasPosterior(ABC):
     ) -> Posterior:
         """n samples of x given y = A(x) + noise in data units, for one y or for each of B; see `inverse.posterior`.
 
+        The posterior mean of bounded data is kept in their range (`score.Clipped`): what solvers compare with y.
+
         Args:
             observation: A of examples in data units; y and its noise in their own units.
             n: Samples for each y.
@@ -74,7 +77,7 @@ class HasPosterior(ABC):
         Raises:
             ValueError: What `inference.inverse.posterior` refuses, or an operator for examples of another shape.
         """
-        inside, score = observation.in_model_units(self.data), self.as_score()
+        inside, score = observation.in_model_units(self.data), self.prior()
         used, why = None if sampler is None else self.sampler(sampler), None
         if solver == "auto":
             solver, why = (chosen := choose(score, inside, used)).solver, chosen.why
@@ -96,6 +99,10 @@ class HasPosterior(ABC):
             device=self.device,
         ).in_data_units(self.data)
         return found if why is None else replace(found, why=why)
+
+    def prior(self) -> Score:
+        """The score that solvers follow: the model's, its posterior mean kept in the range of bounded data."""
+        return Clipped(self.as_score(), *self.data.model_range) if self.data.bounded else self.as_score()
 
     def posterior_sampler(self, solver: Solver) -> Sampler:
         """A solver's own sampler: along the ladder of levels, where the network was trained on one."""

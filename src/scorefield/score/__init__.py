@@ -10,12 +10,14 @@ and a network predicts some combination of x and D; which one is its *form*.
     parametrisation   forms of a network's output and numbers it is conditioned on
     network           a network, a process and a form make a Score
     guided            s + w grad log p(y | x), and s + w (s(. | y) - s): scores led to a condition, Scores again
+    clipped           a score whose posterior mean stays in the range of the data
     guide             p_t(y | x) by a network, for classes and for numbers
     energy            p is proportional to exp(-E / T): -grad E / T as a Score, and energies alone, confined ones too
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """
 
-from scorefield.score import energy, guide, guided, network, oracles, parametrisation, score
+from scorefield.score import clipped, energy, guide, guided, network, oracles, parametrisation, score
+from scorefield.score.clipped import Clipped
 from scorefield.score.energy import Confined, Energy, EnergyForm, EnergyScore, NetworkEnergy
 from scorefield.score.guide import Answer, Category, NetworkGuide, Quantity
 from scorefield.score.guided import ClassifierFree, Guided
@@ -42,6 +44,7 @@ __all__ = [
     "BoundScore",
     "Category",
     "ClassifierFree",
+    "Clipped",
     "Confined",
     "DataForm",
     "Energy",
@@ -67,6 +70,7 @@ __all__ = [
     "ScoreForm",
     "TimeInput",
     "VelocityForm",
+    "clipped",
     "energy",
     "guide",
     "guided",

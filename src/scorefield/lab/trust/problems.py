@@ -123,7 +123,7 @@ def model_subject(model: Model, held_out: Tensor | None = None) -> Subject:
 
     return Subject(
         name=model.name,
-        score=model.as_score(),
+        score=model.prior(),
         shape=model.data.shape,
         device=model.device,
         identity=model.hash,
