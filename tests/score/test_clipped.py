@@ -18,7 +18,8 @@ def test_an_exact_score_of_bounded_data_stays_as_it_is(process: VE | VP | SubVP)
     t = torch.tensor([0.01, 0.5, 1.0], dtype=torch.float64)
     x = oracle.sample(3, t, seed=1)
     clipped = Clipped(oracle, -1.0, 1.0)
-    torch.testing.assert_close(clipped(x, t), oracle(x, t), rtol=FLOAT64, atol=FLOAT64 / float(process.sigma(t).min()) ** 2)
+    rounding = FLOAT64 / float(process.sigma(t).min()) ** 2
+    torch.testing.assert_close(clipped(x, t), oracle(x, t), rtol=FLOAT64, atol=rounding)
     assert torch.equal(clipped.denoised(x, t), oracle.denoised(x, t))
 
 
@@ -31,6 +32,7 @@ def test_a_score_that_is_off_is_moved_to_where_its_posterior_mean_is_in_the_rang
     clipped = Clipped(wrong, -1.0, 1.0)
     assert float(outside.abs().max()) > 3.0
     assert torch.equal(clipped.denoised(x, t), outside.clamp(-1.0, 1.0))
-    torch.testing.assert_close(tweedie(process, x, t, clipped(x, t)), outside.clamp(-1.0, 1.0), rtol=FLOAT64, atol=FLOAT64 / float(process.sigma(t).min()) ** 2)
+    mean = tweedie(process, x, t, clipped(x, t))
+    torch.testing.assert_close(mean, outside.clamp(-1.0, 1.0), rtol=1e3 * FLOAT64, atol=1e3 * FLOAT64)
     with pytest.raises(ValueError, match="from low to high"):
         Clipped(wrong, 1.0, -1.0)
