@@ -360,7 +360,7 @@ ENTRIES = (
         shows="In high dimensions the noise of one level lies on a thin shell, so that an energy trained at one level"
         " is not constrained elsewhere: it denoises near that level alone and gives no realistic samples. Trained at"
         " many levels it denoises at all of them and synthesises.",
-        minutes=6.0,
+        minutes=13.0,
         memory=0.6,
         run=levels,
     ),
