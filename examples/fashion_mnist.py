@@ -31,7 +31,7 @@ def main() -> None:
     if not options.data.is_dir():
         sys.exit(f"skipped: {options.data} is not there; give the folder of Fashion-MNIST's IDX files with --data")
     problems, answers = (4, 2) if options.fast else (16, 8)
-    steps = 5 if options.fast else 700
+    steps = 5 if options.fast else 350
     network = NCSNpp(
         channels=16,
         channel_multipliers=(1, 2),
