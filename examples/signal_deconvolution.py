@@ -52,7 +52,7 @@ def main() -> None:
     options = arguments(__doc__ or "").parse_args()
     problems, answers = (4, 2) if options.fast else (24, 12)
     with tempfile.TemporaryDirectory() as folder:
-        model = trained(10 if options.fast else 4000, Path(folder) / "run")
+        model = trained(10 if options.fast else 2500, Path(folder) / "run")
     truth = pulses(problems, seed=1)
     instrument = Convolution.gaussian(3.0, (1, LENGTH), "zero")
     noise = GaussianNoise(0.05)
