@@ -33,7 +33,7 @@ def real_data(source: DataSource, path: str | None, spec: DataSpec) -> Data:
         source = replace(source, path=path, kind="auto", held_out=0)
     if source.path is None:
         raise DataError("the model does not say where its data are; give them with --reference or --data PATH")
-    data = open_data(source)
+    data = open_data(source) if path is None else _read_alike(source, spec)
     if data.spec.shape != spec.shape:
         raise DataError(
             f"{data.name} has examples of shape {data.spec.shape}, the model was trained on {spec.shape}; give data"
@@ -44,9 +44,21 @@ def real_data(source: DataSource, path: str | None, spec: DataSpec) -> Data:
     if there != here:
         raise DataError(
             f"{data.name} has low, high, levels, units = {there}, the model's data {here}; nothing can be compared"
-            f" across units"
+            f" across units. Arrays of floats, which state no range, are taken to be in the model's units"
         )
     return data
+
+
+def _read_alike(source: DataSource, spec: DataSpec) -> Data:
+    """Other data than the model's own, read in the same way; floats that state no range in the model's units."""
+    plain = source if source.low is not None else replace(source, model_range=DataSource().model_range)
+    data = open_data(plain)
+    if data.spec.bounded or not spec.bounded:
+        return data
+    stated = open_data(replace(source, low=spec.low, high=spec.high, levels=spec.levels, units=spec.units))
+    between = f"{spec.low} to {spec.high}{f' {spec.units}' if spec.units else ''}"
+    print(f"{data.name} states no range: its values are taken to be in the model's units, {between}")
+    return stated
 
 
 def evaluate(command: Evaluate) -> None:
