@@ -106,6 +106,15 @@ def test_convolutions_are_scipys(boundary: Boundary, mode: str, sizes: tuple[int
         np.testing.assert_allclose(y[0, c].numpy(), expected, atol=FLOAT64)
 
 
+def test_a_derived_adjoint_can_be_derived_again() -> None:
+    """A' A as an operator: its adjoint is taken through the adjoint of A."""
+    M = numbers(2, 3)
+    A = inv.Linear(lambda x: x @ M.to(x).T, (3,))
+    normal = inv.Linear(lambda x: A.adjoint(A(x)), (3,))
+    close(normal.adjoint(torch.eye(3, dtype=F64)), M.T @ M)
+    assert not inv.Linear(lambda x: torch.zeros(len(x), 2, dtype=x.dtype), (3,)).adjoint(torch.ones(1, 2)).any()
+
+
 def test_a_point_becomes_the_kernel() -> None:
     kernel = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=F64)
     x = torch.zeros(1, 1, 9, dtype=F64)
@@ -235,6 +244,10 @@ def test_composition() -> None:
         (lambda: inv.Projections(3, (2, 7)), "projections are of images"),
         (lambda: inv.Linear(lambda x: x + 1.0, (3,)), "is not linear: .* an offset belongs to y"),
         (lambda: inv.Linear(lambda x: 2 * x, (3,), adjoint=lambda y: y), "dot-product test: <A x, y> = .* and <x, A'"),
+        (
+            lambda: inv.Linear(lambda x: x.flatten(1), (2, 3), adjoint=lambda y: y),
+            r"adjoint of Linear gives \(1, 6\) for y of shape \(1, 6\); it must give \(1, 2, 3\)",
+        ),
         (lambda: inv.Downsample(2, IMAGE)(numbers(1, 3, 4, 5)), r"takes \(B, 3, 4, 6\); got \(1, 3, 4, 5\)"),
     ],
 )

@@ -24,7 +24,7 @@ from inference.inverse.stepping import (
 from sampling.doubles import Generated, GivenNoise
 from scorefield._random import StepNoise
 from scorefield.inference.inverse import DiffPIR, Function, GaussianNoise, LaplaceNoise, Linear, Matrix, Observation
-from scorefield.inference.inverse.proximal import DataStep, Proximal, conjugate
+from scorefield.inference.inverse.proximal import DataStep, Proximal, conjugate, linearised
 from scorefield.inference.inverse.solver import OBSERVED, Unobserving
 from scorefield.inference.inverse.spectral import grid_alone
 from scorefield.process import VE, VP, Process, SubVP
@@ -82,6 +82,21 @@ def test_a_bent_operator_is_fitted_by_moves_that_help() -> None:
     assert float(gradient.norm(dim=1).median()) < 1e-3 * float(cost(D).median())
     alone = DataStep(Observation(operator, y[2:3], GaussianNoise(0.1)))(D[2:3], y[2:3], rho)
     torch.testing.assert_close(DataStep(observation)(D, y, rho)[2:3], alone, rtol=100 * FLOAT64, atol=100 * FLOAT64)
+
+
+def test_products_with_the_jacobian() -> None:
+    """Of x_k^2 w, whose Jacobian is 2 x_k w, of A x, and of what does not hear x."""
+    x, d, r = (image(k, 3).flatten(1)[:, :4] for k in (1, 2, 3))
+    w = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=F64)
+    value, push, pull = linearised(lambda x: x**2 * w, x)
+    torch.testing.assert_close(value, x**2 * w)
+    torch.testing.assert_close(push(d), 2 * x * w * d)
+    torch.testing.assert_close(pull(r), 2 * x * w * r)
+    _, push, pull = linearised(lambda x: x @ A.T, x)
+    torch.testing.assert_close(push(d), d @ A.T)
+    torch.testing.assert_close(pull(r[:, :2]), r[:, :2] @ A)
+    _, push, pull = linearised(lambda x: torch.ones(len(x), 2, dtype=F64), x)
+    assert not push(d).any() and not pull(r[:, :2]).any() and push(d).shape == (3, 2)
 
 
 def test_rows_of_conjugate_gradients_finish_by_themselves() -> None:

@@ -89,8 +89,14 @@ class LinearOperator(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A' y, (B, *observed) -> (B, *event), by automatic differentiation unless a class knows better."""
-        point = torch.zeros(len(y), *self.event, dtype=y.dtype, device=y.device)
-        return torch.func.vjp(self.apply, point)[1](y)[0]
+        # torch.func.vjp says the same, and imports torch's compiler first, which takes seconds.
+        again = torch.is_grad_enabled() and y.requires_grad
+        with torch.enable_grad():
+            point = torch.zeros(len(y), *self.event, dtype=y.dtype, device=y.device, requires_grad=True)
+            seen = self.apply(point)
+            if not seen.requires_grad:  # it does not depend on x
+                return torch.zeros_like(point).detach()
+            return torch.autograd.grad(seen, point, y, create_graph=again, allow_unused=True, materialize_grads=True)[0]
 
     def spectrum(self) -> Spectrum:
         """The singular value decomposition, made once: by structure, else of the matrix.
@@ -140,7 +146,13 @@ class LinearOperator(Operator):
                 f"{type(self).__name__} is not linear: A(2x + x') differs from 2 A(x) + A(x') by {bend:.3g} of |A(x)|;"
                 " an offset belongs to y, and any differentiable function can be given as Function(f, event)"
             )
-        forward, backward = float((seen * y).sum()), float((x * self.adjoint(y)).sum())
+        back = self.adjoint(y)
+        if tuple(back.shape) != (1, *self.event):
+            raise ValueError(
+                f"the adjoint of {type(self).__name__} gives {tuple(back.shape)} for y of shape {tuple(y.shape)}; it"
+                f" must give (1, {', '.join(map(str, self.event))}), or be left out"
+            )
+        forward, backward = float((seen * y).sum()), float((x * back).sum())
         gap = abs(forward - backward) / (float(seen.norm() * y.norm()) + 1e-300)
         if not gap < 1e-5:
             raise ValueError(

@@ -75,14 +75,9 @@ class DataStep:
 
         best = cost(x)
         for _ in range(self.moves):
-            seen, pull = torch.func.vjp(operator.apply, x)[:2]
-            point = x
-
-            def push(d: Tensor, point: Tensor = point) -> Tensor:
-                return torch.func.jvp(operator.apply, (point,), (d,))[1]
-
+            seen, push, pull = linearised(operator.apply, x)
             # The quadratic that Gauss-Newton minimises is centred at the guess, not at x.
-            d = conjugate(push, lambda r, pull=pull: pull(r)[0], y - seen, rho, guess - x, self.iterations)
+            d = conjugate(push, pull, y - seen, rho, guess - x, self.iterations)
             here = x
             for length in LENGTHS:
                 tried = here + length * d
@@ -90,6 +85,35 @@ class DataStep:
                 better = value < best
                 x, best = torch.where(over_event(better, x).bool(), tried, x), torch.where(better, value, best)
         return x
+
+
+Product = Callable[[Tensor], Tensor]
+
+
+def linearised(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Product, Product]:
+    """(f(x), d -> J d, r -> J' r) with the Jacobian J of f at x.
+
+    J d is the gradient in u of (J' u)' d, which is linear in u. `torch.func` has both products too, and imports torch's
+    compiler first, which takes seconds.
+    """
+    with torch.enable_grad():
+        point = x.detach().requires_grad_(True)
+        seen = function(point)
+        u = torch.zeros_like(seen, requires_grad=True)
+        known = seen.requires_grad  # else f does not depend on x
+        back = torch.autograd.grad(seen, point, u, create_graph=True, materialize_grads=True)[0] if known else point
+
+    def push(d: Tensor) -> Tensor:
+        if not (known and back.requires_grad):
+            return torch.zeros_like(seen).detach()
+        return torch.autograd.grad(back, u, d, retain_graph=True, materialize_grads=True)[0]
+
+    def pull(r: Tensor) -> Tensor:
+        if not known:
+            return torch.zeros_like(x)
+        return torch.autograd.grad(seen, point, r, retain_graph=True, materialize_grads=True)[0]
+
+    return seen.detach(), push, pull
 
 
 def conjugate(
