@@ -47,8 +47,8 @@ def main() -> None:
     A = Function(instruments, SHAPE)
     observation = Observation.whitened(A, A(truth) + std * z, std)
 
-    # Of all solvers the one that samples the posterior itself, whatever A is: Langevin steps at falling noise. They must
-    # be many at each level: with 5 of them, not 30, the residual test says that the answers do not reach y.
+    # Of all solvers the one that samples the posterior itself, whatever A is: Langevin steps at falling noise. There
+    # must be many at each level: with 5, not 30, the residual test says that the answers do not reach y.
     solver = PosteriorLangevin(inflation=0.3, settling=2 if options.fast else 100)
     sampler = annealed_langevin(score.process, *((4, 5) if options.fast else (60, 30)))
     inside = observation.in_model_units(SPEC)
