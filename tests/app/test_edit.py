@@ -93,6 +93,27 @@ def test_restoring_measurements_from_a_file(tmp_path: Path, capsys: pytest.Captu
     assert "downsample:2 gives (n, 1, 4, 4)" in refused(capsys, *words, "--measured", tmp_path / "y.npy")
 
 
+def test_batches_of_another_operator_are_not_gone_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two matrices in a file of one name, and the same y."""
+    np.save(tmp_path / "y.npy", np.zeros((2, 3)))
+    words = (
+        "digits",
+        "restore",
+        "--operator",
+        f"matrix:{tmp_path / 'A.npy'}",
+        "--noise",
+        1,
+        *QUICK,
+        "--solver",
+        "ddrm",
+    )
+    words = (*words, "--measured", tmp_path / "y.npy", "--out", tmp_path / "out")
+    np.save(tmp_path / "A.npy", np.eye(3, 64))
+    assert run(*words) == 0
+    np.save(tmp_path / "A.npy", np.eye(3, 64, 5))
+    assert "other operator" in refused(capsys, *words)
+
+
 def test_colours(coloured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(coloured, "colorize", *QUICK, "--solver", "replacement", "--sampler", "em", "--out", tmp_path) == 0
     found = arrays(tmp_path)
@@ -128,4 +149,15 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "takes the place of" in refused(capsys, "digits", "inpaint", "--solver", "ddrm", "--sampler", "pc")
     assert "no sampler 'emm'" in refused(capsys, "digits", "inpaint", "--sampler", "emm")
     assert "at least 1" in refused(capsys, "digits", "inpaint", "--answers", 0)
-    assert "divides by the noise" in refused(capsys, "digits", "inpaint", "--solver", "dps")
+    told = refused(capsys, "digits", "inpaint", "--solver", "dps")
+    assert "divides by the noise" in told and "this observation: ddrm, diffpir, pigdm, repaint, replacement" in told
+    measured = ("digits", "restore", "--operator", "downsample:2", "--measured", tmp_path / "y.npy")
+    for y, message in (
+        (np.array(["4"]), "not real numbers"),
+        (np.ones((2, 1, 4, 4), complex), "complex128, not real numbers"),
+        (np.zeros((0, 1, 4, 4)), "has shape (0, 1, 4, 4)"),
+    ):
+        np.save(tmp_path / "y.npy", y)
+        assert message in refused(capsys, *measured)
+    (tmp_path / "y.npy").write_bytes(b"")
+    assert "no .npy file" in refused(capsys, *measured)

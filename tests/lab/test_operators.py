@@ -97,7 +97,7 @@ def test_parts(files: Path) -> None:
         ("mask:small.npy", r"mask small.npy has shape \(2, 2\); examples of shape \(3, 4, 6\) need \(4, 6\)"),
         ("mask:soft.png", "soft.png has the values 0, 1, .*; a mask has two, one of them 0"),
         ("mask:note.txt", "neither an .npy file nor an image"),
-        ("matrix:words.npy", "not numbers"),
+        ("matrix:words.npy", "not real numbers"),
         ("sums:axis=7", "axes 0 "),
     ],
 )

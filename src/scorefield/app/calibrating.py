@@ -150,6 +150,7 @@ def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[t
         elif sampler is None:
             raise ValueError(f"{name}: {why[0]}")
         else:
+            require(solver, subject.score, observation)  # says which solvers would do, each with its own sampler
             require(solver, subject.score, observation, sampler)
     if not asked and not has_exact(problems):
         raise ValueError("no solver takes this observation; " + "; ".join(why for _, why in refused))

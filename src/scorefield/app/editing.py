@@ -37,7 +37,7 @@ from scorefield.lab.evaluation import examples
 from scorefield.lab.figures import image_grid, kind, save_png
 from scorefield.lab.files import replacing, write_json
 from scorefield.lab.model import Model, load
-from scorefield.lab.operators import operator_of
+from scorefield.lab.operators import operator_of, read_array
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import STATUS
@@ -73,7 +73,7 @@ def edit(command: commands.Edit) -> None:
     out = action.out or Path("edit") / model.name / NAMES[type(action)]
     task = _task(action, model)
     choice, sampler = _solver(action, model, task.observation)
-    arrays = _answered(action, model, task.observation, choice, sampler, out)
+    arrays = _answered(action, model, task, choice, sampler, out)
     answers, good = arrays["x"], arrays["status"] == 0
     kept = torch.where(good.reshape(*good.shape, *(1,) * len(model.data.shape)), answers, torch.nan)
     mean = kept.nanmean(dim=1)
@@ -127,8 +127,8 @@ def _given(action: commands.Restore, operator: Operator) -> Tensor:
     path = Path(str(action.measured))
     if not path.is_file() or path.suffix != ".npy":
         raise ValueError(f"--measured {path}: not an .npy file of measurements, one for each example")
-    y = torch.from_numpy(np.load(path, allow_pickle=False))
-    if tuple(y.shape[1:]) != operator.observed:
+    y = read_array(str(path))
+    if tuple(y.shape[1:]) != operator.observed or not len(y):
         raise ValueError(
             f"{path} has shape {tuple(y.shape)}; {action.operator} gives (n, {', '.join(map(str, operator.observed))})"
         )
@@ -148,14 +148,13 @@ def _solver(action: Any, model: Model, observation: Observation) -> tuple[Choice
     if named is None:
         named = model.posterior_sampler(choice.solver)
         named = named if action.steps is None else with_steps(named, action.steps)
-    require(choice.solver, score, inside, named)
+    require(choice.solver, score, inside, None if action.sampler is None else named)
     return choice, named
 
 
-def _answered(
-    action: Any, model: Model, observation: Observation, choice: Choice, sampler: Sampler, out: Path
-) -> Arrays:
+def _answered(action: Any, model: Model, task: Task, choice: Choice, sampler: Sampler, out: Path) -> Arrays:
     """Samples and what is known of them, example by example, in files as they are finished."""
+    observation, written = task.observation, task.written
     y, k = observation.observed, action.answers
 
     def compute(rows: slice) -> Arrays:
@@ -181,8 +180,8 @@ def _answered(
 
     identity = {
         "weights": model.hash,
-        "what is known": hashlib.sha256(y.contiguous().cpu().numpy().tobytes()).hexdigest(),
-        "operator": getattr(action, "operator", None) or getattr(action, "mask", "grey"),
+        "what is known": _digest(y),
+        "operator": [written, _digest(observation.operator(_probe(model.data)))],
         "noise": action.noise,
         "answers": k,
         "solver": encode(choice.solver),
@@ -191,6 +190,15 @@ def _answered(
         "batch size": action.batch_size,
     }
     return in_batches(compute, len(y), max(1, action.batch_size // k), out / "batches", "answers", identity)
+
+
+def _probe(spec: DataSpec) -> Tensor:
+    """An example at random: what an operator makes of it tells it from others of the same words, as of other files."""
+    return torch.randn(1, *spec.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(values.detach().contiguous().cpu().numpy().tobytes()).hexdigest()
 
 
 def _numbers(

@@ -13,7 +13,7 @@ from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.observation import Observation
 from scorefield.inference.inverse.posterior import Posterior, posterior
 from scorefield.inference.inverse.solver import Solver, Unobserving
-from scorefield.inference.inverse.table import choose, solver_named
+from scorefield.inference.inverse.table import choose, require, solver_named
 from scorefield.lab.conditions import ConditionLike
 from scorefield.lab.experiment import Experiment
 from scorefield.sampling.sampler import Callback, Sampler
@@ -84,6 +84,8 @@ class HasPosterior(ABC):
         elif isinstance(solver, str):
             solver = solver_named(solver)
         solver = solver.for_data(self.data, inside)
+        if used is None:  # refused by what its own sampler allows, so that all solvers that would do are named
+            require(solver, score, inside)
         found = posterior(
             score,
             inside,

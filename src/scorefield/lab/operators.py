@@ -42,9 +42,12 @@ def read_array(path: str) -> Tensor:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if Path(path).suffix == ".npy":
-        array = np.load(path, allow_pickle=False)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise ValueError(f"{path} is no .npy file of numbers: {error}") from None
         if array.dtype.kind not in "biuf":
-            raise ValueError(f"{path} holds {array.dtype}, not numbers")
+            raise ValueError(f"{path} holds {array.dtype}, not real numbers")
     else:
         try:
             with Image.open(path) as image:

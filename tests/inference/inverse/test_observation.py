@@ -192,6 +192,7 @@ BYTES = DataSpec(IMAGE, 0.0, 255.0, units="counts")
         (lambda: Observation(MASK, torch.zeros(IMAGE), GaussianNoise(1.0)), r"operator.observe\(...\) takes it from"),
         (lambda: Observation(MASK, torch.full((12,), math.nan), GaussianNoise(1.0)), "leave what was not measured out"),
         (lambda: Observation(MASK, torch.full((12,), -1.0), PoissonNoise(1.0)), "y of counts is"),
+        (lambda: Observation(MASK, torch.full((12,), 1j), GaussianNoise(1.0)), r"y is complex.*observe\(spectrum\)"),
         (
             lambda: Observation(MASK, torch.zeros(12), GaussianNoise(1.0)).in_model_units(DataSpec((3, 6, 4))),
             r"examples of shape \(3, 4, 6\); the model has \(3, 6, 4\)",
@@ -214,6 +215,11 @@ BYTES = DataSpec(IMAGE, 0.0, 255.0, units="counts")
 def test_observations_refuse(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_whole_numbers_keep_their_digits() -> None:
+    y = torch.full((12,), 2**24 + 1)
+    assert bool((Observation(MASK, y, PoissonNoise(1.0)).observed == y).all())
 
 
 def test_noise_excuses_what_lies_outside() -> None:

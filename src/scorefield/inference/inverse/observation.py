@@ -22,7 +22,7 @@ class Observation:
         noise: Law of y given A(x); `GaussianNoise(std)` in the units of y.
 
     Raises:
-        ValueError: y does not have the shape that A gives, or is not finite, or is impossible under the noise.
+        ValueError: y does not have the shape that A gives, is complex or not finite, or is impossible under the noise.
     """
 
     operator: Operator
@@ -31,7 +31,12 @@ class Observation:
 
     def __post_init__(self) -> None:
         y = torch.as_tensor(self.observed)
-        y = y if y.is_floating_point() else y.to(torch.float32)
+        if y.is_complex():
+            raise ValueError(
+                "y is complex, and operators give real numbers; FourierMask(...).observe(spectrum) makes y of measured"
+                " frequencies"
+            )
+        y = y if y.is_floating_point() else y.double()  # which holds counts of any size
         object.__setattr__(self, "observed", y)
         shape, wanted = tuple(y.shape), self.operator.observed
         if shape != wanted and shape[1:] != wanted:
