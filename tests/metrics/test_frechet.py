@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scorefield.metrics import FrechetDistance, Moments, RawFeatures, Reference, frechet_distance, measure
+from scorefield.metrics import (
+    FrechetDistance,
+    FrechetInfinity,
+    Moments,
+    RawFeatures,
+    Reference,
+    frechet_distance,
+    measure,
+)
+from scorefield.metrics.frechet import influence, moments
 from tolerance import FLOAT64, FRECHET, FRECHET_NEAR_ZERO, MOMENTS_FAR_AWAY
 
 ZERO = torch.zeros(2, dtype=torch.float64)
@@ -140,7 +149,7 @@ def test_the_metric_is_the_distance_of_the_fitted_gaussians() -> None:
     a, b = fake.reshape(80, 6), real.reshape(100, 6)
     wanted = frechet_distance(a.mean(0), torch.cov(a.mT), b.mean(0), torch.cov(b.mT))
     assert close(float(result), wanted)
-    assert result.value.status == "ok" and result.value.warnings == () and result.value.interval is None
+    assert result.value.status == "ok" and result.value.warnings == ()
     parts = result.value.details
     assert close(parts["mean term"], float((a.mean(0) - b.mean(0)).square().sum()))
     assert close(parts["mean term"] + parts["covariance term"], wanted)
@@ -166,3 +175,66 @@ def test_refusals() -> None:
         frechet_distance(ZERO, torch.eye(2), ZERO, torch.eye(3))
     with pytest.raises(ValueError, match="eigenvalue"):
         frechet_distance(ZERO, torch.diag(torch.tensor([1.0, -1.0])), ZERO, torch.eye(2))
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_the_influence_of_a_row_is_the_derivative_of_the_distance(constant: bool) -> None:
+    a, b = normal(13, 40, 3) @ normal(14, 3, 3) + 0.3, normal(15, 30, 3)
+    if constant:  # a feature that never varies, as a pixel that is always black
+        a[:, 2], b[:, 2] = 0.5, 0.5
+    own, other = moments(a), moments(b)
+    other_shares = torch.full((40,), 1 / 40, dtype=torch.float64)
+
+    def distance(shares: Tensor) -> float:
+        """Of weighted rows, normalised as the unbiased covariance."""
+        mean = shares @ a
+        scatter = (shares[:, None] * (a - mean)).mT @ (a - mean) * (40 / 39)
+        return frechet_distance(mean, scatter, other.mean, other.covariance)
+
+    step, found = 1e-5, influence(a, own, other)
+    for i in (0, 7, 39):
+        towards = torch.eye(40, dtype=torch.float64)[i] - other_shares
+        slope = (distance(other_shares + step * towards) - distance(other_shares - step * towards)) / (2 * step)
+        # The covariance of n rows is n / (n - 1) times that of their law, and the influence has no such factor.
+        assert abs(slope - float(found[i] - found.mean())) <= 0.05 * float(found.std())
+    mutant = influence(a, own, moments(2.0 * b))
+    assert float((mutant - mutant.mean() - found + found.mean()).abs().max()) > 0.05 * float(found.std())
+
+
+def test_extrapolated_distance_is_right_where_the_plain_one_is_biased() -> None:
+    """Known distance: N(0, 1) against N(0.1, 1.2^2) in 20 features, 20 replicates of 300."""
+    size, wanted = 20, 20 * (0.1**2 + 0.2**2)
+    plain, extrapolated, inside = [], [], 0
+    for seed in range(20):
+        real = Reference(normal(100 + seed, 300, size), name="normal")
+        value = measure(
+            FrechetInfinity(RawFeatures(), real, halvings=1), 0.1 + 1.2 * normal(200 + seed, 300, size)
+        ).value
+        assert value.interval is not None
+        inside += value.interval[0] <= wanted <= value.interval[1]
+        extrapolated.append(value.number)
+        plain.append(value.details["distance at this N"])
+
+    def deviation(values: list[float]) -> float:
+        v = torch.tensor(values, dtype=torch.float64)
+        return float((v.mean() - wanted) / (v.std() / len(v) ** 0.5))
+
+    assert abs(deviation(extrapolated)) < 7.4  # two-sided 1e-6 of Student's law with 19 degrees of freedom
+    assert deviation(plain) > 7.4
+    assert inside >= 12  # P(Binomial(20, 0.95) < 12) < 1e-6
+
+
+def test_extrapolation_is_richardsons_and_the_reference_may_be_the_population() -> None:
+    real, fake = Reference(normal(16, 60, 2), name="real"), normal(17, 50, 2)
+    metric = FrechetInfinity(RawFeatures(), real, reference_is="population")
+    value = measure(metric, fake).value
+    whole = measure(FrechetDistance(RawFeatures(), real), fake).value
+    assert close(value.details["distance at this N"], whole.number)
+    assert value.number < whole.number
+    assert metric.settings()["reference is"] == "population"
+    with pytest.raises(ValueError, match="cannot merge"):
+        metric.merge(FrechetInfinity(RawFeatures(), real))
+    few = measure(FrechetInfinity(RawFeatures(), Reference(normal(18, 60, 9), name="r")), normal(19, 18, 9)).value
+    assert few.status == "singular" and few.interval is None and "only 9 samples for 9 features" in few.warnings[0]
+    with pytest.raises(ValueError, match="halvings=0"):
+        FrechetInfinity(RawFeatures(), real, halvings=0)

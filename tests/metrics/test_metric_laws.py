@@ -12,19 +12,29 @@ from torch import Tensor
 
 from scorefield._codec import dumps, loads
 from scorefield.metrics import (
+    Coverage,
+    Density,
     EnergyDistance,
     FrechetDistance,
+    FrechetInfinity,
+    GaussianDiscrepancy,
+    InceptionScore,
+    KernelDistance,
     MemorisationRatio,
     Metric,
     MetricResult,
+    ModuleFeatures,
     NearestNeighbours,
+    Precision,
     RawFeatures,
+    Recall,
     Reference,
     SampleSource,
     SlicedWasserstein,
     StackedClassifier,
     StackedModes,
     Value,
+    VendiScore,
     data_hash,
     measure,
 )
@@ -53,8 +63,24 @@ class Halves(StackedClassifier):
         return 2 * odd[:, 0] + odd[:, 1]
 
 
+class Shares(RawFeatures):
+    """Class probabilities: a softmax of the values."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x.reshape(len(x), -1).double() / 8).softmax(dim=1)
+
+
 EXAMPLES: dict[type[Metric], Callable[[Reference], Metric]] = {
     FrechetDistance: lambda r: FrechetDistance(RawFeatures(), r),
+    FrechetInfinity: lambda r: FrechetInfinity(RawFeatures(), r),
+    KernelDistance: lambda r: KernelDistance(RawFeatures(), r),
+    GaussianDiscrepancy: lambda r: GaussianDiscrepancy(r),
+    Precision: lambda r: Precision(RawFeatures(), r),
+    Recall: lambda r: Recall(RawFeatures(), r),
+    Density: lambda r: Density(RawFeatures(), r),
+    Coverage: lambda r: Coverage(RawFeatures(), r),
+    InceptionScore: lambda r: InceptionScore(Shares(), r, splits=4),
+    VendiScore: lambda r: VendiScore(RawFeatures(), r),
     SlicedWasserstein: lambda r: SlicedWasserstein(r, projections=9, seed=4),
     EnergyDistance: lambda r: EnergyDistance(r),
     NearestNeighbours: lambda r: NearestNeighbours(r, count=2),
@@ -69,7 +95,30 @@ def subclasses(cls: type) -> set[type]:
 
 
 def same(a: Value, b: Value) -> bool:
-    return abs(a.number - b.number) <= FLOAT64 * max(1.0, abs(a.number)) and a.status == b.status
+    """Numbers and intervals equal to rounding."""
+    ends = ((a.number, *(a.interval or ())), (b.number, *(b.interval or ())))
+    assert len(ends[0]) == len(ends[1])
+    close = all(abs(u - v) <= FLOAT64 * max(1.0, abs(u)) for u, v in zip(*ends, strict=True))
+    return close and a.status == b.status
+
+
+@pytest.mark.parametrize("make", [m for c, m in EXAMPLES.items() if c is not StackedModes])
+def test_every_metric_has_an_interval_that_holds_its_number(make: Callable[[Reference], Metric]) -> None:
+    value = measure(make(REAL), SAMPLES).value
+    assert value.interval is not None and value.interval[0] <= value.number <= value.interval[1]
+    assert value.interval[0] < value.interval[1]
+
+
+def test_features_of_another_size_than_the_references_are_refused() -> None:
+    def ragged(x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1)[:, : 3 if len(x) == 5 else 4]
+
+    metric = KernelDistance(ModuleFeatures(ragged, name="ragged"), REAL)
+    with pytest.raises(ValueError, match="gave 3 numbers for a sample and 4 for a reference example"):
+        metric.update(SAMPLES[:5])
+    assert metric.count == 0
+    with pytest.raises(ValueError, match="returned NaN or infinity for finite samples"):
+        KernelDistance(ModuleFeatures(lambda x: x.reshape(len(x), -1).log(), name="log"), REAL)
 
 
 def test_every_metric_is_tested_here() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from scorefield.metrics import MemorisationRatio, ModuleFeatures, NearestNeighbours, Reference, measure, nearest
+from scorefield.metrics.neighbours import median_interval, nearer
 from tolerance import FLOAT64, NEAR_COPIES
 
 
@@ -88,3 +92,31 @@ def test_refusals() -> None:
         MemorisationRatio(train, train)
     with pytest.raises(ValueError, match=r"shape \(3,\) and held-out examples \(4,\)"):
         MemorisationRatio(train, Reference(normal(7, 5, 4), name="other"))
+
+
+def test_medians_interval_is_the_binomials() -> None:
+    """n = 10: P(B < 2) = 0.0107, P(B < 3) = 0.055, so the second smallest to the second largest."""
+    values = normal(8, 10)
+    ordered = values.sort().values
+    assert median_interval(values) == (float(ordered[1]), float(ordered[8]))
+    assert median_interval(values[:5]) is None
+
+
+def test_memorisation_test_is_mann_whitneys() -> None:
+    a, b = normal(9, 20).abs(), (normal(10, 31) + 0.3).abs()
+    a[:6], b[:4] = 0.5, 0.5  # ties
+    share, z = nearer(a, b)
+    options = {"alternative": "greater", "use_continuity": False, "method": "asymptotic"}
+    wanted = scipy.stats.mannwhitneyu(b.numpy(), a.numpy(), **options)
+    assert abs(share - wanted.statistic / (20 * 31)) < FLOAT64
+    assert abs(0.5 * math.erfc(z / math.sqrt(2)) - wanted.pvalue) < FLOAT64
+
+
+def test_copies_are_warned_of_and_held_out_data_are_not() -> None:
+    x = normal(4, 300, 6)
+    train, held_out = Reference(x[:200], name="toy"), Reference(x[200:], name="toy")
+    metric = MemorisationRatio(train, held_out)
+    near = measure(metric, x[:50] + 0.05 * normal(5, 50, 6)).value
+    assert near.interval is not None and near.interval[1] < 1 and "may have memorised" in near.warnings[0]
+    fresh = measure(metric, normal(6, 80, 6)).value
+    assert fresh.interval is not None and fresh.interval[0] < 1 < fresh.interval[1] and fresh.warnings == ()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scorefield.metrics import Reference, SlicedWasserstein, measure, random_directions, wasserstein_1d
+from scorefield.metrics.sliced import potential
 from tolerance import FLOAT64, QUANTILE_GRID, SIGNIFICANCE
 
 
@@ -123,3 +124,19 @@ def test_refusals() -> None:
         SlicedWasserstein(reference, projections=0)
     with pytest.raises(ValueError, match="order=3"):
         SlicedWasserstein(reference, order=3)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("real", [7, 13])  # no common factor with 9: else the derivative has two sides
+def test_the_potential_is_the_derivative_by_a_samples_share(order: int, real: int) -> None:
+    draw = torch.Generator().manual_seed(real)
+    a = torch.randn(9, 1, generator=draw, dtype=torch.float64).sort(dim=0).values
+    b = torch.randn(real, 1, generator=draw, dtype=torch.float64).sort(dim=0).values
+    copies = 5000
+    many = a.repeat_interleave(copies, dim=0)
+    before, found = float(wasserstein_1d(a, b, order)), potential(a, b, order)
+    assert abs(float(found.mean())) < FLOAT64
+    for i in (0, 4, 8):
+        more = torch.cat([many, a[i : i + 1]]).sort(dim=0).values
+        slope = (float(wasserstein_1d(more, b, order)) - before) * (9 * copies + 1)
+        assert abs(slope - float(found[i, 0])) < 0.05 * float(found.std())

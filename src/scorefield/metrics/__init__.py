@@ -13,10 +13,12 @@ reference and features, how the samples were made, and the software.
 * `EnergyDistance`: squared energy distance in data units, unbiased, with a standard error; differences of samplers
   that shared their noise are sharper than the values.
 * `NearestNeighbours`: how far samples are from the training data, and which examples are nearest to each.
-* `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies.
+* `MemorisationRatio`: that distance over the distance of held-out data: about 1 is right, 0 is copies; with a test.
 * `StackedModes`: KL of the modes of stacked examples (3-Stacked MNIST) and how many are covered, by a classifier of the
   single ones; one count for each sample, and no bias (K^k - 1) / (2 N) of a histogram.
 * `detection`: AUROC, FPR at 95 %, AUPR of outlier scores, ties and intervals included; larger is more outlying.
+
+Every one states a 95 % interval where its numbers allow one. Over examples alone: biases that N leaves are not in it.
 
 Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
 data at hand), `StackedClassifier` (the same of each part of a stack), `ModuleFeatures` (any module). None downloads
@@ -29,11 +31,14 @@ anything.
 (1.0, 3)
 """
 
-from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures
+from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
 from scorefield.metrics.detection import Detection, advantage, auroc, clopper_pearson, detection
 from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
 from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
-from scorefield.metrics.frechet import FrechetDistance, Moments, frechet_distance
+from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity, Moments, frechet_distance
+from scorefield.metrics.inception_score import InceptionScore
+from scorefield.metrics.kernels import GaussianDiscrepancy, KernelDistance
+from scorefield.metrics.manifolds import Coverage, Density, Precision, Recall
 from scorefield.metrics.metric import Metric, Reference, measure
 from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
 from scorefield.metrics.receipt import (
@@ -55,16 +60,24 @@ from scorefield.metrics.stacked import (
     deconvolved,
     divergence,
 )
+from scorefield.metrics.vendi import VendiScore
 
 __all__ = [
+    "ClassProbabilities",
     "ClassifierFacts",
     "ClassifierFeatures",
+    "Coverage",
+    "Density",
     "Detection",
     "EnergyDistance",
     "FeatureFacts",
     "Features",
     "FrechetDistance",
+    "FrechetInfinity",
+    "GaussianDiscrepancy",
+    "InceptionScore",
     "Jackknifed",
+    "KernelDistance",
     "MemorisationRatio",
     "Metric",
     "MetricResult",
@@ -72,7 +85,9 @@ __all__ = [
     "Moments",
     "NearestNeighbours",
     "Neighbours",
+    "Precision",
     "RawFeatures",
+    "Recall",
     "Receipt",
     "Reference",
     "ReferenceFacts",
@@ -81,6 +96,7 @@ __all__ = [
     "StackedClassifier",
     "StackedModes",
     "Value",
+    "VendiScore",
     "advantage",
     "auroc",
     "clopper_pearson",

@@ -125,6 +125,16 @@ class ClassifierFeatures:
         with torch.no_grad():
             return self._module.head(rows.to(self._device)).argmax(dim=1).cpu()
 
+    def probabilities(self, x: Tensor) -> Tensor:
+        """Probability of each class for each example of a batch in data units, (B, classes) float64 on the CPU.
+
+        Raises:
+            ValueError: Another event shape than the classifier's.
+        """
+        rows = self(x)
+        with torch.no_grad():
+            return self._module.head(rows.to(self._device)).cpu().double().softmax(dim=1)
+
     @classmethod
     def fit(
         cls,
@@ -209,6 +219,29 @@ class ClassifierFeatures:
         module = _SmallClassifier(facts.data.shape, facts.classes, facts.width)
         module.load_state_dict(tensors)
         return cls(module, facts)
+
+
+class ClassProbabilities:
+    """Class probabilities of a classifier as a feature function, (B, *event) -> (B, classes), for `InceptionScore`.
+
+    Args:
+        classifier: Trained on the data at hand.
+    """
+
+    name = "class probabilities by a classifier of the real data"
+
+    def __init__(self, classifier: ClassifierFeatures):
+        self._classifier = classifier
+        self.hash = classifier.hash
+
+    @property
+    def note(self) -> str:
+        """The classifier's note."""
+        return self._classifier.note
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Probabilities of a batch in data units; raises as `ClassifierFeatures.probabilities`."""
+        return self._classifier.probabilities(x)
 
 
 def _labelled(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

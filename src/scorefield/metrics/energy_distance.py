@@ -82,7 +82,7 @@ def energy_distance(x: Tensor, y: Tensor, inside: Tensor | None = None) -> Jackk
     """
     x, y = _matrix(x), _matrix(y)
     inside = distance_sums(y, y) if inside is None else inside
-    return _of_sums(distance_sums(x, y), distance_sums(y, x), distance_sums(x, x), inside)
+    return two_sample(distance_sums(x, y), distance_sums(y, x), distance_sums(x, x), inside)
 
 
 def paired_energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
@@ -111,8 +111,15 @@ def paired_energy_distance(x: Tensor, y: Tensor) -> Jackknifed:
     return Jackknifed(float(total) * 2.0 / (n * (n - 1)), (left_out,))
 
 
-def _of_sums(xy: Tensor, yx: Tensor, xx: Tensor, yy: Tensor) -> Jackknifed:
-    """The statistic from sums of distances: of each x to all y, each y to all x, and within the sets."""
+def two_sample(xy: Tensor, yx: Tensor, xx: Tensor, yy: Tensor) -> Jackknifed:
+    """2 E d(x, y) - E d(x, x') - E d(y, y'), unbiased, from sums of d.
+
+    Args:
+        xy: Of each x to all y, (n,).
+        yx: Of each y to all x, (m,).
+        xx: Of each x to all other x, (n,).
+        yy: Of each y to all other y, (m,).
+    """
     n, m = len(xy), len(yx)
     cross, inside_x, inside_y = xy.sum(), xx.sum(), yy.sum()
     mean_x, mean_y = inside_x / (n * (n - 1)), inside_y / (m * (m - 1))

@@ -11,15 +11,24 @@ test of Meehan, Chaudhuri and Dasgupta 2020).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._random import philox
 from scorefield.metrics.features import Features, RawFeatures, feature_rows
 from scorefield.metrics.metric import Metric, Reference
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.rows import compact
+
+REPLICATES = 4000
+"""Bootstrap samples of a ratio of medians."""
+SIGNIFICANT = 3.0
+"""Standard errors from which the test for memorisation warns: one false alarm in 700."""
 
 
 class Neighbours(NamedTuple):
@@ -64,10 +73,45 @@ def nearest(queries: Tensor, points: Tensor, count: int, *, chunk: int = 8192) -
     return Neighbours(distance.gather(1, order), index.gather(1, order))
 
 
-def _compact(rows: Tensor) -> Tensor:
-    """The rows in float32 where that loses nothing: a training set is large, and images are float32 or less."""
-    single = rows.to(torch.float32)
-    return single if torch.equal(single.to(torch.float64), rows) else rows
+def median_interval(values: Tensor) -> tuple[float, float] | None:
+    """95 % interval of a median from order statistics, valid for any law; None below 6 values, which cannot tell.
+
+    [x_(r), x_(n + 1 - r)] with the largest r for which P(Binomial(n, 1/2) < r) <= 0.025 (David and Nagaraja, "Order
+    statistics", 2003, section 7.1).
+
+    Args:
+        values: (n,).
+    """
+    n = len(values)
+    k = torch.arange(n + 1, dtype=torch.float64)
+    log_p = torch.lgamma(k.new_tensor(n + 1.0)) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1) - n * math.log(2.0)
+    r = int((log_p.exp().cumsum(0) <= 0.025).sum())
+    if r == 0:
+        return None
+    ordered = values.sort().values
+    return float(ordered[r - 1]), float(ordered[n - r])
+
+
+def nearer(samples: Tensor, held_out: Tensor) -> tuple[float, float]:
+    """Mann-Whitney test that samples lie nearer to the training data than held-out data do.
+
+    Args:
+        samples: Distances to the training data, (n,).
+        held_out: The same of held-out data, (m,).
+
+    Returns:
+        P(sample nearer), ties half, 1/2 for one law; and z, its deviation from 1/2 in standard errors under one law
+        (ties corrected): above 2 the samples are nearer than chance says (Meehan, Chaudhuri and Dasgupta 2020).
+    """
+    n, m = len(samples), len(held_out)
+    samples, ordered = samples.contiguous(), held_out.sort().values
+    above = m - torch.searchsorted(ordered, samples, right=True)
+    equal = torch.searchsorted(ordered, samples, right=True) - torch.searchsorted(ordered, samples)
+    share = float((above + 0.5 * equal).double().sum()) / (n * m)
+    ties = torch.cat([samples, held_out]).unique(return_counts=True)[1].double()
+    total = n + m
+    variance = (total + 1 - float((ties.pow(3) - ties).sum()) / (total * (total - 1))) / (12.0 * n * m)
+    return share, (share - 0.5) / math.sqrt(variance) if variance > 0 else 0.0
 
 
 class NearestNeighbours(Metric):
@@ -90,7 +134,7 @@ class NearestNeighbours(Metric):
             raise ValueError(f"count={count} neighbours asked of {len(train)} training examples; use 1..{len(train)}")
         self.neighbour_count = count
         super().__init__(train, features or RawFeatures())
-        self._points = torch.cat([_compact(feature_rows(self.features, x)) for x in train.batches(batch_size)])
+        self._points = torch.cat([compact(feature_rows(self.features, x)) for x in train.batches(batch_size)])
 
     def settings(self) -> Mapping[str, Any]:
         """How many neighbours are kept."""
@@ -101,7 +145,7 @@ class NearestNeighbours(Metric):
         return Neighbours(*(torch.cat(parts) for parts in zip(*self._found, strict=True)))
 
     def compute(self) -> Value:
-        """The median over samples of the distance to the nearest training example.
+        """The median over samples of the distance to the nearest training example, its interval by order statistics.
 
         Raises:
             ValueError: No sample was seen.
@@ -110,6 +154,7 @@ class NearestNeighbours(Metric):
         d = self.neighbours().distance[:, 0]
         return Value(
             float(d.quantile(0.5)),
+            median_interval(d),
             unit=self._unit(),
             details={
                 "smallest": float(d.min()),
@@ -168,6 +213,7 @@ class MemorisationRatio(NearestNeighbours):
         super().__init__(train, count=count, features=features, batch_size=batch_size)
         rows = [feature_rows(self.features, x) for x in held_out.batches(batch_size)]
         distances = torch.cat([nearest(r, self._points, 1).distance[:, 0] for r in rows])
+        self._held_out_distances = distances
         self._yardstick = float(distances.quantile(0.5))
         if self._yardstick == 0:
             raise ValueError(
@@ -185,18 +231,51 @@ class MemorisationRatio(NearestNeighbours):
         }
 
     def compute(self) -> Value:
-        """The ratio of medians.
+        """The ratio of medians, its 95 % interval (bootstrap of both sets), and a test that samples are nearer.
 
         Raises:
             ValueError: No sample was seen.
         """
         distance = super().compute()
+        d, held_out = self.neighbours().distance[:, 0], self._held_out_distances
+        share, z = nearer(d, held_out)
+        warnings: tuple[str, ...] = ()
+        if z > SIGNIFICANT:
+            warnings = (
+                f"samples lie nearer to the training data than held-out data do (z = {z:.1f}): the model may have"
+                " memorised; look at the nearest training examples",
+            )
         return Value(
             distance.number / self._yardstick,
+            self._interval(d),
             better="near 1",
+            warnings=warnings,
             details={
                 "median distance of samples": distance.number,
                 "median distance of held-out data": self._yardstick,
                 "copies": distance.details["copies"],
+                "share nearer than held-out data": share,
+                "z of the test for nearer": z,
+                "p of the test for nearer": 0.5 * math.erfc(z / math.sqrt(2.0)),
             },
         )
+
+    def _interval(self, d: Tensor) -> tuple[float, float] | None:
+        """Percentiles of the ratio of resampled medians; None where half of a resampled held-out set are copies."""
+        medians = [_resampled_medians(values, draw) for draw, values in enumerate((d, self._held_out_distances))]
+        if min(len(d), len(self._held_out_distances)) < 2 or not bool((medians[1] > 0).all()):
+            return None
+        ratios = medians[0] / medians[1]
+        low, high = ratios.quantile(ratios.new_tensor([0.025, 0.975])).tolist()
+        return low, high
+
+
+def _resampled_medians(values: Tensor, draw: int) -> Tensor:
+    """Medians of bootstrap samples: order statistic k of n uniform ranks is a rounded Beta(k, n + 1 - k)."""
+    n = len(values)
+    random = philox(0, 0, draw=draw)
+    ordered = values.sort().values
+    # An even number has two middle values; which of them is drawn at random stands for their mean.
+    k = (n + 1) // 2 + (random.random(REPLICATES) < 0.5) * (n % 2 == 0)
+    rank = np.minimum((n * random.beta(k, n + 1 - k)).astype(np.int64), n - 1)
+    return ordered[torch.from_numpy(rank)]

@@ -206,11 +206,16 @@ def software_versions() -> Mapping[str, str]:
 # ---------------------------------------------------------------------------------------------------- hashes
 
 
-def example_hash_sum(x: Tensor) -> int:
-    """Sum over the examples of a batch of sha256(shape, values), modulo 2^256: (B, *event) -> one integer."""
+def example_hashes(x: Tensor) -> list[int]:
+    """sha256(shape, values) of every example of a batch (B, *event), as integers below 2^256."""
     values = np.ascontiguousarray(x.detach().to("cpu", torch.float32).numpy(), dtype="<f4") + np.float32(0)  # -0 to 0
     head = repr(tuple(x.shape[1:])).encode()
-    return sum(int.from_bytes(hashlib.sha256(head + row.tobytes()).digest(), "big") for row in values) % _MODULUS
+    return [int.from_bytes(hashlib.sha256(head + row.tobytes()).digest(), "big") for row in values]
+
+
+def example_hash_sum(x: Tensor) -> int:
+    """Sum over the examples of a batch of their hashes, modulo 2^256: (B, *event) -> one integer."""
+    return sum(example_hashes(x)) % _MODULUS
 
 
 def add_hash_sums(a: int, b: int) -> int:
