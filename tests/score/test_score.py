@@ -7,13 +7,26 @@ import torch
 
 from score.laws import ORACLES, concrete
 from scorefield.process import VE
-from scorefield.score import BoundScore, EnergyScore, FunctionScore, NetworkEnergy, NetworkScore, Score, oracles
+from scorefield.score import (
+    BoundScore,
+    ClassifierFree,
+    Clipped,
+    EnergyScore,
+    FunctionScore,
+    Guided,
+    NetworkEnergy,
+    NetworkGuide,
+    NetworkScore,
+    Score,
+    oracles,
+)
 from scorefield.score.score import as_times
 
 
 def test_every_score_is_tested_somewhere() -> None:
     """A new kind of score is added here and gets its tests."""
     known = {EnergyScore, FunctionScore, NetworkEnergy, NetworkScore, *concrete(BoundScore), *oracles.EXAMPLES}
+    known |= {ClassifierFree, Clipped, Guided, NetworkGuide}
     ours = {cls for cls in concrete(Score) if cls.__module__.startswith("scorefield.score")}
     assert ours == known
 

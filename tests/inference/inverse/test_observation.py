@@ -227,4 +227,4 @@ def test_noise_excuses_what_lies_outside() -> None:
     Observation(MASK, y, GaussianNoise(10.0)).in_model_units(BYTES)
     Observation(MASK, y, Student(1.0, 2.0)).in_model_units(BYTES)
     whole = Observation(MASK, torch.arange(12), GaussianNoise(10.0))
-    assert whole.observed.dtype == torch.float32
+    assert whole.observed.dtype == torch.float64

@@ -215,7 +215,7 @@ def test_labels_that_do_not_fit(tmp_path):
     x = np.zeros((4, 3))
     for labels, part in [
         (np.zeros(5, int), "5 labels"),
-        (np.zeros(4), "float64"),
+        (np.zeros(4, complex), "complex128"),
         (np.zeros((4, 2), int), "(4, 2)"),
         (np.array([0, 1, -2, 0]), "-2"),
     ]:
