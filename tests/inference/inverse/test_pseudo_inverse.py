@@ -29,11 +29,11 @@ from scorefield.inference.inverse import Function, GaussianNoise, LaplaceNoise, 
 from scorefield.inference.inverse.pseudo_inverse import Matched, MomentMatched, PiGDM, PseudoInverse
 from scorefield.inference.inverse.solver import OBSERVED
 from scorefield.inference.inverse.tilted import Tilted, TiltingSolver
-from scorefield.process import VE, Process
+from scorefield.process import VE, VP, Process
 from scorefield.sampling.named import dpm
-from scorefield.score import Score
+from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Oracle
-from tolerance import GUIDED_SCORE, ONE_STEP
+from tolerance import FLOAT64, GUIDED_SCORE, ONE_STEP
 
 X = 2.0 * numbers(5, *EVENT, seed=3)
 
@@ -166,3 +166,17 @@ def test_refusals() -> None:
         with pytest.raises(ValueError, match="="):
             wrong()
     assert isinstance(tilted(PiGDM(), prior, observed()), PseudoInverse)
+
+
+def test_the_pull_takes_no_example_beyond_what_was_measured() -> None:
+    """A network that predicts the noise, 1 percent off: its D and their slope are off by 150 times as much at t = 1."""
+    process = VP()
+    network = FunctionScore(lambda x, t: -0.99 * x, process)
+    A = Matrix(torch.eye(3, dtype=torch.float64)[:2], (3,))
+    observation = Observation(A, torch.tensor([0.5, -0.2], dtype=torch.float64), GaussianNoise(0.05))
+    x, t = numbers(5, 3, seed=4), torch.ones(5, dtype=torch.float64)
+    alone = network.denoised(x, t)
+    led = PseudoInverse(network, observation, 1.0, 1.0).denoised(x, t)
+    moved, reach = (A(led) - A(alone)).norm(dim=1), observation.residual(alone).norm(dim=1)
+    assert bool((moved <= reach * (1.0 + FLOAT64)).all()) and bool((moved > 0.9 * reach).all())
+    assert float(alone.abs().max()) > 1.0

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import LOG_2PI, over_event
+from scorefield._math import LOG_2PI, norm_event, over_event
+from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.inference.inverse.noise import GaussianNoise
 from scorefield.inference.inverse.observation import Observation
@@ -88,6 +89,23 @@ class PseudoInverse(Tilted):
         self._spectrum = operator.spectrum()
         self._values = torch.where(self._spectrum.seen, self._spectrum.values, 0.0)
         self._rank = int(self._spectrum.seen.sum())
+
+    def _evaluate(
+        self, x: Tensor, t: Tensor, condition: Condition | None, what: str
+    ) -> tuple[Tensor, Tensor, Tensor, Estimate]:
+        """As every tilted score; the pull takes A D no farther than y is.
+
+        With the covariance r_t^2 I that the guess stands for, |A (sigma^2 / alpha) slope| <= |y - A D| always. A
+        network that predicts the noise has a Jacobian of D that is off by its own error times sigma / alpha, and would
+        overshoot without end.
+        """
+        value, log_p, slope, at = super()._evaluate(x, t, condition, what)
+        with torch.no_grad():
+            A = self.observation.operator
+            moved = norm_event(A(over_event(self.scale * at.sigma**2 / at.alpha, slope) * slope))
+            reach = norm_event(at.y - A(at.denoised))
+            share = (max(self.scale, 1.0) * reach / moved.clamp_min(torch.finfo(moved.dtype).tiny)).clamp_max(1.0)
+        return value, log_p, over_event(share, slope) * slope, at
 
     def likelihood(self, at: Estimate) -> tuple[Tensor, Tensor]:
         """(log p~, A' (std^2 I + r_t^2 A A')^-1 (y - A D)); where std = 0, of the part of y that A reaches."""
