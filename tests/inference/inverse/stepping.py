@@ -14,6 +14,7 @@ from sampling.doubles import Generated
 from scorefield._random import IndexedNoise
 from scorefield.inference.inverse import Channels, GaussianNoise, Mask, Observation, Operator
 from scorefield.inference.inverse.solver import OBSERVED, Solver, Unobserving
+from scorefield.inference.inverse.spectral import grid_alone
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.sampling import Sampler, drive
 from scorefield.score import FunctionScore, Score
@@ -35,6 +36,10 @@ FAMILIES: dict[str, tuple[Process, str, int | None]] = {
     "NCSN cas": (Tabulated(GeometricSigmas(0.05, 5.0, 20)), "cas", None),
     "DDPM pc": (Tabulated(LinearBetas(levels=30)), "pc", None),
 }
+GRIDS: dict[str, tuple[Process, Sampler]] = {
+    family: (process, grid_alone(process, 8)) for family, (process, _, _) in FAMILIES.items() if "em" not in family
+}
+"""For solvers that are steps themselves: the process and a grid."""
 
 
 def independent(process: Process) -> Gaussian:

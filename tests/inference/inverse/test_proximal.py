@@ -10,8 +10,8 @@ from torch import Tensor
 
 from inference.inverse.stepping import (
     F64,
-    FAMILIES,
     GREY,
+    GRIDS,
     MASK,
     OPERATORS,
     fast,
@@ -34,9 +34,6 @@ from scorefield.sampling.named import named
 from scorefield.score.oracles import Gaussian
 from tolerance import CONJUGATE, FLOAT64, SIGNIFICANCE
 
-GRIDS = {
-    family: (process, grid_alone(process, 8)) for family, (process, _, _) in FAMILIES.items() if "em" not in family
-}
 A = torch.tensor([[1.0, 0.5, 0.0, 0.2], [0.0, 1.0, -1.0, 0.3]], dtype=F64)
 
 

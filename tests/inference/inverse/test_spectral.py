@@ -11,8 +11,8 @@ from torch import Tensor
 from inference.inverse.stepping import (
     EVENT,
     F64,
-    FAMILIES,
     GREY,
+    GRIDS,
     MASK,
     OPERATORS,
     fast,
@@ -33,10 +33,6 @@ from scorefield.sampling import Hold, Sampler
 from scorefield.sampling.named import named
 from scorefield.score.oracles import Gaussian, skewed_mixture
 from tolerance import FLOAT64, SIGNIFICANCE
-
-GRIDS = {
-    family: (process, grid_alone(process, 8)) for family, (process, _, _) in FAMILIES.items() if "em" not in family
-}
 
 
 @pytest.mark.parametrize("process", [VE(0.05, 5.0), VP(), SubVP()], ids=lambda p: type(p).__name__)

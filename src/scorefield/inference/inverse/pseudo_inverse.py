@@ -37,6 +37,8 @@ class PiGDM(TiltingSolver):
     and standardised data 1; too large an s makes samples wide and lets them off y, too small a one is DPS. Where it is
     left open it is 1, and for a model of bounded data a quarter of their range (`for_data`). This is the
     score itself, for every sampler; the paper's sampler weighs it anew at each DDIM step, by r_t^2 where y is exact.
+    The pull takes A D no farther than y is: a bound that the guess obeys by itself, and a network's Jacobian does not
+    at large noise.
 
     Args:
         scale: Of the pull towards y.
