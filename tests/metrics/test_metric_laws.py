@@ -53,7 +53,7 @@ SAMPLES = normal(2, 37, 2, 2)
 class Halves(StackedClassifier):
     """Two parts of two classes: the parity of each row's sum."""
 
-    name, hash, note, accuracy = "raw values", "parities", "parities", 1.0  # pyright: ignore[reportAssignmentType]
+    name, hash, note, accuracy = "parities", "parities", "parities", 1.0  # pyright: ignore[reportAssignmentType]
 
     def __init__(self) -> None:
         self.parts, self.classes, self.confusion = 2, 2, torch.eye(2, dtype=torch.float64)
@@ -65,6 +65,8 @@ class Halves(StackedClassifier):
 
 class Shares(RawFeatures):
     """Class probabilities: a softmax of the values."""
+
+    name, hash = "softmax of the values", "softmax / 8"
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x.reshape(len(x), -1).double() / 8).softmax(dim=1)
@@ -229,7 +231,7 @@ def test_the_receipt_says_what_the_value_depends_on(make: Callable[[Reference], 
     assert receipt.count == 37 and receipt.samples_hash == data_hash(SAMPLES)
     assert (receipt.reference.name, receipt.reference.split, receipt.reference.count) == ("toy", "train", 60)
     assert receipt.reference.hash == data_hash(REAL.x) and receipt.reference.units == "K"
-    assert receipt.features.name == "raw values" and receipt.features.hash
+    assert receipt.features.name == make(REAL).features.name and receipt.features.hash
     assert {"scorefield", "torch", "numpy", "python"} <= set(receipt.versions)
     lines = dict(receipt.lines())
     assert lines["weights"] == "ema:0.999" and lines["network evaluations per sample"] == "1,000"

@@ -1,9 +1,8 @@
-"""Writing files so that a reader, a crash or a full disk never meets half of one."""
+"""Writing files and folders so that a reader, a crash or a full disk never meets half of one."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -11,41 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Read once: asking for it means setting it, which another thread must not meet.
-_UMASK = os.umask(0)
-os.umask(_UMASK)
+from scorefield._files import NoSpaceError, replacing, sync, translated
 
-
-class NoSpaceError(OSError):
-    """The disk is full; the message says what could not be written and what is intact."""
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; when the block ends it is synced to disk and takes the place of `path`.
-
-    Raises:
-        NoSpaceError: There was no room; `path` is as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner reads
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    except OSError as error:
-        raise _translated(error, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+__all__ = ["NoSpaceError", "replacing", "replacing_folder", "sync", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder and all files in it; an older folder of that name is removed first.
+    """`replacing` for a folder and all files in it; an older folder of that name is removed first.
 
     Raises:
         NoSpaceError: There was no room; neither the folder nor parents made for it are left.
@@ -65,21 +37,12 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise _translated(error, path) from error
+        raise translated(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in missing:
             with contextlib.suppress(OSError):  # of those that are empty because the folder could not be written
                 parent.rmdir()
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -91,16 +54,3 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write strict JSON atomically."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def _translated(error: OSError, path: Path) -> OSError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free
-    return NoSpaceError(
-        errno.ENOSPC,
-        f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact."
-        f" Free some space or"
-        " choose another --out",
-    )

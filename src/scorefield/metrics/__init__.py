@@ -31,15 +31,16 @@ anything.
 (1.0, 3)
 """
 
+from scorefield.metrics.cache import FeatureCache
 from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
 from scorefield.metrics.detection import Detection, advantage, auroc, clopper_pearson, detection
 from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
-from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
+from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures, Remembered
 from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity, Moments, frechet_distance
 from scorefield.metrics.inception_score import InceptionScore
 from scorefield.metrics.kernels import GaussianDiscrepancy, KernelDistance
 from scorefield.metrics.manifolds import Coverage, Density, Precision, Recall
-from scorefield.metrics.metric import Metric, Reference, measure
+from scorefield.metrics.metric import Metric, measure, measure_all
 from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
 from scorefield.metrics.receipt import (
     FeatureFacts,
@@ -51,6 +52,7 @@ from scorefield.metrics.receipt import (
     data_hash,
     module_hash,
 )
+from scorefield.metrics.reference import FeatureRows, Reference
 from scorefield.metrics.sliced import SlicedWasserstein, random_directions, wasserstein_1d
 from scorefield.metrics.stacked import (
     StackedClassifier,
@@ -70,7 +72,9 @@ __all__ = [
     "Density",
     "Detection",
     "EnergyDistance",
+    "FeatureCache",
     "FeatureFacts",
+    "FeatureRows",
     "Features",
     "FrechetDistance",
     "FrechetInfinity",
@@ -91,6 +95,7 @@ __all__ = [
     "Receipt",
     "Reference",
     "ReferenceFacts",
+    "Remembered",
     "SampleSource",
     "SlicedWasserstein",
     "StackedClassifier",
@@ -108,6 +113,7 @@ __all__ = [
     "divergence",
     "frechet_distance",
     "measure",
+    "measure_all",
     "module_hash",
     "nearest",
     "random_directions",

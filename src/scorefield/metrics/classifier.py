@@ -9,6 +9,7 @@ very same one elsewhere, since the receipt holds the hash of its weights.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -232,7 +233,7 @@ class ClassProbabilities:
 
     def __init__(self, classifier: ClassifierFeatures):
         self._classifier = classifier
-        self.hash = classifier.hash
+        self.hash = hashlib.sha256(f"probabilities {classifier.hash}".encode()).hexdigest()
 
     @property
     def note(self) -> str:

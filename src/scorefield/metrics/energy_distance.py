@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.features import Features, RawFeatures, feature_rows
-from scorefield.metrics.metric import Metric, Reference
+from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 
 BLOCK = 1024
 """Rows of the distance matrix held at once."""
@@ -164,7 +165,7 @@ class EnergyDistance(Metric):
 
     def __init__(self, reference: Reference, features: Features | None = None):
         super().__init__(reference, features or RawFeatures())
-        self._real = _matrix(torch.cat([feature_rows(self.features, x) for x in reference.batches(BLOCK)]))
+        self._real = _matrix(reference.features(self.features, BLOCK).rows)
         self._real_sums = distance_sums(self._real, self._real)
 
     def settings(self) -> Mapping[str, Any]:
@@ -192,7 +193,7 @@ class EnergyDistance(Metric):
         return Value(
             found.number,
             (found.number - 1.96 * error, found.number + 1.96 * error),
-            unit=units if isinstance(self.features, RawFeatures) else "feature units",
+            unit=units if self.features.name == RawFeatures.name else "feature units",
             better="lower",
             details={"standard error": error},
         )
@@ -200,7 +201,7 @@ class EnergyDistance(Metric):
     def _clear(self) -> None:
         self._rows: list[Tensor] = []
 
-    def _accumulate(self, x: Tensor) -> None:
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
         self._rows.append(feature_rows(self.features, x).to("cpu", torch.float64))
 
     def _tensors(self) -> dict[str, Tensor]:

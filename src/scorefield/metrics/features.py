@@ -84,6 +84,45 @@ class ModuleFeatures:
         return value.reshape(len(value), -1).cpu()
 
 
+class Remembered:
+    """Features that keep the rows of the batch they saw last, so that metrics fed the same batch run the network once.
+
+    A batch is known by its values, so that one changed in place is a new one.
+
+    Args:
+        features: The feature function; name, hash and note are its own.
+    """
+
+    def __init__(self, features: Features):
+        self.inner = features
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def name(self) -> str:
+        """The feature function's name."""
+        return self.inner.name
+
+    @property
+    def hash(self) -> str | None:
+        """The feature function's hash."""
+        return self.inner.hash
+
+    @property
+    def note(self) -> str | None:
+        """The feature function's note."""
+        return getattr(self.inner, "note", None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The rows of a batch, computed or remembered; not to be changed in place."""
+        if self._last is not None:
+            seen, rows = self._last
+            if seen.dtype == x.dtype and seen.device == x.device and torch.equal(seen, x):
+                return rows
+        rows = self.inner(x)
+        self._last = (x.detach().clone(), rows)
+        return rows
+
+
 def feature_rows(features: Features, x: Tensor) -> Tensor:
     """Features of a batch in float64 on the CPU, (B, F); refuses what is not one finite row per example."""
     rows = features(x)

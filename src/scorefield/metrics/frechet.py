@@ -19,8 +19,8 @@ from torch import Tensor
 
 from scorefield._random import philox
 from scorefield.metrics.features import Features
-from scorefield.metrics.metric import Reference
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval
 
 BLOCK = 4096

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from scorefield.metrics.energy_distance import Jackknifed
 from scorefield.metrics.features import Features
-from scorefield.metrics.metric import Reference
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, normal_interval
 
 BLOCK = 4096
@@ -113,8 +113,8 @@ class InceptionScore(KeptRows):
             details[f"of the {len(self._real)} reference examples"] = self._of_reference
         return Value(found.number, (max(1.0, low), high), better="higher", details=details)
 
-    def _accumulate(self, x: Tensor) -> None:
-        super()._accumulate(x)
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
+        super()._accumulate(x, hashes)
         try:
             _check(self._rows[-1], self.features.name)
         except ValueError:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from scorefield.metrics.energy_distance import Jackknifed
 from scorefield.metrics.features import Features
-from scorefield.metrics.metric import Reference
 from scorefield.metrics.neighbours import nearest
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, normal_interval
 
 BLOCK = 512

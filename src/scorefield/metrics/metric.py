@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,51 +16,15 @@ from scorefield.metrics.receipt import (
     FeatureFacts,
     MetricResult,
     Receipt,
-    ReferenceFacts,
     SampleSource,
     Value,
     add_hash_sums,
-    data_hash,
-    example_hash_sum,
+    example_hashes,
     finish_hash,
     software_versions,
+    sum_hashes,
 )
-
-
-class Reference:
-    """Real data that samples are compared with.
-
-    Args:
-        x: Examples in data units, shape (N, *event), any real dtype.
-        name: What the data are called, for the receipt.
-        split: Which part of them, for example "train" or "held-out".
-        units: Unit of the values.
-
-    Raises:
-        ValueError: No examples, or NaN or infinite values.
-    """
-
-    def __init__(self, x: Tensor, *, name: str, split: str | None = None, units: str | None = None):
-        if x.ndim < 2 or len(x) == 0:
-            raise ValueError(
-                f"reference {name!r} has shape {tuple(x.shape)}; it needs the shape (N, *event) with N >= 1"
-            )
-        _refuse_non_finite(x, f"reference {name!r}")
-        self.x = x.detach().cpu()
-        self.facts = ReferenceFacts(name, split, len(x), data_hash(self.x), units)
-
-    @property
-    def event(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        return tuple(self.x.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """The examples in order, `size` at a time, integers as float32."""
-        for batch in self.x.split(size):
-            yield batch if batch.is_floating_point() else batch.to(torch.float32)
+from scorefield.metrics.reference import Reference, refuse_non_finite
 
 
 class Metric(ABC):
@@ -102,8 +66,8 @@ class Metric(ABC):
         """Forget all samples."""
 
     @abstractmethod
-    def _accumulate(self, x: Tensor) -> None:
-        """Add a checked batch."""
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
+        """Add a checked batch, whose examples have these hashes."""
 
     @abstractmethod
     def _tensors(self) -> dict[str, Tensor]:
@@ -130,17 +94,14 @@ class Metric(ABC):
         Raises:
             ValueError: Another event shape than the reference's, or NaN or infinite values.
         """
-        if x.ndim < 1 or tuple(x.shape[1:]) != self.reference.event:
-            raise ValueError(
-                f"samples have shape {tuple(x.shape)}, but the reference {self.reference.facts.name!r} has examples of"
-                f" shape {self.reference.event}; give samples of shape (B, {', '.join(map(str, self.reference.event))})"
-            )
+        self.reference.check(x)
         if len(x) == 0:
             return
-        _refuse_non_finite(x, "a batch of samples", self.count)
+        refuse_non_finite(x, "a batch of samples", self.count)
         x = x.detach() if x.is_floating_point() else x.to(torch.float32)
-        self._accumulate(x)
-        self._hash_sum = add_hash_sums(self._hash_sum, example_hash_sum(x))
+        hashes = example_hashes(x)
+        self._accumulate(x, hashes)
+        self._hash_sum = add_hash_sums(self._hash_sum, sum_hashes(hashes))
         self.count += len(x)
 
     def state(self) -> dict[str, Tensor]:
@@ -225,19 +186,23 @@ def measure(
         source: How they were made.
         batch_size: How many to push through the feature function at once.
     """
-    metric.reset()
+    return measure_all([metric], samples, source=source, batch_size=batch_size)[0]
+
+
+def measure_all(
+    metrics: Sequence[Metric], samples: Tensor, *, source: SampleSource | None = None, batch_size: int = 256
+) -> list[MetricResult]:
+    """`measure` of several metrics in one pass over the samples; metrics whose features are one `Remembered` share it.
+
+    Args:
+        metrics: The accumulators; what they had seen is forgotten.
+        samples: Samples in data units, shape (N, *event).
+        source: How they were made.
+        batch_size: How many to push through the feature functions at once.
+    """
+    for metric in metrics:
+        metric.reset()
     for batch in samples.split(batch_size):
-        metric.update(batch)
-    return metric.result(source)
-
-
-def _refuse_non_finite(x: Tensor, what: str, offset: int = 0) -> None:
-    if not x.is_floating_point():
-        return
-    bad = (~torch.isfinite(x)).reshape(len(x), -1).any(dim=1).nonzero()[:, 0]
-    if len(bad):
-        first = [offset + i for i in bad[:3].tolist()]
-        raise ValueError(
-            f"{what} has NaN or infinite values in {len(bad)} of {len(x)} examples (first: {first}); a metric of the"
-            " rest would describe other samples. Leave out failed samples yourself (Samples.status) and say how many"
-        )
+        for metric in metrics:
+            metric.update(batch)
+    return [metric.result(source) for metric in metrics]

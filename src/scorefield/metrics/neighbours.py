@@ -21,9 +21,9 @@ from torch import Tensor
 
 from scorefield._random import philox
 from scorefield.metrics.features import Features, RawFeatures, feature_rows
-from scorefield.metrics.metric import Metric, Reference
+from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
-from scorefield.metrics.rows import compact
+from scorefield.metrics.reference import Reference
 
 REPLICATES = 4000
 """Bootstrap samples of a ratio of medians."""
@@ -134,7 +134,7 @@ class NearestNeighbours(Metric):
             raise ValueError(f"count={count} neighbours asked of {len(train)} training examples; use 1..{len(train)}")
         self.neighbour_count = count
         super().__init__(train, features or RawFeatures())
-        self._points = torch.cat([compact(feature_rows(self.features, x)) for x in train.batches(batch_size)])
+        self._points = train.features(self.features, batch_size).rows
 
     def settings(self) -> Mapping[str, Any]:
         """How many neighbours are kept."""
@@ -164,14 +164,14 @@ class NearestNeighbours(Metric):
         )
 
     def _unit(self) -> str:
-        raw = isinstance(self.features, RawFeatures)
+        raw = self.features.name == RawFeatures.name
         return (self.reference.facts.units or "data units") + ", Euclidean" if raw else "feature units, Euclidean"
 
     def _clear(self) -> None:
         empty = torch.zeros(0, self.neighbour_count)
         self._found = [Neighbours(empty.to(torch.float64), empty.to(torch.int64))]
 
-    def _accumulate(self, x: Tensor) -> None:
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
         self._found.append(nearest(feature_rows(self.features, x), self._points, self.neighbour_count))
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -211,8 +211,8 @@ class MemorisationRatio(NearestNeighbours):
             raise ValueError(f"training examples have shape {train.event} and held-out examples {held_out.event}")
         self.held_out = held_out
         super().__init__(train, count=count, features=features, batch_size=batch_size)
-        rows = [feature_rows(self.features, x) for x in held_out.batches(batch_size)]
-        distances = torch.cat([nearest(r, self._points, 1).distance[:, 0] for r in rows])
+        rows = held_out.features(self.features, batch_size).rows.split(batch_size)
+        distances = torch.cat([nearest(r.to(torch.float64), self._points, 1).distance[:, 0] for r in rows])
         self._held_out_distances = distances
         self._yardstick = float(distances.quantile(0.5))
         if self._yardstick == 0:

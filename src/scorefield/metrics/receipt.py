@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -36,16 +36,18 @@ class ReferenceFacts:
     Args:
         name: What the data are called, for example "digits".
         split: Which part of them, for example "train" or "held-out"; None when the data have no parts.
-        count: Number of examples N.
-        hash: Order-free hash of the examples in data units.
+        count: Number of examples N; None where only their statistics are known, which do not say.
+        hash: Order-free hash of the examples in data units; of the file, where statistics were read from one.
         units: Unit of the values.
+        note: What a reader should know of them, for example that only their statistics were given.
     """
 
     name: str
     split: str | None
-    count: int
+    count: int | None
     hash: str
     units: str | None = None
+    note: str | None = None
 
 
 @record(tag="FeatureFacts")
@@ -148,9 +150,11 @@ class Receipt:
             ("samples", f"{self.count:,}, hash {short(self.samples_hash)}"),
             (
                 "reference",
-                f"{reference.name}{f', {reference.split}' if reference.split else ''}, {reference.count:,} examples,"
+                f"{reference.name}{f', {reference.split}' if reference.split else ''},"
+                f" {'an unknown number of' if reference.count is None else f'{reference.count:,}'} examples,"
                 f" hash {short(reference.hash)}",
             ),
+            ("about the reference", reference.note),
             ("features", f"{features.name}, {f'hash {short(features.hash)}' if features.hash else 'not hashed'}"),
             ("about the features", features.note),
             ("model", source.model),
@@ -213,9 +217,9 @@ def example_hashes(x: Tensor) -> list[int]:
     return [int.from_bytes(hashlib.sha256(head + row.tobytes()).digest(), "big") for row in values]
 
 
-def example_hash_sum(x: Tensor) -> int:
-    """Sum over the examples of a batch of their hashes, modulo 2^256: (B, *event) -> one integer."""
-    return sum(example_hashes(x)) % _MODULUS
+def sum_hashes(hashes: Iterable[int]) -> int:
+    """Sum of the hashes of examples, modulo 2^256."""
+    return sum(hashes) % _MODULUS
 
 
 def add_hash_sums(a: int, b: int) -> int:
@@ -230,7 +234,7 @@ def finish_hash(count: int, total: int) -> str:
 
 def data_hash(x: Tensor) -> str:
     """Order-free hash of examples in data units, (N, *event): 64 hexadecimal digits."""
-    return finish_hash(len(x), example_hash_sum(x))
+    return finish_hash(len(x), sum_hashes(example_hashes(x)))
 
 
 def module_hash(module: nn.Module) -> str:

@@ -9,17 +9,11 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.features import Features, feature_rows
-from scorefield.metrics.metric import Metric, Reference
-from scorefield.metrics.receipt import example_hashes
+from scorefield.metrics.metric import Metric
+from scorefield.metrics.reference import Reference, compact, example_keys, ordered
 
 NORMAL_95 = 1.959963984540054
 """Two-sided 95 % point of the normal law."""
-
-
-def compact(rows: Tensor) -> Tensor:
-    """The rows in float32 where that loses nothing: a training set is large, and images are float32 or less."""
-    single = rows.to(torch.float32)
-    return single if torch.equal(single.to(torch.float64), rows) else rows
 
 
 def normal_interval(number: float, std_error: float) -> tuple[float, float]:
@@ -49,17 +43,13 @@ class KeptRows(Metric):
 
     def __init__(self, reference: Reference, features: Features, *, batch_size: int = 256):
         super().__init__(reference, features)
-        keys, parts = [], []
-        for x in reference.batches(batch_size):
-            parts.append(compact(feature_rows(features, x)))
-            keys.append(_keys(x))
-        self._real = _ordered(torch.cat(parts), torch.cat(keys))
+        self._real = reference.features(features, batch_size).ordered
 
     def rows(self) -> Tensor:
         """Features of the samples seen, (N, F), in the order of their hashes."""
         if not self._rows:
             return self._real[:0].to(torch.float64)
-        return _ordered(torch.cat(self._rows), torch.cat(self._row_keys))
+        return ordered(torch.cat(self._rows), torch.cat(self._row_keys))
 
     def _pair(self) -> tuple[Tensor, Tensor]:
         """Features of samples and of reference, float64."""
@@ -69,7 +59,7 @@ class KeptRows(Metric):
         self._rows: list[Tensor] = []
         self._row_keys: list[Tensor] = []
 
-    def _accumulate(self, x: Tensor) -> None:
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
         rows = feature_rows(self.features, x)
         if rows.shape[1] != self._real.shape[1]:
             raise ValueError(
@@ -77,7 +67,7 @@ class KeptRows(Metric):
                 " for a reference example; a feature function must give equally many for every example"
             )
         self._rows.append(compact(rows))
-        self._row_keys.append(_keys(x))
+        self._row_keys.append(example_keys(hashes))
 
     def _tensors(self) -> dict[str, Tensor]:
         empty = torch.zeros(0, dtype=torch.int64)
@@ -86,11 +76,3 @@ class KeptRows(Metric):
     def _absorb(self, tensors: Mapping[str, Tensor], count: int) -> None:
         self._rows.append(tensors["rows"])
         self._row_keys.append(tensors["keys"])
-
-
-def _keys(x: Tensor) -> Tensor:
-    return torch.tensor([h >> 193 for h in example_hashes(x)], dtype=torch.int64)
-
-
-def _ordered(rows: Tensor, keys: Tensor) -> Tensor:
-    return rows[keys.argsort(stable=True)]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from scorefield._random import philox
 from scorefield.metrics.features import RawFeatures
-from scorefield.metrics.metric import Metric, Reference
+from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import mean_error, normal_interval
 
 
@@ -144,7 +145,7 @@ class SlicedWasserstein(Metric):
     def _clear(self) -> None:
         self._rows: list[Tensor] = []
 
-    def _accumulate(self, x: Tensor) -> None:
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
         self._rows.append(self._project(x))
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from scorefield._random import philox
 from scorefield.metrics.classifier import ClassifierFeatures
-from scorefield.metrics.metric import Metric, Reference
+from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 
 MOST = 1_000_000
 """Modes counted at most."""
@@ -300,7 +301,7 @@ class StackedModes(Metric):
     def _clear(self) -> None:
         self._counts = torch.zeros(self._shape, dtype=torch.int64)
 
-    def _accumulate(self, x: Tensor) -> None:
+    def _accumulate(self, x: Tensor, hashes: list[int]) -> None:
         self._counts += self._histogram(x)
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.features import Features
-from scorefield.metrics.metric import Reference
 from scorefield.metrics.receipt import Value
+from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval
 
 BLOCK = 4096
