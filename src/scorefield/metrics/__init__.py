@@ -62,6 +62,7 @@ from scorefield.metrics.stacked import (
     deconvolved,
     divergence,
 )
+from scorefield.metrics.statistics import ReferenceMoments, ReferenceRows, read_statistics
 from scorefield.metrics.vendi import VendiScore
 
 __all__ = [
@@ -95,6 +96,8 @@ __all__ = [
     "Receipt",
     "Reference",
     "ReferenceFacts",
+    "ReferenceMoments",
+    "ReferenceRows",
     "Remembered",
     "SampleSource",
     "SlicedWasserstein",
@@ -117,5 +120,6 @@ __all__ = [
     "module_hash",
     "nearest",
     "random_directions",
+    "read_statistics",
     "wasserstein_1d",
 ]

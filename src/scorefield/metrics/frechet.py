@@ -11,8 +11,9 @@ are comparable at equal N only (the receipt holds N), or extrapolated to infinit
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from scorefield.metrics.features import Features
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval
+from scorefield.metrics.statistics import ReferenceMoments
 
 BLOCK = 4096
 """Rows converted to float64 at once."""
@@ -78,7 +80,7 @@ def _root(covariance: Tensor) -> Tensor:
     return vectors * values.where(values > rounding, 0.0).sqrt()
 
 
-def influence(rows: Tensor, own: Moments, other: Moments) -> Tensor:
+def influence(rows: Tensor, own: Fitted, other: Fitted) -> Tensor:
     """What each row adds to the distance, to first order: n (d - d without it) up to a constant, (n,).
 
     With T = R_b Q R_a^+, the optimal map of the own Gaussian to the other, the derivative of d by S_a is 1 - T
@@ -99,6 +101,16 @@ def influence(rows: Tensor, own: Moments, other: Moments) -> Tensor:
         centred = block.to(torch.float64) - own.mean
         parts.append((centred * (slope + centred - centred @ transport.mT)).sum(dim=1))
     return torch.cat(parts)
+
+
+class Fitted(Protocol):
+    """A Gaussian: mean (F,) and covariance (F, F)."""
+
+    @property
+    def mean(self) -> Tensor: ...
+
+    @property
+    def covariance(self) -> Tensor: ...
 
 
 class Moments:
@@ -151,11 +163,12 @@ class FrechetDistance(KeptRows):
 
     The interval (infinitesimal jackknife over samples and reference) is of the expected distance at this N: it knows
     the noise and not the bias, which `FrechetInfinity` removes. Where the distance is near zero it errs to the safe
-    side. None where a covariance is singular.
+    side. None where a covariance is singular. Over a reference of which the mean and covariance alone are known it
+    takes them as exact, and a warning says so.
 
     Args:
         features: The feature function.
-        reference: The real data; its features' moments are computed here, once.
+        reference: The real data, whose features are computed once, or statistics of them (`read_statistics`).
         batch_size: How many reference examples to push through the features at once.
 
     Raises:
@@ -167,10 +180,11 @@ class FrechetDistance(KeptRows):
     name = "Frechet distance"
 
     def __init__(self, features: Features, reference: Reference, *, batch_size: int = 256):
-        if len(reference) < 2:
+        self._given = reference if isinstance(reference, ReferenceMoments) else None
+        if self._given is None and len(reference) < 2:
             raise ValueError("a covariance needs at least two reference examples; this reference has one")
         super().__init__(reference, features, batch_size=batch_size)
-        self._real_moments = moments(self._real)
+        self._real_moments = moments(self._real) if self._given is None else self._given
 
     def settings(self) -> Mapping[str, Any]:
         """Nothing but the number of features, which the feature function decides."""
@@ -185,36 +199,58 @@ class FrechetDistance(KeptRows):
         self._need(2)
         rows, real = self.rows(), self._real_moments
         seen = moments(rows)
-        warnings = _singular(seen.count, real.count, len(real.mean))
         number = frechet_distance(seen.mean, seen.covariance, real.mean, real.covariance)
         shift = float((seen.mean - real.mean).square().sum())
-        interval, details = None, {"mean term": shift, "covariance term": number - shift}
-        if not warnings:
-            error = self._error(rows, seen)
-            low, high = normal_interval(number, error)
-            interval = (max(0.0, low), high)
+        singular = _singular(seen.count, real.count, len(real.mean))
+        value = self._value(number, rows, seen, singular, {"mean term": shift, "covariance term": number - shift})
+        if value.interval is None:
+            return value
+        # A distance is not negative, and an interval that ends below zero says no more.
+        return dataclasses.replace(value, interval=(max(0.0, value.interval[0]), value.interval[1]))
+
+    def _rows_of(self, reference: Reference, features: Features, batch_size: int) -> Tensor:
+        if isinstance(reference, ReferenceMoments):
+            return torch.empty(0, reference.width)
+        return super()._rows_of(reference, features, batch_size)
+
+    def _value(
+        self, number: float, rows: Tensor, seen: Moments, singular: tuple[str, ...], details: dict[str, float]
+    ) -> Value:
+        """The number with its standard error, over the reference too where that is a sample, unless it is singular."""
+        warnings, interval = singular, None
+        if not singular:
+            sets = [influence(rows, seen, self._real_moments)]
+            if not self._fixed:
+                sets.append(influence(self._real, self._real_moments, seen))
+            error = mean_error(*sets)
+            interval = normal_interval(number, error)
             details["standard error"] = error
+            if self._given is not None:
+                warnings = (
+                    "the interval is over the samples alone: of the reference only mean and covariance are known",
+                )
         return Value(
             number,
             interval,
             unit="squared feature units",
             better="lower",
-            status="singular" if warnings else "ok",
+            status="singular" if singular else "ok",
             warnings=warnings,
             details=details,
         )
 
-    def _error(self, rows: Tensor, seen: Moments) -> float:
-        real = self._real_moments
-        return mean_error(influence(rows, seen, real), influence(self._real, real, seen))
+    @property
+    def _fixed(self) -> bool:
+        """Whether the reference is taken as it is, not as a sample."""
+        return self._given is not None
 
 
-def _singular(samples: int, examples: int, size: int) -> tuple[str, ...]:
+def _singular(samples: int, examples: int | None, size: int) -> tuple[str, ...]:
     return tuple(
         f"only {count} {what} for {size} features: their covariance is singular (rank at most {count - 1}) and"
         f" the distance mostly measures N; use more than {size}, or features of lower dimension"
         for what, count in (("samples", samples), ("reference examples", examples))
-        if count <= size
+        if count is not None and count <= size
     )
 
 
@@ -236,7 +272,7 @@ class FrechetInfinity(FrechetDistance):
         batch_size: How many reference examples to push through the features at once.
 
     Raises:
-        ValueError: No halving, or a reference of less than 4 examples.
+        ValueError: No halving, a reference of less than 4 examples, or a mean and covariance taken for a sample.
 
     Reference: Chong and Forsyth, "Effectively unbiased FID and Inception score and where to find them", 2020 (a line
     through 15 values of N; here through two, which costs less and leaves less of the second order).
@@ -253,11 +289,19 @@ class FrechetInfinity(FrechetDistance):
         reference_is: Literal["sample", "population"] = "sample",
         batch_size: int = 256,
     ):
-        if halvings < 1 or reference_is not in ("sample", "population") or len(reference) < 4:
+        if halvings < 1 or reference_is not in ("sample", "population"):
             raise ValueError(
-                f"needs halvings >= 1, reference_is 'sample' or 'population' and 4 reference examples; got"
-                f" halvings={halvings}, reference_is={reference_is!r} and {len(reference)} examples"
+                f"needs halvings >= 1 and reference_is 'sample' or 'population'; got halvings={halvings} and"
+                f" reference_is={reference_is!r}"
             )
+        if isinstance(reference, ReferenceMoments):
+            if reference_is == "sample":
+                raise ValueError(
+                    f"of the reference {reference.facts.name!r} only mean and covariance are known, which cannot be"
+                    " halved; call FrechetInfinity(features, reference, reference_is='population')"
+                )
+        elif len(reference) < 4:
+            raise ValueError(f"needs 4 reference examples to halve; got {len(reference)}")
         self.halvings = halvings
         self.reference_is = reference_is
         super().__init__(features, reference, batch_size=batch_size)
@@ -273,34 +317,22 @@ class FrechetInfinity(FrechetDistance):
             ValueError: Fewer than 4 samples were seen.
         """
         self._need(4)
-        rows = self.rows()
-        halved = self.reference_is == "sample"
-        real = self._real_moments
-        warnings = _singular(len(rows) // 2, len(self._real) // 2 if halved else real.count, len(real.mean))
+        rows, real = self.rows(), self._real_moments
+        examples = real.count if self._fixed else len(self._real) // 2
+        singular = _singular(len(rows) // 2, examples, len(real.mean))
         seen = moments(rows)
         whole = frechet_distance(seen.mean, seen.covariance, real.mean, real.covariance)
         halves = []
         for k in range(self.halvings):
-            of_samples = _halves(rows, k)
-            of_real = _halves(self._real, k) if halved else (real, real)
-            for a, b in zip(of_samples, of_real, strict=True):
+            of_real = (real, real) if self._fixed else _halves(self._real, k)
+            for a, b in zip(_halves(rows, k), of_real, strict=True):
                 halves.append(frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
         number = 2.0 * whole - sum(halves) / len(halves)
-        details = {"distance at this N": whole}
-        interval = None
-        if not warnings:
-            error = self._error(rows, seen) if halved else mean_error(influence(rows, seen, real))
-            interval = normal_interval(number, error)
-            details["standard error"] = error
-        return Value(
-            number,
-            interval,
-            unit="squared feature units",
-            better="lower",
-            status="singular" if warnings else "ok",
-            warnings=warnings,
-            details=details,
-        )
+        return self._value(number, rows, seen, singular, {"distance at this N": whole})
+
+    @property
+    def _fixed(self) -> bool:
+        return self.reference_is == "population"
 
 
 def _halves(rows: Tensor, number: int) -> tuple[Moments, Moments]:

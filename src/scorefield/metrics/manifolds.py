@@ -15,9 +15,10 @@ jackknife never understates the variance in expectation (Efron and Stein 1981).
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -154,15 +155,23 @@ def coverage(points: Tensor, centres: Tensor, around: Balls) -> Jackknifed:
 
 
 class _Manifold(KeptRows):
-    """A metric of nearest-neighbour balls."""
+    """A metric of nearest-neighbour balls; a subclass defines the statistic and its settings."""
 
-    def __init__(self, features: Features, reference: Reference, *, neighbours: int, batch_size: int):
-        if neighbours < 1 or len(reference) < neighbours + 2:
+    usual: ClassVar[int]
+    """Neighbours of the published number."""
+    most: ClassVar[float] = 1.0
+    """The largest value."""
+
+    def __init__(
+        self, features: Features, reference: Reference, *, neighbours: int | None = None, batch_size: int = 256
+    ):
+        k = self.usual if neighbours is None else neighbours
+        if k < 1 or len(reference) < k + 2:
             raise ValueError(
-                f"{self.name} with neighbours={neighbours} needs neighbours >= 1 and at least"
-                f" {max(neighbours, 1) + 2} reference examples, one to leave out; got {len(reference)}"
+                f"{self.name} with neighbours={k} needs neighbours >= 1 and at least {max(k, 1) + 2} reference"
+                f" examples, one to leave out; got {len(reference)}"
             )
-        self.neighbours = neighbours
+        self.neighbours = k
         super().__init__(reference, features, batch_size=batch_size)
 
     def settings(self) -> Mapping[str, Any]:
@@ -185,13 +194,15 @@ class _Manifold(KeptRows):
         low, high = normal_interval(found.number, error)
         return Value(
             found.number,
-            (max(0.0, low), min(self._most, high)),
-            better="near 1" if self._most > 1 else "higher",
+            (max(0.0, low), min(self.most, high)),
+            better="near 1" if self.most > 1 else "higher",
             details={"standard error": error},
         )
 
-    _most = 1.0
-    """The largest value."""
+    @functools.cached_property
+    def _balls(self) -> Balls:
+        """Around the real examples."""
+        return balls(self._real.to(torch.float64), self.neighbours)
 
 
 class Precision(_Manifold):
@@ -200,7 +211,7 @@ class Precision(_Manifold):
     Args:
         features: The feature function.
         reference: The real data, at least neighbours + 2 examples.
-        neighbours: k.
+        neighbours: k, 3 as published unless given.
         batch_size: How many reference examples to push through the features at once.
 
     Raises:
@@ -210,10 +221,7 @@ class Precision(_Manifold):
     """
 
     name = "precision"
-
-    def __init__(self, features: Features, reference: Reference, *, neighbours: int = 3, batch_size: int = 256):
-        super().__init__(features, reference, neighbours=neighbours, batch_size=batch_size)
-        self._balls = balls(self._real.to(torch.float64), neighbours)
+    usual = 3
 
     def jackknifed(self) -> Jackknifed:
         """The share with its left-out values."""
@@ -228,9 +236,7 @@ class Recall(_Manifold):
     """
 
     name = "recall"
-
-    def __init__(self, features: Features, reference: Reference, *, neighbours: int = 3, batch_size: int = 256):
-        super().__init__(features, reference, neighbours=neighbours, batch_size=batch_size)
+    usual = 3
 
     def jackknifed(self) -> Jackknifed:
         """The share with its left-out values."""
@@ -244,7 +250,7 @@ class Density(_Manifold):
     Args:
         features: The feature function.
         reference: The real data, at least neighbours + 2 examples.
-        neighbours: k.
+        neighbours: k, 5 as published unless given.
         batch_size: How many reference examples to push through the features at once.
 
     Raises:
@@ -254,11 +260,8 @@ class Density(_Manifold):
     """
 
     name = "density"
-    _most = float("inf")
-
-    def __init__(self, features: Features, reference: Reference, *, neighbours: int = 5, batch_size: int = 256):
-        super().__init__(features, reference, neighbours=neighbours, batch_size=batch_size)
-        self._balls = balls(self._real.to(torch.float64), neighbours)
+    usual = 5
+    most = float("inf")
 
     def jackknifed(self) -> Jackknifed:
         """The density with its left-out values."""
@@ -273,10 +276,7 @@ class Coverage(_Manifold):
     """
 
     name = "coverage"
-
-    def __init__(self, features: Features, reference: Reference, *, neighbours: int = 5, batch_size: int = 256):
-        super().__init__(features, reference, neighbours=neighbours, batch_size=batch_size)
-        self._balls = balls(self._real.to(torch.float64), neighbours)
+    usual = 5
 
     def jackknifed(self) -> Jackknifed:
         """The coverage with its left-out values."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield.metrics.features import Features, feature_rows
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.reference import Reference, compact, example_keys, ordered
+from scorefield.metrics.statistics import Statistics
 
 NORMAL_95 = 1.959963984540054
 """Two-sided 95 % point of the normal law."""
@@ -43,7 +44,7 @@ class KeptRows(Metric):
 
     def __init__(self, reference: Reference, features: Features, *, batch_size: int = 256):
         super().__init__(reference, features)
-        self._real = reference.features(features, batch_size).ordered
+        self._real = self._rows_of(reference, features, batch_size)
 
     def rows(self) -> Tensor:
         """Features of the samples seen, (N, F), in the order of their hashes."""
@@ -51,9 +52,18 @@ class KeptRows(Metric):
             return self._real[:0].to(torch.float64)
         return ordered(torch.cat(self._rows), torch.cat(self._row_keys))
 
+    def _why_unlike(self) -> str:
+        if isinstance(self.reference, Statistics):
+            return f"the statistics {self.reference.facts.name!r} were made by other features: choose those"
+        return "a feature function must give equally many for every example"
+
     def _pair(self) -> tuple[Tensor, Tensor]:
         """Features of samples and of reference, float64."""
         return self.rows().to(torch.float64), self._real.to(torch.float64)
+
+    def _rows_of(self, reference: Reference, features: Features, batch_size: int) -> Tensor:
+        """The reference's features in the order of the examples' hashes."""
+        return reference.features(features, batch_size).ordered
 
     def _clear(self) -> None:
         self._rows: list[Tensor] = []
@@ -64,7 +74,7 @@ class KeptRows(Metric):
         if rows.shape[1] != self._real.shape[1]:
             raise ValueError(
                 f"features {self.features.name!r} gave {rows.shape[1]} numbers for a sample and {self._real.shape[1]}"
-                " for a reference example; a feature function must give equally many for every example"
+                f" for a reference example; {self._why_unlike()}"
             )
         self._rows.append(compact(rows))
         self._row_keys.append(example_keys(hashes))
