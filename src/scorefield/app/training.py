@@ -15,6 +15,7 @@ from scorefield.lab.describe import describe_experiment
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.recipes import recipe
 from scorefield.lab.trainer import train as run_training
+from scorefield.lab.training_report import training_report
 
 
 def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
@@ -71,4 +72,4 @@ def train(command: Train) -> None:
     with training_display(experiment.training.steps) as display:
         run_training(experiment, out, resume=command.resume, observer=display, data=data)
     if ranks.rank() == 0:
-        print(f"trained: {out}\n  scorefield sample {out}\n  scorefield evaluate {out}")
+        print(f"trained: {out}\n{training_report(out, data)}\n  scorefield sample {out}\n  scorefield evaluate {out}")

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield.data_spec import DataSpec
 from scorefield.inference.likelihood import LogProb
+from scorefield.lab.data import Split
 from scorefield.lab.experiment import Experiment
 from scorefield.sampling.adaptive import AdaptiveFlow
-from scorefield.sampling.named import named
+from scorefield.sampling.named import named, with_steps
 from scorefield.sampling.sampler import Sampler
 
 
@@ -69,6 +71,20 @@ def check_counts(seed: int, start: int, batch_size: int | None) -> None:
         raise ValueError(f"seed and start must not be negative; got seed={seed}, start={start}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
+
+
+def grid_sampler(experiment: Experiment) -> Sampler:
+    """The experiment's own sampler, in the number of steps that its grids of samples are drawn with."""
+    sampler, steps = experiment.sampler, experiment.training.sample_steps
+    if steps is not None and hasattr(sampler.grid, "steps") and sampler.step.calls_per_step() is not None:
+        return with_steps(sampler, steps)
+    return sampler
+
+
+def grid_conditions(spec: DataSpec, train: Split, n: int) -> dict[str, Tensor]:
+    """Conditions of the n examples of a grid: every class in turn, and the first values of whatever else there is."""
+    _, condition = train.batch([i % len(train) for i in range(n)])
+    return condition | {c.name: torch.arange(n) % c.size for c in spec.conditions if c.kind == "class"}
 
 
 def sampler_by_name(name: str, experiment: Experiment, steps: int | None) -> Sampler:

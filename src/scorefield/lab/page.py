@@ -53,6 +53,12 @@ def text(words: str) -> Block:
     return Block("".join(f"<p>{escape(p)}</p>" for p in paragraphs if p))
 
 
+def code(words: str, summary: str | None = None) -> Block:
+    """Lines as they are, for copying; behind a summary that opens, if one is given."""
+    shown = f"<pre><code>{escape(words)}</code></pre>"
+    return Block(f"<details><summary>{escape(summary)}</summary>{shown}</details>" if summary else shown)
+
+
 def facts(items: Mapping[str, Any]) -> Block:
     """A few headline numbers, large, with what each is: {"bits per dimension, held-out": "2.31"}."""
     cells = "".join(

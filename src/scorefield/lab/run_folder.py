@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,12 @@ def environment() -> dict[str, Any]:
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def environment_lines(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What `environment` found, as lines of a report; the command stands by itself there."""
+    rest = {key: str(value) for key, value in facts.items() if key not in ("packages", "command")}
+    return rest | {name: str(value) for name, value in facts["packages"].items()}
 
 
 def write_experiment(run: Path, experiment: AnyExperiment) -> None:

@@ -26,6 +26,7 @@ from scorefield import _codec
 from scorefield.lab import checkpoints, ranks
 from scorefield.lab.averages import name_of
 from scorefield.lab.data import Batches, Data, Loader, open_data
+from scorefield.lab.drawn import grid_conditions, grid_sampler
 from scorefield.lab.experiment import AnyExperiment, Experiment, Training
 from scorefield.lab.model import Model
 from scorefield.lab.observer import Observer, Silent
@@ -301,19 +302,13 @@ class _Trainer:
 
     def _sample_grid(self) -> None:
         from scorefield.lab.figures import image_grid, save_png
-        from scorefield.sampling.named import with_steps
 
         assert isinstance(self.experiment, Experiment)
         model = Model(self.experiment, self.player.network, weights=self._shown_weights())
-        sampler, steps = self.experiment.sampler, self.settings.sample_steps
-        if steps is not None and hasattr(sampler.grid, "steps") and sampler.step.calls_per_step() is not None:
-            sampler = with_steps(sampler, steps)
         with self._evaluating():
             n = self.settings.samples
-            train = self.data.train
-            _, condition = train.batch([i % len(train) for i in range(n)])
-            condition |= {c.name: torch.arange(n) % c.size for c in model.data.conditions if c.kind == "class"}
-            samples = model.sample(n, sampler=sampler, condition=condition)
+            condition = grid_conditions(model.data, self.data.train, n)
+            samples = model.sample(n, sampler=grid_sampler(self.experiment), condition=condition)
         target = self.run_folder / "samples" / f"step_{self.step}.png"
         save_png(image_grid(samples.x, model.data), target)
         self.observer.message(f"samples of step {self.step}: {target}")
