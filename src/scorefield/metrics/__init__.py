@@ -35,13 +35,17 @@ from scorefield.metrics.cache import FeatureCache
 from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
 from scorefield.metrics.detection import Detection, advantage, auroc, clopper_pearson, detection
 from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
-from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures, Remembered
+from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures, Remembered, View
 from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity, Moments, frechet_distance
+from scorefield.metrics.images import ImagePreparation, image_preparation
+from scorefield.metrics.inception import InceptionFeatures
 from scorefield.metrics.inception_score import InceptionScore
 from scorefield.metrics.kernels import GaussianDiscrepancy, KernelDistance
 from scorefield.metrics.manifolds import Coverage, Density, Precision, Recall
 from scorefield.metrics.metric import Metric, measure, measure_all
+from scorefield.metrics.named import FeatureName, features_by_name
 from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
+from scorefield.metrics.networks import OnnxFeatures, PreparedFeatures, efficientnet_lite0
 from scorefield.metrics.receipt import (
     FeatureFacts,
     MetricResult,
@@ -75,11 +79,14 @@ __all__ = [
     "EnergyDistance",
     "FeatureCache",
     "FeatureFacts",
+    "FeatureName",
     "FeatureRows",
     "Features",
     "FrechetDistance",
     "FrechetInfinity",
     "GaussianDiscrepancy",
+    "ImagePreparation",
+    "InceptionFeatures",
     "InceptionScore",
     "Jackknifed",
     "KernelDistance",
@@ -90,7 +97,9 @@ __all__ = [
     "Moments",
     "NearestNeighbours",
     "Neighbours",
+    "OnnxFeatures",
     "Precision",
+    "PreparedFeatures",
     "RawFeatures",
     "Recall",
     "Receipt",
@@ -105,6 +114,7 @@ __all__ = [
     "StackedModes",
     "Value",
     "VendiScore",
+    "View",
     "advantage",
     "auroc",
     "clopper_pearson",
@@ -114,7 +124,10 @@ __all__ = [
     "deconvolved",
     "detection",
     "divergence",
+    "efficientnet_lite0",
+    "features_by_name",
     "frechet_distance",
+    "image_preparation",
     "measure",
     "measure_all",
     "module_hash",

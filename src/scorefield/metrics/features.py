@@ -123,6 +123,32 @@ class Remembered:
         return rows
 
 
+class View:
+    """A function of the rows of other features; views of one network run it once for each batch and each reference.
+
+    Args:
+        whole: The features that it is a view of.
+        select: Maps their rows (B, G) to (B, F).
+        name: Its name in receipts.
+        hash: Hash of all that its values depend on, None where that of `whole` is None.
+    """
+
+    def __init__(self, whole: Remembered, select: Callable[[Tensor], Tensor], *, name: str, hash: str | None):
+        self.whole = whole
+        self.select = select
+        self.name = name
+        self.hash = hash
+
+    @property
+    def note(self) -> str | None:
+        """The note of what it is a view of."""
+        return self.whole.note
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, *event) in data units -> (B, F)."""
+        return self.select(self.whole(x))
+
+
 def feature_rows(features: Features, x: Tensor) -> Tensor:
     """Features of a batch in float64 on the CPU, (B, F); refuses what is not one finite row per example."""
     rows = features(x)

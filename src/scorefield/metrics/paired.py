@@ -112,10 +112,12 @@ def _frechet(metric: FrechetDistance) -> Jackknifed:
     number = metric.compute()
     if number.status == "singular":
         raise ValueError(f"{metric.name} is singular here and its changes are not known: {number.warnings[0]}")
-    rows, real, real_moments = metric.rows(), metric._real, metric._real_moments
+    rows, real_moments = metric.rows(), metric._real_moments
     seen = moments(rows)
-    own = _as_fed(metric, influence(rows, seen, real_moments))
-    return _from_influence(number.number, own, influence(real, real_moments, seen))
+    sets = [_as_fed(metric, influence(rows, seen, real_moments))]
+    if not metric._fixed:
+        sets.append(influence(metric._real, metric._real_moments, seen))  # type: ignore[arg-type]  # moments of a sample
+    return _from_influence(number.number, *sets)
 
 
 def _sliced(metric: SlicedWasserstein) -> Jackknifed:

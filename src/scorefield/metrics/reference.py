@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.cache import FeatureCache
-from scorefield.metrics.features import Features, feature_rows
+from scorefield.metrics.features import Features, Remembered, View, feature_rows
 from scorefield.metrics.receipt import ReferenceFacts, example_hashes, finish_hash, sum_hashes
 
 
@@ -140,9 +140,16 @@ class Reference:
             if seen is features or (seen.hash is not None and (seen.name, seen.hash) == (features.name, features.hash)):
                 return found
 
+        self._known.append((features, FeatureRows(self._rows_of(features, batch_size), self._keys)))
+        return self._known[-1][1]
+
+    def _rows_of(self, features: Features, batch_size: int) -> Tensor:
+        if isinstance(features, Remembered):
+            return self._rows_of(features.inner, batch_size)
+        if isinstance(features, View):
+            return compact(features.select(self.features(features.whole, batch_size).rows))
+
         def compute() -> Tensor:
             return compact(torch.cat([compact(feature_rows(features, x)) for x in self.batches(batch_size)]))
 
-        rows = compute() if self._cache is None else self._cache.rows(self.x, features, compute)
-        self._known.append((features, FeatureRows(rows, self._keys)))
-        return self._known[-1][1]
+        return compute() if self._cache is None else self._cache.rows(self.x, features, compute)
