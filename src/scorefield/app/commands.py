@@ -9,26 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from scorefield.app.calibrate_command import Calibrate
+from scorefield.app.compare_command import Compare
 from scorefield.app.edit_commands import Edit
 from scorefield.app.energy_commands import Energy
+from scorefield.app.evaluate_command import Evaluate
 from scorefield.app.guide_commands import TrainGuide
-
-SamplerName = Literal[
-    "pc",
-    "em",
-    "reverse-diffusion",
-    "ancestral",
-    "ald",
-    "cas",
-    "ode",
-    "flow-euler",
-    "flow-heun",
-    "dpm",
-    "sde-dpm",
-    "ddim",
-    "edm",
-]
-"""The names of `sampling.named.NAMED`; a test compares the two."""
+from scorefield.app.sampler_names import SamplerName
+from scorefield.app.selftest_command import Selftest
 
 LayoutName = Literal["score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers"]
 """The keys of `lab.bridges.BRIDGES`; a test compares the two."""
@@ -115,34 +102,6 @@ class Sample:
     """Folder. Default: samples/MODEL."""
     images: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also write every sample as a PNG of its own."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Compare samples with real data: metrics with receipts, as JSON and as a page."""
-
-    target: tyro.conf.Positional[str]
-    """A model, or a folder of samples."""
-    reference: str | None = None
-    """Real data. Default: the held-out part of the model's own."""
-    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1000
-    """Samples to draw from a model, or to use of a set of samples."""
-    sampler: SamplerName | Literal["tuned"] | None = None
-    """As for `sample`."""
-    steps: int | None = None
-    """Steps of the sampler."""
-    seed: int = 0
-    """Of the samples."""
-    weights: str | None = None
-    """As for `sample`."""
-    features: Literal["auto", "classifier", "raw"] = "auto"
-    """Space of the Frechet distance: a classifier trained on the labelled real data, or the values themselves."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """What the network computes in; states stay float32. bf16 is for samplers on a grid of steps, not for ode."""
-    compile: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Compile the network (torch.compile); worth it on accelerators."""
-    out: Path | None = None
-    """Folder. Default: evaluation/TARGET."""
 
 
 @dataclass(frozen=True)
@@ -399,6 +358,7 @@ Command = (
     | Annotated[TrainGuide, tyro.conf.subcommand("train-guide")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[CompareSamplers, tyro.conf.subcommand("compare-samplers")]
     | Annotated[CompareMethods, tyro.conf.subcommand("compare-methods")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
@@ -412,5 +372,6 @@ Command = (
     | Annotated[Import, tyro.conf.subcommand("import")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Selftest, tyro.conf.subcommand("selftest")]
     | Annotated[Recipes, tyro.conf.subcommand("recipes")]
 )

@@ -1,4 +1,4 @@
-"""From arguments to an exit status: 0 done, 2 a mistake of the user's, 130 stopped by Ctrl-C, 1 a mistake of ours."""
+"""From arguments to an exit status: 0 done, 1 a mistake of ours, 2 one of the user's, 130 stopped by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=words or ["--help"],
     )
     try:
-        _action(command)(command)
+        return _action(command)(command) or 0
     except KeyboardInterrupt as stop:
         # What was saved, and how to go on, is in the message of those who could save.
         print(f"\n{str(stop) or 'interrupted'}", file=sys.stderr)
@@ -59,10 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not mine:
             print(f"({type(error).__name__}: this may be a defect of scorefield; --debug shows where)", file=sys.stderr)
         return 2 if mine else 1
-    return 0
 
 
-def _action(command: Any) -> Callable[[Any], None]:
+def _action(command: Any) -> Callable[[Any], int | None]:
     """The function that carries out a command; torch is imported here and not before."""
     if isinstance(command, commands.Demo):
         from scorefield.app.demo import demo
@@ -81,9 +80,17 @@ def _action(command: Any) -> Callable[[Any], None]:
 
         return sample
     if isinstance(command, commands.Evaluate):
-        from scorefield.app.evaluation import evaluate
+        if command.checkpoints is not None:
+            from scorefield.app.sweeping import sweep
+
+            return sweep
+        from scorefield.app.evaluating import evaluate
 
         return evaluate
+    if isinstance(command, commands.Compare):
+        from scorefield.app.comparing_results import compare
+
+        return compare
     if isinstance(command, commands.CompareSamplers | commands.Tune):
         from scorefield.app import choosing
 
@@ -120,6 +127,10 @@ def _action(command: Any) -> Callable[[Any], None]:
         from scorefield.app.reproducing import reproduce
 
         return reproduce
+    if isinstance(command, commands.Selftest):
+        from scorefield.app.selftesting import selftest
+
+        return selftest
     from scorefield.app import describing
 
     if isinstance(command, commands.Describe):

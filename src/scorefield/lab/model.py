@@ -352,6 +352,7 @@ def load(
     device: str | torch.device | None = None,
     precision: Precision = "fp32",
     compile: bool = False,
+    checkpoint: int | None = None,
 ) -> Model:
     """Load a model folder written by training or import, or a bundled model.
 
@@ -363,15 +364,16 @@ def load(
             What is solved to a tolerance (likelihoods, latents, adaptive flows) is then refused.
         compile: Compile the network by torch.compile at its first call, which takes minutes on CPUs; worth it on
             accelerators.
+        checkpoint: The step of one of a run's checkpoints; by default what the model is now.
 
     Raises:
         ValueError: bf16 for an energy.
-        FileNotFoundError: No such model.
+        FileNotFoundError: No such model, or no such checkpoint.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     folder = find(model)
     experiment = read_experiment(folder)
-    network, name, step = open_network(folder, experiment, weights, device)
+    network, name, step = open_network(folder, experiment, weights, device, checkpoint)
     run_in(experiment, network, precision, compile)
     return Model(
         experiment,

@@ -13,7 +13,7 @@ from torch import nn
 
 from scorefield._codec import near
 from scorefield.lab.averages import name_of
-from scorefield.lab.checkpoints import latest
+from scorefield.lab.checkpoints import folder_of, latest, steps
 from scorefield.lab.experiment import AnyExperiment, Experiment, GuideExperiment
 from scorefield.lab.weights import choose, fill, load_tensors
 from scorefield.score.energy import EnergyForm, NetworkEnergy
@@ -50,7 +50,11 @@ def find(model: str | Path) -> Path:
 
 
 def open_network(
-    folder: Path, experiment: AnyExperiment, weights: str | None, device: str | torch.device | None
+    folder: Path,
+    experiment: AnyExperiment,
+    weights: str | None,
+    device: str | torch.device | None,
+    checkpoint: int | None = None,
 ) -> tuple[nn.Module, str, int | None]:
     """The network of a folder in evaluation mode, which weights it holds, and their training step.
 
@@ -59,13 +63,19 @@ def open_network(
         experiment: Of that folder.
         weights: "raw", "ema", "ema:0.999", ...; by default the first average.
         device: Default: the first accelerator, else the CPU.
+        checkpoint: The step of a checkpoint of a run; by default what the model is now.
 
     Raises:
-        FileNotFoundError: No weights yet.
+        FileNotFoundError: No weights yet, or no such checkpoint.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     path = folder / "model.safetensors"
-    if not path.is_file():
+    if checkpoint is not None:
+        path = folder_of(folder) / f"step_{checkpoint}" / "score.safetensors"
+        if checkpoint not in steps(folder):
+            there = ", ".join(map(str, steps(folder))) or "none"
+            raise FileNotFoundError(f"{folder} has no checkpoint of step {checkpoint}; it has {there}")
+    elif not path.is_file():
         newest = latest(folder)
         if newest is None:
             raise FileNotFoundError(
@@ -87,7 +97,7 @@ def open_network(
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    step = int(metadata["step"]) if "step" in metadata else None
+    step = int(metadata["step"]) if "step" in metadata else checkpoint
     return network, name, step
 
 

@@ -44,6 +44,8 @@ def source_of(model: Model, samples: Samples) -> SampleSource:
             "sampler": samples.sampler,
             "precision": model.precision,
             "compiled": model.compiled,
+            "device": model.device.type,
+            **({"training step": model.step} if model.step is not None else {}),
             **({"guidance": model.guidance} if model.guidance else {}),
         },
         nfe=float(samples.nfe.double().mean()),

@@ -1,0 +1,98 @@
+"""scorefield compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from scorefield import _codec
+from scorefield.app.compare_command import Compare
+from scorefield.lab.evaluation import compare_results, matched, overridden, require_alike
+from scorefield.lab.evaluation.alike import Difference, ResultComparison
+from scorefield.lab.files import write_json
+from scorefield.lab.run_folder import environment
+from scorefield.metrics import MetricResult, Value
+
+FILE = "metrics.json"
+
+
+def read_results(path: Path) -> list[MetricResult]:
+    """The results for samples in a metrics.json, or in the folder of one.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds no results.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; `scorefield evaluate MODEL --out {file.parent}` writes it")
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        results = [_codec.decode(r, MetricResult) for r in stored["samples"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{file} holds no results of `scorefield evaluate` (a list under "samples"): {error}'
+        ) from error
+    return results
+
+
+def compare(command: Compare) -> None:
+    """Carry out the command.
+
+    Raises:
+        ValueError: Fewer than two results, or nothing in common.
+        UnlikeError: Receipts that differ in what makes numbers incomparable.
+    """
+    if len(command.results) < 2:
+        raise ValueError("compare takes two or more: scorefield compare A/metrics.json B/metrics.json")
+    first, *others = command.results
+    a = read_results(first)
+    records: list[dict[str, Any]] = []
+    for other in others:
+        b = read_results(other)
+        found = [compare_results(*pair) for pair in matched(a, b)]
+        if not command.override:
+            require_alike(found, (str(first), str(other)))
+        records.append(_told(first, other, found, [r.receipt.metric for r in (*a, *b)]))
+    if command.out is not None:
+        write_json(command.out, {"comparisons": records, "environment": environment()})
+        print(command.out)
+
+
+def _told(first: Path, other: Path, found: list[ResultComparison], metrics: list[str]) -> dict[str, Any]:
+    """Print a comparison; its record."""
+    passed = overridden(found)
+    print(f"A: {first}\nB: {other}")
+    if passed:
+        fields = ", ".join(sorted({d["field"] for fields in passed.values() for d in fields}))
+        print(f"OVERRIDDEN: these receipts are not alike (they differ in {fields}); the differences mean little")
+    for c in found:
+        interval = "" if c.interval is None else f" [{c.interval[0]:.4g}, {c.interval[1]:.4g}]"
+        print(
+            f"  {c.metric:<32} A {_shown(c.a)}  B {_shown(c.b)}  A - B {c.difference:.4g}{interval}  {c.verdict}"
+            + ("  (overridden)" if c.unlike else "")
+        )
+    alone = sorted(set(metrics) - {c.metric for c in found})
+    if alone:
+        print(f"  in one of the two only: {', '.join(alone)}")
+    for title, rows in (("compared", found[0].compared), ("note: software differs", found[0].versions)):
+        for line in _lines(rows):
+            print(f"  {title}: {line}", file=sys.stdout)
+    return {
+        "a": str(first),
+        "b": str(other),
+        "overridden": dict(passed) or None,
+        "results": [_codec.encode(c) for c in found],
+    }
+
+
+def _shown(value: Value) -> str:
+    if value.interval is None:
+        return f"{value.number:.4g}" + ("" if value.status == "ok" else f" ({value.status})")
+    return f"{value.number:.4g} [{value.interval[0]:.4g}, {value.interval[1]:.4g}]"
+
+
+def _lines(rows: tuple[Difference, ...]) -> list[str]:
+    return [f"{d.field}: A {d.a!r}, B {d.b!r}" for d in rows]

@@ -1,0 +1,260 @@
+"""scorefield evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scorefield import _codec
+from scorefield.app.choosing import chosen_sampler, require_numbers
+from scorefield.app.drawing import Early, drawn, source_of_draws
+from scorefield.app.evaluate_command import Evaluate
+from scorefield.app.evaluation import neighbour_sections, real_data
+from scorefield.data_spec import DataSpec
+from scorefield.lab import ranks
+from scorefield.lab.data import DataError, DataSource, Split
+from scorefield.lab.data.order import pick
+from scorefield.lab.evaluation import (
+    BITS,
+    Comparison,
+    Densities,
+    Given,
+    Ingredients,
+    Measures,
+    OfModel,
+    SampleStream,
+    against,
+    asked,
+    bits_per_dim,
+    choose_features,
+    examples_at,
+    finished,
+    first_of,
+    functions_of,
+    possible,
+    reference_of,
+    summary,
+)
+from scorefield.lab.files import write_json
+from scorefield.lab.model import Model, load
+from scorefield.lab.report import Section, metric_table, sample_grid, write_report
+from scorefield.lab.run_folder import environment, environment_lines
+from scorefield.lab.sample_folder import ARRAYS, RECORD, read_samples
+from scorefield.lab.stacked import stacked_classifier
+from scorefield.metrics import (
+    FeatureCache,
+    Features,
+    MetricResult,
+    Reference,
+    ReferenceFacts,
+    SampleSource,
+    read_statistics,
+)
+from scorefield.metrics.statistics import MOMENTS, ROWS
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an evaluation compares with what.
+
+    Args:
+        name: Of the model or the folder of samples.
+        out: Where results go.
+        source: The data of the model, or of the model of the samples.
+        spec: Of the samples.
+        train: What the model saw; None where it is not known.
+        reference: Real examples that it did not see; None where statistics stand for them.
+        statistics: Of real data, in place of examples.
+        rows: Which examples of the reference; None for all.
+        part: What to call them.
+    """
+
+    name: str
+    out: Path
+    source: DataSource
+    spec: DataSpec
+    train: Split | None
+    reference: Split | None
+    statistics: Reference | None = None
+    rows: np.ndarray | None = None
+    part: str = "held-out"
+
+
+def evaluate(command: Evaluate) -> None:
+    """Carry out the command; under torchrun the processes share the parts, and the first one measures.
+
+    Raises:
+        ValueError: Numbers that cannot be, an unknown metric, or data that metrics cannot take.
+    """
+    asked(command.metrics)
+    require_numbers(1 if command.n is None else command.n, command.seed, command.batch_size)
+    ranks.start()
+    target = Path(command.target)
+    folder = target.parent if target.name == ARRAYS else target
+    if (folder / RECORD).is_file():
+        samples = read_samples(folder)
+        job = job_of(command, folder.name, samples.data, samples.spec)
+        x = samples.x if command.n is None else samples.x[: command.n]
+        run(command, job, Given(x), len(x), samples.source)
+        return
+    model = load(command.target, weights=command.weights, precision=command.precision, compile=command.compile)
+    job = job_of(command, Path(command.target).name, model.experiment.data, model.data)
+    labels = None if job.reference is None else classes(model, job.reference, np.arange(len(job.reference)))
+    run(command, job, draws_of(command, model, labels), command.n or 1000, None)
+
+
+def job_of(command: Evaluate, name: str, source: DataSource, spec: DataSpec) -> Job:
+    """What to compare with.
+
+    Raises:
+        DataError: The data are not known, are of another shape, or nothing of them is held out.
+    """
+    out = command.out or Path("evaluation") / name
+    own = real_data(source, None, spec) if source.path is not None else None
+    train = own.train if own is not None else None
+    if command.reference is not None and holds_statistics(command.reference):
+        return Job(name, out, source, spec, train, None, read_statistics(command.reference))
+    other = real_data(source, command.reference, spec) if command.reference is not None else own
+    if other is None:
+        raise DataError(f"{name} does not say where its data are; give --reference PATH")
+    reference = other.held_out or (other.train if command.reference is not None else None)
+    if reference is None or not len(reference):
+        raise DataError(
+            f"{other.name} has no held-out examples; give --reference PATH, or train with data.held_out above 0"
+        )
+    return Job(name, out, source, spec, train, reference)
+
+
+def holds_statistics(path: str) -> bool:
+    """Whether a file holds reference statistics and not examples."""
+    if Path(path).suffix != ".npz" or not Path(path).is_file():
+        return False
+    with np.load(path, allow_pickle=False) as arrays:
+        keys = set(arrays.files)
+    return bool(keys & set(ROWS)) or any(set(pair) <= keys for pair in MOMENTS)
+
+
+def classes(model: Model, reference: Split, rows: np.ndarray) -> torch.Tensor | None:
+    """The classes of some real examples, which samples of a model that is told them take in turn."""
+    if not model.data.conditions or reference.labels is None:
+        return None
+    return torch.from_numpy(reference.labels[rows]).long()
+
+
+def draws_of(command: Evaluate, model: Model, labels: torch.Tensor | None, start: int = 0) -> OfModel:
+    """The samples of a model that the command asks for, from an index on."""
+    sampler = chosen_sampler(model, command.sampler, command.steps)
+    return OfModel(model, sampler, seed=command.seed, start=start, labels=labels, size=command.batch_size)
+
+
+def features_of(command: Evaluate, job: Job) -> Features:
+    """The feature function of the command."""
+    if job.source.stack > 1 and command.features in ("auto", "classifier"):
+        path = job.source.path if command.reference is None else command.reference
+        return stacked_classifier(replace(job.source, path=path), job.out)
+    if command.features in ("auto", "classifier", "raw"):
+        known = job.train or job.reference
+        if known is None:
+            raise DataError(
+                "statistics of features are compared through the features they are of: say which, --features inception"
+            )
+        return choose_features(command.features, known, job.reference)  # type: ignore[arg-type]
+    raise ValueError(f"--features {command.features!r}: use auto, classifier or raw")
+
+
+# ---------------------------------------------------------------------------------------------------- the work
+
+
+def run(
+    command: Evaluate, job: Job, draws: Given | OfModel, n: int, source: SampleSource | None, **record: Any
+) -> None:
+    """Draw what is missing, measure, write metrics.json and the page.
+
+    Args:
+        command: The command.
+        job: What is compared with what.
+        draws: The samples.
+        n: How many.
+        source: How they were made, where they are not drawn here.
+        record: More for metrics.json.
+    """
+    ingredients, names = prepared(command, job)
+    model = draws.model if isinstance(draws, OfModel) else None
+    measured = [name for name in names if name != BITS]
+    first = ranks.rank() == 0
+    # Only the first process measures; it refuses data that features cannot take before anything is drawn.
+    measures = Measures(measured, ingredients) if first else None
+    functions = functions_of(measured, ingredients)
+    stream = SampleStream(draws, functions, job.out / "parts", command.batch_size)
+    early = Early(measures, stream, n, command.early, draws, source, job.out) if measures is not None else None
+    drawn(stream, n, "samples", early)
+    bits = None if model is None or BITS not in names else _bits(command, job, model)
+    if measures is None:
+        return
+    source = source_of_draws(draws, stream, n) or source
+    found = finished(measures, lambda: stream.parts(n), source, job.train, n)
+    results = found.samples + ([bits] if bits is not None else [])
+    _write(job, stream, n, replace(found, samples=results), {**(early.record if early else {}), **record})
+
+
+def prepared(command: Evaluate, job: Job) -> tuple[Ingredients, tuple[str, ...]]:
+    """What metrics are made of, and which of them are to be measured.
+
+    Raises:
+        ValueError: A metric asked for by name that these data do not allow.
+    """
+    features = features_of(command, job)
+    cache = FeatureCache(command.cache or job.out / "features")
+    if job.statistics is not None:
+        known = None if job.train is None else reference_of(job.train, np.arange(len(job.train)), "train", cache)
+        ingredients = Ingredients(features, job.statistics, known, seed=command.seed)
+    else:
+        assert job.reference is not None
+        ingredients = against(
+            job.reference, job.train, features, seed=command.seed, cache=cache, rows=job.rows, part=job.part
+        )
+    names, left = possible(command.metrics, ingredients)
+    for reason in left if ranks.rank() == 0 else ():
+        print(f"left out: {reason}")
+    return ingredients, names
+
+
+def _bits(command: Evaluate, job: Job, model: Model) -> MetricResult | None:
+    """Bits per dimension of held-out examples; None in processes that do not report."""
+    if job.reference is None:
+        raise DataError("bits-per-dim needs real examples; --reference names statistics of features")
+    rows = np.arange(len(job.reference)) if job.rows is None else job.rows
+    x, labels = examples_at(job.reference, rows[pick(len(rows), command.examples, 0)])
+    densities = Densities(model, x, labels, seed=command.seed, size=min(command.batch_size, 32))
+    stream = SampleStream(densities, (), job.out / "parts", min(command.batch_size, 32))
+    drawn(stream, len(x), "densities")
+    facts = ReferenceFacts(job.reference.name, job.part, len(x), "", job.reference.spec.units)
+    return bits_per_dim(densities, stream, facts) if ranks.rank() == 0 else None
+
+
+def _write(job: Job, stream: SampleStream, n: int, found: Comparison, record: dict[str, Any]) -> None:
+    """metrics.json and report.html."""
+    for line in summary(found.samples, "samples") + summary(found.real, "second real split"):
+        print(line)
+    columns = {"samples": found.samples, **({"second real split": found.real} if found.real else {})}
+    facts = environment()
+    results = {name: [_codec.encode(r) for r in rows] for name, rows in columns.items()}
+    write_json(job.out / "metrics.json", {**results, **record, "environment": facts})
+    x = torch.cat([part.x for part in first_of(stream.parts(n), 64)])
+    sections = [
+        Section("Metrics", [metric_table(columns)]),
+        Section("Samples", [sample_grid(x, job.spec)]),
+        *neighbour_sections(found, x, job.spec),
+    ]
+    report = write_report(
+        job.out / "report.html",
+        sections,
+        title=f"Evaluation of {job.name}",
+        command=facts["command"],
+        environment=environment_lines(facts),
+    )
+    print(f"{job.out / 'metrics.json'}\n{report}")
