@@ -166,7 +166,7 @@ FLOW_STEPS = 6
 One attempt more or less.
 """
 
-# Sampling. Measured against declared orders of steps, in the exponent, at the grids of `sampling.orders`.
+# Sampling. Measured against declared orders of steps, in the exponent, at the grids of `lab.selftest.orders`.
 ORDER = 0.15
 
 # Sampling. How far, relative, a chain of affine steps may be from affine: rounding over a hundred float64 steps.

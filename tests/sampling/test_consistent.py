@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sampling.doubles import GivenNoise, sines
-from sampling.orders import affine_chain
 from scorefield._random import StepNoise
+from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR
 from scorefield.sampling import (

@@ -14,9 +14,9 @@ from scipy.integrate import quad
 from torch import Tensor
 
 from sampling.doubles import Generated
-from sampling.orders import LOW_STARTS, low_start_order
 from scorefield._codec import dumps, loads
 from scorefield._random import StepNoise
+from scorefield.lab.selftest.orders import LOW_STARTS, low_start_order
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, Focused, LogSNR, Quadratic, Uniform
 from scorefield.sampling import AdaptiveFlow, ExponentialMultistep, Sampler, Step, drive

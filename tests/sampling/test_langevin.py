@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sampling.doubles import Generated, GivenNoise, frozen
-from sampling.orders import affine_chain
 from scorefield._math import norm_event
 from scorefield._random import StepNoise
+from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, Tabulated
 from scorefield.process.grids import EveryLevel
 from scorefield.sampling import Chain, Hold, LadderScaled, Langevin, NoiseScaled, NormRatio, Repeat, Sampler

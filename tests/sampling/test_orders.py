@@ -1,4 +1,4 @@
-"""Every step has the order it declares; see `sampling.orders` for how that is measured."""
+"""Every step has the order it declares; see `scorefield.lab.selftest.orders` for how that is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampling.orders import (
+from scorefield._math import over_event
+from scorefield._random import StepNoise
+from scorefield.lab.selftest.orders import (
     PROBLEMS,
     Problem,
     affine_chain,
@@ -18,8 +20,6 @@ from sampling.orders import (
     ordered_steps,
     step_types,
 )
-from scorefield._math import over_event
-from scorefield._random import StepNoise
 from scorefield.process import VP, Process
 from scorefield.process.grids import Uniform
 from scorefield.sampling import (

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sampling.orders import affine_chain
 from scorefield._codec import dumps, loads
 from scorefield._random import IndexedNoise
+from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.process.general import NormalPrior
 from scorefield.process.grids import EveryLevel, GeometricSigma, LogSNR, Uniform

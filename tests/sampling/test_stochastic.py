@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sampling.doubles import Generated, GivenNoise
-from sampling.orders import PROBLEMS, affine_chain, chain_error
 from scorefield._codec import dumps, loads
 from scorefield._random import StepNoise
+from scorefield.lab.selftest.orders import PROBLEMS, affine_chain, chain_error
 from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, Focused, LogSNR, PowerSigma, Quadratic
 from scorefield.sampling import (

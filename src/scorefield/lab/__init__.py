@@ -12,6 +12,7 @@ evaluation    samples against real data; sample_folder keeps samples
 choosing      which sampler, with which settings: measured, budgeted, tuned
 comparing     the methods of the lineage on the same data for the same time
 reproduce     the papers' experiments, with their claims
+selftest      every claim measured on the machine at hand, with a certificate
 trust         whether posterior samples are to be trusted: simulated problems and their calibration
 stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
@@ -46,6 +47,7 @@ from scorefield.lab import (
     reproduce,
     run_folder,
     sample_folder,
+    selftest,
     stacked,
     stopping,
     tally,
@@ -92,6 +94,7 @@ __all__ = [
     "reproduce",
     "run_folder",
     "sample_folder",
+    "selftest",
     "stacked",
     "stopping",
     "tally",
