@@ -13,7 +13,7 @@ import torch
 from scorefield import _codec
 from scorefield.app.batches import Arrays, in_batches
 from scorefield.app.calibrate_command import Calibrate
-from scorefield.app.evaluation import flat, real_data
+from scorefield.app.evaluation import real_data
 from scorefield.inference.inverse.operators import Operator
 from scorefield.inference.inverse.solver import Solver
 from scorefield.inference.inverse.table import refusals, require, solver_named, solvers
@@ -22,8 +22,9 @@ from scorefield.lab.evaluation import examples
 from scorefield.lab.files import write_json
 from scorefield.lab.model import load
 from scorefield.lab.operators import operator_of
+from scorefield.lab.paper import paper_section
 from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment
+from scorefield.lab.run_folder import environment, environment_lines
 from scorefield.lab.trust import Problems, SolverRow, Subject
 from scorefield.lab.trust.measuring import has_exact
 from scorefield.lab.trust.page import sections, summary, tests
@@ -77,10 +78,13 @@ def calibrate(command: Calibrate) -> None:
     write_json(out / "calibration.json", _strict(record))
     page = write_report(
         out / "report.html",
-        sections(rows, refused, told),
+        [
+            *sections(rows, refused, told),
+            paper_section(None, parts=["calibrate", *(one.solver for one in asked)], more=told),
+        ],
         title=f"Calibration of posterior samples: {subject.name}",
         command=facts["command"],
-        environment=flat(facts),
+        environment=environment_lines(facts),
     )
     print(f"{out / 'calibration.json'}\n{page}")
 

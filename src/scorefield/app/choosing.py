@@ -11,18 +11,20 @@ from pathlib import Path
 from torch import Tensor
 
 from scorefield.app.commands import CompareSamplers, Sample, Tune
-from scorefield.app.evaluation import flat, real_data
+from scorefield.app.evaluation import real_data
 from scorefield.inference.flow import require_flow
 from scorefield.lab import choosing
 from scorefield.lab.choosing import MeasureReceipt, Real, SamplerTable, StaleError, TunedSampler
 from scorefield.lab.choosing.candidates import admitted, candidates, dry_run, with_calls
 from scorefield.lab.choosing.page import COLUMNS, cells, ordered, sections
 from scorefield.lab.choosing.records import TUNED
+from scorefield.lab.choosing.tuned_page import tuned_sections
 from scorefield.lab.data import DataError
 from scorefield.lab.evaluation import examples
 from scorefield.lab.model import Model, build_score, bundled, continuous, find, load
+from scorefield.lab.paper import paper_section
 from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment
+from scorefield.lab.run_folder import environment, environment_lines
 from scorefield.metrics.receipt import ReferenceFacts, data_hash
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler
@@ -194,11 +196,11 @@ def compare_samplers(command: CompareSamplers) -> None:
     facts = environment()
     page = write_report(
         out / "samplers.html",
-        sections(table),
+        [*sections(table), paper_section(model.experiment, step=model.step, parts=["compare-samplers"])],
         title=f"Samplers of {model.name}",
         subtitle=f"Measured with {command.n} samples of each, from the same noise.",
         command=facts["command"],
-        environment=flat(facts),
+        environment=environment_lines(facts),
     )
     if saved is None:
         choosing.write_record(out, table)
@@ -257,6 +259,18 @@ def tune_sampler(command: Tune) -> None:
     print("intervals were not looked for")
     target = command.out or folder
     saved = _kept(target, found)
+    facts = environment()
+    page = write_report(
+        (target if saved is not None else Path("samplers") / model.name) / "tune.html",
+        [
+            *tuned_sections(found),
+            paper_section(model.experiment, step=model.step, sampler=found.sampler, parts=["tune"]),
+        ],
+        title=f"Tuning the sampler of {model.name}",
+        command=facts["command"],
+        environment=environment_lines(facts),
+    )
+    print(page)
     if saved is not None:
         print(f"{saved}: {found.sampler}")
         print(f"use it by name: scorefield sample {target} --sampler tuned (the default sampler is what it was)")

@@ -9,7 +9,7 @@ import torch
 
 from scorefield import _codec
 from scorefield.app.commands import Demo
-from scorefield.app.evaluation import flat, neighbour_sections
+from scorefield.app.evaluation import neighbour_sections
 from scorefield.app.progress import sampling_display, training_display
 from scorefield.inference.flow import FlowSettings
 from scorefield.lab.data import open_data
@@ -17,6 +17,7 @@ from scorefield.lab.evaluation import choose_features, compare, examples, summar
 from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, load
 from scorefield.lab.page import facts
+from scorefield.lab.paper import paper_section
 from scorefield.lab.recipes import recipe
 from scorefield.lab.report import (
     Section,
@@ -27,7 +28,7 @@ from scorefield.lab.report import (
     text,
     write_report,
 )
-from scorefield.lab.run_folder import environment, read_metrics
+from scorefield.lab.run_folder import environment, environment_lines, read_metrics
 from scorefield.lab.sample_folder import source_of, write_samples
 from scorefield.lab.trainer import train
 from scorefield.sampling.sampler import Progress
@@ -88,6 +89,16 @@ def demo(command: Demo) -> None:
                 _likelihood_text(log_prob.of, bits, error, len(good)),
             ],
         ),
+        paper_section(
+            model.experiment,
+            parameters=sum(p.numel() for p in model.network.parameters()),
+            step=model.step,
+            weights=model.weights,
+            sampler=samples.sampler,
+            nfe=float(samples.nfe.double().mean()),
+            results=found.samples,
+            parts=["likelihood"],
+        ),
     ]
     record = {
         "samples": [_codec.encode(r) for r in found.samples],
@@ -107,7 +118,7 @@ def demo(command: Demo) -> None:
         title="Digits, end to end",
         subtitle=f"A score model of 8x8 digits after {model.step:,} training steps.",
         command=environment_facts["command"],
-        environment=flat(environment_facts),
+        environment=environment_lines(environment_facts),
     )
     print(f"done in {time.perf_counter() - began:.0f} s. Look at {report}\n  scorefield sample {command.out}")
 

@@ -16,7 +16,7 @@ from scorefield._random import IndexedNoise
 from scorefield.app.at_noise import measured, noise_level
 from scorefield.app.batches import in_batches, save
 from scorefield.app.energy_commands import Outliers
-from scorefield.app.evaluation import flat, real_data
+from scorefield.app.evaluation import real_data
 from scorefield.data_spec import DataSpec
 from scorefield.inference.flow import require_flow
 from scorefield.inference.outliers import Reference, Statistics, complexity, conformal, uniformity
@@ -26,7 +26,7 @@ from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, build_score, continuous, load
 from scorefield.lab.page import Section, table, text
 from scorefield.lab.report import sample_grid, write_report
-from scorefield.lab.run_folder import environment
+from scorefield.lab.run_folder import environment, environment_lines
 from scorefield.metrics.detection import Detection, advantage, clopper_pearson, detection
 from scorefield.metrics.receipt import Value
 
@@ -378,7 +378,7 @@ def _write(
         sections,
         title=f"Outliers by {model.name}: {command.outside}",
         command=facts["command"],
-        environment=flat(facts),
+        environment=environment_lines(facts),
     )
     print(f"{folder / 'outliers.json'}\n{report}")
 

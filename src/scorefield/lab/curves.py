@@ -96,9 +96,10 @@ def _bin_charts(rows: Sequence[Mapping[str, Any]], unit: str, bin_unit: str) -> 
     tail = losses[-max(1, len(losses) // 10) :]
     finite = [column[np.isfinite(column)] for column in tail.T]
     last = np.array([column.mean() if len(column) else np.nan for column in finite])
+    last_rows = f"{len(tail)} rows" if len(tail) > 1 else "row"
     return [
         _chart("Loss of each noise level", "step", unit, lines, f"{bin_unit} from"),
-        _bars(f"Loss by noise level, last {len(tail)} rows", bin_unit, unit, np.asarray(edges, float), last),
+        _bars(f"Loss by noise level, last {last_rows}", bin_unit, unit, np.asarray(edges, float), last),
     ]
 
 
