@@ -18,6 +18,8 @@ reference and features, how the samples were made, and the software.
   single ones; one count for each sample, and no bias (K^k - 1) / (2 N) of a histogram.
 * `detection`: AUROC, FPR at 95 %, AUPR of outlier scores, ties and intervals included; larger is more outlying.
 
+* `paired_difference`: of one metric between sets of samples that shared their noise, much sharper than the values.
+
 Every one states a 95 % interval where its numbers allow one. Over examples alone: biases that N leaves are not in it.
 
 Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
@@ -46,6 +48,7 @@ from scorefield.metrics.metric import Metric, measure, measure_all
 from scorefield.metrics.named import FeatureName, features_by_name
 from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
 from scorefield.metrics.networks import OnnxFeatures, PreparedFeatures, efficientnet_lite0
+from scorefield.metrics.paired import PairedDifference, contributions, paired_difference
 from scorefield.metrics.receipt import (
     FeatureFacts,
     MetricResult,
@@ -98,6 +101,7 @@ __all__ = [
     "NearestNeighbours",
     "Neighbours",
     "OnnxFeatures",
+    "PairedDifference",
     "Precision",
     "PreparedFeatures",
     "RawFeatures",
@@ -119,6 +123,7 @@ __all__ = [
     "auroc",
     "clopper_pearson",
     "confusion_matrix",
+    "contributions",
     "corrected_divergence",
     "data_hash",
     "deconvolved",
@@ -132,6 +137,7 @@ __all__ = [
     "measure_all",
     "module_hash",
     "nearest",
+    "paired_difference",
     "random_directions",
     "read_statistics",
     "wasserstein_1d",

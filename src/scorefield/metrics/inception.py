@@ -42,7 +42,7 @@ class InceptionFeatures(View):
     Args:
         network: Maps uint8 (B, 3, H, W) to features (B, F) and logits (B, K); `load` makes the published one.
         preparation: To 8 bits, with resize "torch-fidelity".
-        layer: What the features are called.
+        layer: Which activations the features are, in words.
         classes: K.
         note: What a reader should know of the weights.
 
@@ -66,7 +66,7 @@ class InceptionFeatures(View):
                 " Use quantise='round' or 'truncate', resize='torch-fidelity', mean=0 and deviation=1"
             )
         self.preparation = preparation
-        both = Remembered(_Both(network.eval().requires_grad_(False), preparation, note))
+        both = Remembered(_Both(network.eval().requires_grad_(False), preparation, layer, note))
         head, bits = "Inception 2015", preparation.bits
         super().__init__(both, lambda rows: rows[:, :-classes], name=f"{head}, {layer}, {bits}", hash=both.hash)
         self.probabilities = View(
@@ -115,10 +115,10 @@ class _Both:
 
     name = "Inception 2015, features and logits"
 
-    def __init__(self, network: nn.Module, preparation: ImagePreparation, note: str):
+    def __init__(self, network: nn.Module, preparation: ImagePreparation, layer: str, note: str):
         self._network = network
         self._preparation = preparation
-        self.hash = hashlib.sha256(f"{module_hash(network)} {dumps(preparation)}".encode()).hexdigest()
+        self.hash = hashlib.sha256(f"{module_hash(network)} {layer} {dumps(preparation)}".encode()).hexdigest()
         self.note = f"{preparation.text}; {note}" if note else preparation.text
 
     @torch.no_grad()
