@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from scorefield import _codec
 from scorefield.app.compare_command import Compare
 from scorefield.lab.evaluation import compare_results, matched, overridden, require_alike
-from scorefield.lab.evaluation.alike import Difference, ResultComparison
+from scorefield.lab.evaluation.alike import Difference, ResultComparison, shown
 from scorefield.lab.files import write_json
 from scorefield.lab.run_folder import environment
 from scorefield.metrics import MetricResult, Value
@@ -70,16 +69,13 @@ def _told(first: Path, other: Path, found: list[ResultComparison], metrics: list
         print(f"OVERRIDDEN: these receipts are not alike (they differ in {fields}); the differences mean little")
     for c in found:
         interval = "" if c.interval is None else f" [{c.interval[0]:.4g}, {c.interval[1]:.4g}]"
-        print(
-            f"  {c.metric:<32} A {_shown(c.a)}  B {_shown(c.b)}  A - B {c.difference:.4g}{interval}  {c.verdict}"
-            + ("  (overridden)" if c.unlike else "")
-        )
+        print(f"  {c.metric:<32} A {_shown(c.a)}  B {_shown(c.b)}  A - B {c.difference:.4g}{interval}  {c.verdict}")
     alone = sorted(set(metrics) - {c.metric for c in found})
     if alone:
         print(f"  in one of the two only: {', '.join(alone)}")
     for title, rows in (("compared", found[0].compared), ("note: software differs", found[0].versions)):
         for line in _lines(rows):
-            print(f"  {title}: {line}", file=sys.stdout)
+            print(f"  {title}: {line}")
     return {
         "a": str(first),
         "b": str(other),
@@ -95,4 +91,4 @@ def _shown(value: Value) -> str:
 
 
 def _lines(rows: tuple[Difference, ...]) -> list[str]:
-    return [f"{d.field}: A {d.a!r}, B {d.b!r}" for d in rows]
+    return [f"{d.field}: A {shown(d.a)}, B {shown(d.b)}" for d in rows]

@@ -57,6 +57,12 @@ class Evaluate:
     """What metrics look through: classifier (trained on the labelled real data), raw (the values), inception,
     efficientnet-lite0, FILE.onnx or module:attribute. auto is classifier where there are labels, else raw. Only the
     Frechet distance through inception is the papers' FID."""
+    inception: Path | None = None
+    """File of the weights of --features inception. Default: torch's hub folder, else they are downloaded."""
+    gray: Literal["refuse", "repeat"] = "refuse"
+    """Images of one channel, for networks of photographs: repeat gives them three."""
+    quantise: Literal["round", "truncate", "none"] = "round"
+    """To 8 bits, for networks of photographs. The 2021 tables of score SDEs truncate."""
     early: int = 1000
     """Estimate everything after so many samples, where more are to come; 0 for never."""
     checkpoints: Annotated[str | None, tyro.conf.arg(metavar="all|last:K|STEP,...")] = None

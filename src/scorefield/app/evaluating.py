@@ -52,6 +52,7 @@ from scorefield.metrics import (
     Reference,
     ReferenceFacts,
     SampleSource,
+    features_by_name,
     read_statistics,
 )
 from scorefield.metrics.statistics import MOMENTS, ROWS
@@ -152,7 +153,12 @@ def draws_of(command: Evaluate, model: Model, labels: torch.Tensor | None, start
 
 
 def features_of(command: Evaluate, job: Job) -> Features:
-    """The feature function of the command."""
+    """The feature function of the command, on the first accelerator, if there is one.
+
+    Raises:
+        ValueError: No such features, or data that they do not take.
+        DataError: Statistics of features without saying which.
+    """
     if job.source.stack > 1 and command.features in ("auto", "classifier"):
         path = job.source.path if command.reference is None else command.reference
         return stacked_classifier(replace(job.source, path=path), job.out)
@@ -163,7 +169,14 @@ def features_of(command: Evaluate, job: Job) -> Features:
                 "statistics of features are compared through the features they are of: say which, --features inception"
             )
         return choose_features(command.features, known, job.reference)  # type: ignore[arg-type]
-    raise ValueError(f"--features {command.features!r}: use auto, classifier or raw")
+    return features_by_name(
+        command.features,
+        job.spec,
+        gray=command.gray,
+        quantise=command.quantise,
+        weights=command.inception,
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the work

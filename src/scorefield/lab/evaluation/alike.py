@@ -130,17 +130,17 @@ def _remedy(field: str, a: Receipt, b: Receipt) -> str:
 def compare_results(a: MetricResult, b: MetricResult) -> ResultComparison:
     """Two results of one metric, alike or not; `require_alike` refuses those that are not."""
     first, second = a.receipt, b.receipt
-    interval = difference_interval(a.value, b.value)
+    differs, interval = unlike(first, second), difference_interval(a.value, b.value)
     return ResultComparison(
         first.metric,
         a.value,
         b.value,
         a.value.number - b.value.number,
         interval,
-        _verdict(a, b, interval),
+        "none: these receipts are not alike" if differs else _verdict(a, b, interval),
         _differences(first, second, ("source", "samples_hash")),
         _differences(first, second, ("versions",)),
-        unlike(first, second),
+        differs,
     )
 
 
@@ -153,7 +153,7 @@ def require_alike(comparisons: Sequence[ResultComparison], names: tuple[str, str
     lines: dict[str, None] = {}
     for comparison in comparisons:
         for d in comparison.unlike:
-            lines[f"  {comparison.metric}: {d.field} is {_short(d.a)} and {_short(d.b)}. {d.remedy}"] = None
+            lines[f"  {comparison.metric}: {d.field} is {shown(d.a)} and {shown(d.b)}. {d.remedy}"] = None
     if lines:
         raise UnlikeError(
             f"{names[0]} and {names[1]} cannot be compared; their receipts differ in\n"
@@ -211,7 +211,8 @@ def _differences(a: Receipt, b: Receipt, names: Sequence[str]) -> tuple[Differen
     )
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a receipt in a line; hashes by their first digits."""
     text = str(value)
     return repr(text[:12]) + "..." if len(text) == 64 and not set(text) - set("0123456789abcdef") else repr(value)
 

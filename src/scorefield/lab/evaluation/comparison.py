@@ -20,6 +20,7 @@ from scorefield.metrics import (
     ClassProbabilities,
     FeatureCache,
     Features,
+    InceptionFeatures,
     MetricResult,
     NearestNeighbours,
     RawFeatures,
@@ -146,10 +147,17 @@ def against(
         features,
         reference,
         known,
-        ClassProbabilities(features) if isinstance(features, ClassifierFeatures) else None,
+        _probabilities(features),
         features if isinstance(features, StackedClassifier) else None,
         seed,
     )
+
+
+def _probabilities(features: Features) -> Features | None:
+    """Class probabilities of the same network, where it is a classifier."""
+    if isinstance(features, ClassifierFeatures):
+        return ClassProbabilities(features)
+    return features.probabilities if isinstance(features, InceptionFeatures) else None
 
 
 def reference_of(split: Split, rows: np.ndarray, part: str, cache: FeatureCache | None = None) -> Reference:

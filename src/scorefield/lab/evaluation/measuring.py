@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -97,7 +99,7 @@ class Measures:
         results = []
         for name in names or self.names:
             metric = self.fed(self.metrics[name], parts())
-            results.append(metric.result(source))
+            results.append(_with_versions(metric.result(source)))
             if not isinstance(metric, NearestNeighbours):  # whose neighbours are shown
                 metric.reset()
         return results
@@ -136,6 +138,24 @@ class Measures:
             "status": end.status,
             "as N grows": end.number,
         }
+
+
+_PACKAGES = (
+    ("Inception 2015", "torch-fidelity"),
+    (".onnx", "onnxruntime"),
+    ("EfficientNet", "efficientnet-lite-pytorch"),
+)
+"""What a name of features tells of the package behind them."""
+
+
+def _with_versions(result: MetricResult) -> MetricResult:
+    """The receipt with the versions of the packages that its features come from."""
+    receipt, found = result.receipt, {}
+    for mark, package in _PACKAGES:
+        if mark in receipt.features.name:
+            with contextlib.suppress(PackageNotFoundError):
+                found[package] = version(package)
+    return replace(result, receipt=replace(receipt, versions={**receipt.versions, **found}))
 
 
 def first_of(parts: Iterable[Part], count: int) -> Iterator[Part]:

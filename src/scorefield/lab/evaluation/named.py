@@ -187,10 +187,18 @@ def functions_of(names: Sequence[str], ingredients: Ingredients) -> list[Feature
     return [function for key, function in given.items() if key in wanted and function is not None]
 
 
+FID = "Inception 2015, pool 3"
+"""How the name of the papers' features begins."""
+
+
 def title(result: MetricResult) -> str:
     """What to call a result: its metric and what it looked through. FID is what the papers' Inception gives alone."""
     receipt = result.receipt
     entry = next((e for e in NAMED.values() if e.metric.name == receipt.metric), None)
     if entry is None or entry.through != "features":
         return receipt.metric
-    return f"{receipt.metric} (features {receipt.features.name})"
+    features, note = receipt.features.name, receipt.features.note or ""
+    published = features.startswith(FID) and "the published weights" in note and "not the published" not in note
+    if published and entry.metric is FrechetDistance:
+        return f"FID ({features})"
+    return f"{receipt.metric} (features {features})"

@@ -154,7 +154,7 @@ class SampleStream:
         self.samples = Parts(folder, draws.name, draws.identity)
         self.samples.folder = folder / self.samples.digest[:12]
         self._rows = [
-            Parts(self.samples.folder, f"features-{f.hash[:12]}", {"features": f.name, "hash": f.hash})
+            Parts(self.samples.folder, f"features-{_short(f)}", {"features": f.name, "hash": f.hash})
             if f.hash is not None and f.name != RawFeatures.name
             else None
             for f in functions
@@ -247,6 +247,11 @@ class SampleStream:
         for function, rows in zip(self.functions, self._rows, strict=True):
             if rows is not None and not hurry and not rows.has(first, len(x), of):
                 rows.write(first, {"rows": compact(feature_rows(function, x))}, of)
+
+
+def _short(features: Features) -> str:
+    """Two views of one network have one hash and two names."""
+    return hashlib.sha256(f"{features.name} {features.hash}".encode()).hexdigest()[:12]
 
 
 def _bytes_hash(x: Tensor) -> str:
