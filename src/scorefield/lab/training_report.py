@@ -75,7 +75,7 @@ def _samples(model: Model, sampler: Sampler, data: Data) -> tuple[list[Block], f
         )
         return [text(words), real], None
     found = model.sample(n, sampler=sampler, condition=grid_conditions(model.data, data.train, n))
-    return [sample_grid(found.x, model.data, caption=f"{n} samples, not chosen."), real], float(found.nfe.mean())
+    return [sample_grid(found.x, model.data, caption=f"{n} samples, not chosen."), real], float(found.nfe.double().mean())
 
 
 def _headlines(model: Model, rows: list[dict], parameters: int) -> dict[str, str]:
