@@ -69,6 +69,7 @@ def test_exact_intervals_of_shares() -> None:
         clopper_pearson(3, 2)
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_area_covers() -> None:
     """400 replicates of 30 against 25; half the width is noticed."""
     exact, covered, narrow, runs = 0.5 * math.erfc(-0.5), 0, 0, 400

@@ -139,7 +139,7 @@ def test_annealed_langevin_of_ncsnv2_ends_denoised(tmp_path: Path) -> None:
     assert agrees(clean, io["ald_final_denoised"])
 
 
-@pytest.mark.parametrize("name", ["acsm/ncsnv2", "acsm/unet"])
+@pytest.mark.parametrize("name", ["acsm/ncsnv2", pytest.param("acsm/unet", marks=pytest.mark.slow)])
 def test_consistent_and_noise_first_sampling_of_acsm(name: str, tmp_path: Path) -> None:
     model, io = imported(name, tmp_path), recorded(name)
     for refine in (1, 2):
