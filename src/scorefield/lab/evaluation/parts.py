@@ -69,7 +69,8 @@ class Parts:
         if self._header(path, count, of) is None:
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            # Opened here: np.load leaves a file that it cannot read open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {key: torch.from_numpy(stored[key]) for key in stored.files if key != HEADER}
         except (OSError, ValueError, zipfile.BadZipFile):
             return None  # the disk lost some of it; it is computed again
@@ -93,7 +94,7 @@ class Parts:
         if not path.is_file():
             return None
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 header = json.loads(str(stored[HEADER]))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             return None
