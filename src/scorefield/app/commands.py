@@ -10,6 +10,7 @@ import tyro
 
 from scorefield.app.calibrate_command import Calibrate
 from scorefield.app.compare_command import Compare
+from scorefield.app.doctor_command import Doctor
 from scorefield.app.edit_commands import Edit
 from scorefield.app.energy_commands import Energy
 from scorefield.app.evaluate_command import Evaluate
@@ -367,6 +368,7 @@ Command = (
     | Annotated[Edit, tyro.conf.subcommand("edit")]
     | Annotated[Energy, tyro.conf.subcommand("energy")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Describe, tyro.conf.subcommand("describe")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[Import, tyro.conf.subcommand("import")]

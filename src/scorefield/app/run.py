@@ -119,6 +119,10 @@ def _action(command: Any) -> Callable[[Any], int | None]:
         from scorefield.app.calibrating import calibrate
 
         return calibrate
+    if isinstance(command, commands.Doctor):
+        from scorefield.app.doctoring import examine
+
+        return examine
     if isinstance(command, commands.Import | commands.Export):
         from scorefield.app import bridging
 

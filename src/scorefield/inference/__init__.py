@@ -48,6 +48,10 @@ What a model finds unusual is a matter of scores that are compared with held-out
 stands beside each of them.
 
     outliers         scores, conformal p-values, complexity baselines
+
+Exact scores satisfy identities at every noise level, and a known fault has a remedy that the data ask for.
+
+    doctor           what holds and what fails at each level, and the name of the fault
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ from scorefield.inference import (
     dequantisation,
     diagnostics,
     divergence,
+    doctor,
     flow,
     inverse,
     latents,
@@ -129,6 +134,7 @@ __all__ = [
     "diagnostics",
     "difference",
     "divergence",
+    "doctor",
     "energy_log_prob",
     "flow",
     "flow_log_prob",

@@ -13,6 +13,7 @@ choosing      which sampler, with which settings: measured, budgeted, tuned
 comparing     the methods of the lineage on the same data for the same time
 reproduce     the papers' experiments, with their claims
 selftest      every claim measured on the machine at hand, with a certificate
+doctor        whether a model's score is what it should be, and what is wrong with it
 trust         whether posterior samples are to be trusted: simulated problems and their calibration
 stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
@@ -29,6 +30,7 @@ from scorefield.lab import (
     curves,
     data,
     describe,
+    doctor,
     evaluation,
     experiment,
     figures,
@@ -74,6 +76,7 @@ __all__ = [
     "curves",
     "data",
     "describe",
+    "doctor",
     "evaluation",
     "experiment",
     "figures",

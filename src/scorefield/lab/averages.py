@@ -25,6 +25,22 @@ def fixed(network: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in network.state_dict().items() if name not in names}
 
 
+def share_of_start(settings: Averaging, decay: float, updates: int) -> float:
+    """Share of the initial weights that an average still holds after so many updates, in [0, 1]: the product of its d.
+
+    Args:
+        settings: Whether it warms up.
+        decay: Of the average.
+        updates: How often it was updated.
+    """
+    share = 1.0
+    for n in range(1, updates + 1):
+        share *= min(decay, (1 + n) / (10 + n)) if settings.warmup else decay
+        if share < 1e-6:
+            return 0.0
+    return share
+
+
 class Averages:
     """Several averages of one network's trained parameters.
 
@@ -54,13 +70,8 @@ class Averages:
             lerp(list(average.values()), [p.data for p in self._parameters.values()], 1.0 - d)
 
     def age(self, decay: float) -> float:
-        """Share of the initial weights that an average still holds, in [0, 1]: the product of its d so far."""
-        share = 1.0
-        for n in range(1, self.updates + 1):
-            share *= min(decay, (1 + n) / (10 + n)) if self.settings.warmup else decay
-            if share < 1e-6:
-                return 0.0
-        return share
+        """Share of the initial weights that an average still holds; see `share_of_start`."""
+        return share_of_start(self.settings, decay, self.updates)
 
     @contextlib.contextmanager
     def swapped(self, name: str | None) -> Iterator[None]:

@@ -1,0 +1,92 @@
+"""scorefield doctor: a checkup as text, JSON and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scorefield import _codec
+from scorefield.app.calibrating import lines_of
+from scorefield.app.doctor_command import Doctor
+from scorefield.app.evaluation import flat, real_data
+from scorefield.app.progress import sampling_display
+from scorefield.lab.data import Data, Split
+from scorefield.lab.doctor import Checkup, Examples, Settings, examine_model, examine_oracle
+from scorefield.lab.doctor.page import levels, lines, sections
+from scorefield.lab.evaluation import examples
+from scorefield.lab.files import write_text
+from scorefield.lab.model import Model, load
+from scorefield.lab.report import write_report
+from scorefield.lab.trust import oracle_subject
+
+MOST = 5000
+"""Training examples used at most."""
+
+
+def examine(command: Doctor) -> int:
+    """Carry out the command; 1 if it is strict and the verdict faulty.
+
+    Raises:
+        ValueError: A number that cannot be, an unknown oracle, or too few examples.
+    """
+    if command.levels < 2 or command.batch_size < 1 or command.seed < 0:
+        raise ValueError(
+            f"--levels {command.levels} must be at least 2, --batch-size {command.batch_size} at least 1 and --seed"
+            f" {command.seed} not negative"
+        )
+    settings = Settings(command.n, command.levels, command.seed, command.batch_size)
+    kind, _, name = command.model.partition(":")
+    with sampling_display(100, "percent") as display:
+
+        def tell(done: int, of: int) -> None:
+            display.finished(0, 100 * done // of)
+
+        if kind == "oracle":
+            if command.data is not None or command.weights is not None:
+                raise ValueError("an oracle has no weights, and its data are its own samples; leave both out")
+            oracle = oracle_subject(name).oracle
+            assert oracle is not None
+            checkup = examine_oracle(command.model, oracle, settings, tell)
+        else:
+            model = load(command.model, weights=command.weights)
+            data, train = _data(command, model)
+            checkup = examine_model(model, data, train, settings, tell)
+    return _report(command, checkup)
+
+
+def _data(command: Doctor, model: Model) -> tuple[Examples | None, Examples | None]:
+    """Examples that the model has not seen, and some that it has."""
+    source = model.experiment.data
+    own = real_data(source, None, model.data) if source.path is not None else None
+    other = own if command.data is None else real_data(source, command.data, model.data)
+    if other is None:
+        print(f"{model.name} does not say where its data are: only what needs none is examined; --data PATH gives some")
+        return None, None
+    seen = None if own is None else _some(own, own.train, MOST, "train")
+    if command.data is None and other.held_out is None:
+        print(f"{model.name} has no held-out data: it is examined on training examples, and memorisation is not")
+        return _some(other, other.train, command.n, "train"), None
+    split = other.held_out or other.train
+    return _some(other, split, command.n, "held-out" if command.data is None else "given"), seen
+
+
+def _some(data: Data, split: Split, count: int, what: str) -> Examples:
+    x, labels = examples(split, count)
+    return Examples(x, labels, data.name, what)
+
+
+def _report(command: Doctor, checkup: Checkup) -> int:
+    receipt, found = checkup.receipt, checkup.examination
+    out = command.out or Path("doctor") / receipt.model.replace(":", "-")
+    print("\n".join([*lines_of(*levels(found, brief=True)), "", *lines(found), "", f"verdict: {found.verdict}"]))
+    write_text(out / "doctor.json", _codec.dumps(checkup))
+    facts = dict(receipt.environment)
+    page = write_report(
+        out / "report.html",
+        sections(checkup),
+        title=f"Score doctor: {receipt.model}",
+        subtitle=found.verdict + (f": {found.named.name}" if found.named is not None else ""),
+        command=facts["command"],
+        environment=flat(facts),
+    )
+    print(f"{out / 'doctor.json'}\n{page}")
+    return 1 if command.strict and found.verdict == "faulty" else 0

@@ -1,0 +1,114 @@
+"""How old an average of weights is: how much of the initial weights it still holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scorefield._codec import record
+from scorefield.inference.calibration import Estimate
+from scorefield.inference.doctor import Finding, Size, Verdict
+from scorefield.inference.doctor.statistics import ratio_of
+from scorefield.lab.averages import name_of, share_of_start, trained
+from scorefield.lab.checkpoints import latest
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.model import Model
+from scorefield.lab.opening import build_network
+from scorefield.lab.weights import load_tensors
+
+HELD, STALE = 0.05, 0.9
+"""Shares of the initial weights from which an average is suspect, and from which it was never updated."""
+
+
+@record(tag="DoctorAverage")
+class AverageAge:
+    """An average of weights beside the raw ones.
+
+    Args:
+        name: Of the average.
+        updates: How often it was updated, as far as files say.
+        expected: Share of the initial weights that it should still hold after that; None where it is not known.
+        measured: Share that it holds, <average - raw, initial - raw> / |initial - raw|^2, over tensors; None without
+            raw weights.
+        apart: |average - raw| / |raw|; None without raw weights.
+    """
+
+    name: str
+    updates: int | None
+    expected: float | None
+    measured: Size | None
+    apart: float | None
+
+    def finding(self) -> Finding:
+        """In words."""
+        share = self.measured.value if self.measured is not None else self.expected
+        if share is None:
+            return Finding("EMA age", "healthy", f"how much of its initial weights {self.name} holds is not known")
+        how = f"measured {self.measured.value:.1%}" if self.measured is not None else "expected"
+        says = f"{self.name} still holds {share:.1%} of the initial weights ({how}"
+        if self.measured is not None and self.expected is not None:
+            says += f", expected {self.expected:.1%}"
+        says += ")" if self.updates is None else f" after {self.updates} updates)"
+        if self.apart is not None:
+            says += f"; it is {self.apart:.2g} of their length from the raw weights"
+        if share > STALE:
+            advice = "it was never updated: use --weights raw, and look that the average follows every step"
+            return Finding("EMA never updated", "faulty", says, advice, self.measured)
+        verdict: Verdict = "suspect" if share > HELD else "healthy"
+        advice = "train longer, shorten the decay or warm it up; --weights raw until then" if share > HELD else ""
+        return Finding("EMA age", verdict, says, advice, self.measured)
+
+
+def average_age(model: Model) -> AverageAge | None:
+    """The age of the average that a model uses; None for raw weights, and for models without a folder."""
+    decay = next((d for d in model.experiment.averaging.decays if name_of(d) == model.weights), None)
+    if model.folder is None or decay is None:
+        return None
+    path, updates = _file(model.folder), _updates(model)
+    expected = None if updates is None else share_of_start(model.experiment.averaging, decay, updates)
+    sets, _ = load_tensors(path)
+    if "raw" not in sets or model.weights not in sets:
+        return AverageAge(model.weights, updates, expected, None, None)
+    start = {name: p.detach() for name, p in trained(_initial(model.experiment)).items()}
+    average, raw = sets[model.weights], sets["raw"]
+    moved = sum(float((start[n] - raw[n]).double().square().sum()) for n in raw if n in start)
+    measured = Size.of(_held(average, raw, start)) if moved > 0.0 else None
+    apart = sum(float((average[n] - raw[n]).double().square().sum()) for n in raw)
+    length = sum(float(v.double().square().sum()) for v in raw.values())
+    return AverageAge(model.weights, updates, expected, measured, (apart / max(length, 1e-300)) ** 0.5)
+
+
+def _held(average: dict[str, Tensor], raw: dict[str, Tensor], start: dict[str, Tensor]) -> Estimate:
+    """The share with its error, tensor by tensor."""
+    names = [n for n in raw if n in start]
+    away = [(start[n] - raw[n]).double() for n in names]
+    above = [float(((average[n] - raw[n]).double() * a).sum()) for n, a in zip(names, away, strict=True)]
+    below = [float(a.square().sum()) for a in away]
+    if len(names) < 2:
+        return Estimate(above[0] / below[0], 0.0)
+    return ratio_of(torch.tensor(above, dtype=torch.float64), torch.tensor(below, dtype=torch.float64))
+
+
+def _initial(experiment: Experiment) -> torch.nn.Module:
+    """The network as training drew it: the weights of this seed and this version of torch."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(experiment.training.seed)
+        return build_network(experiment)
+
+
+def _file(folder: Path) -> Path:
+    """Where the weights are that `load` takes."""
+    path, newest = folder / "model.safetensors", latest(folder)
+    return path if path.is_file() or newest is None else newest / "score.safetensors"
+
+
+def _updates(model: Model) -> int | None:
+    """How often the average was updated: as the checkpoint of the same step says, else once a step."""
+    assert model.folder is not None
+    newest = latest(model.folder)
+    if newest is not None and model.step in (None, int(newest.name.removeprefix("step_"))):
+        _, metadata = load_tensors(newest / "score.safetensors")
+        return int(metadata["updates"])
+    return model.step
