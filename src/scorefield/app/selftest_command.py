@@ -24,5 +24,5 @@ class Selftest:
     wider allowed errors, and on the CPU what float32 cannot decide."""
     only: tuple[RoomName, ...] = ()
     """Some rooms alone."""
-    out: Path = Path("selftest")
+    out: Path = Path("runs/selftest")
     """Folder of certificate.json and report.html."""

@@ -38,7 +38,7 @@ class Bench:
 
     def to(self, x: Tensor) -> Tensor:
         """A tensor on the bench, in its dtype."""
-        return x.to(device=self.device, dtype=self.dtype)
+        return x.to(self.dtype).to(self.device)
 
     def normal(self, *shape: int, seed: int = 0) -> Tensor:
         """Standard normal numbers that depend on the seed and the shape alone."""
@@ -137,7 +137,7 @@ class Room:
 
     Args:
         name: What `--only` calls it.
-        about: What is proved, as a heading.
+        about: What is proved, to stand after the name.
     """
 
     def __init__(self, name: str, about: str):
@@ -169,9 +169,14 @@ class Room:
         return add
 
 
+def exact(x: Tensor) -> Tensor:
+    """In float64 on the CPU, to which it goes first: not every device has float64."""
+    return x.detach().cpu().double()
+
+
 def relative(have: Tensor, want: Tensor) -> float:
     """Largest difference over the largest entry of what is wanted; infinite where shapes differ or it is not finite."""
-    have, want = have.detach().to("cpu", torch.float64), want.detach().to("cpu", torch.float64)
+    have, want = exact(have), exact(want)
     if have.shape != want.shape:
         return math.inf
     error = float((have - want).abs().max() / want.abs().max().clamp_min(1e-300))
@@ -180,7 +185,7 @@ def relative(have: Tensor, want: Tensor) -> float:
 
 def surprise(values: Tensor, expected: float) -> float:
     """By how many standard errors the mean of independent values is off what is expected."""
-    values = values.detach().to("cpu", torch.float64)
+    values = exact(values)
     return float((values.mean() - expected).abs() / (values.std() / len(values) ** 0.5))
 
 

@@ -11,7 +11,7 @@ from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative,
 from scorefield.process import VP
 from scorefield.score.oracles import Gaussian
 
-ROOM = Room("data", "Data units: round trips, dequantisation, Jacobians, bits")
+ROOM = Room("data", "units: round trips, dequantisation, Jacobians, bits")
 
 SPECS = {
     "grey levels": DataSpec((1, 3, 2), 0.0, 255.0, 256),

@@ -26,7 +26,7 @@ from scorefield.process import VE, VP, Process, SubVP
 from scorefield.score import Energy
 from scorefield.score.oracles import Gaussian, Oracle, skewed_gaussian, skewed_mixture
 
-ROOM = Room("likelihood", "Likelihoods with their error budgets, latents of the flow, normalising constants")
+ROOM = Room("likelihood", "error budgets, latents of the flow, normalising constants")
 
 PROCESSES: dict[str, Process] = {"VE": VE(0.05, 20.0), "VP": VP(), "sub-VP": SubVP()}
 POINTS = 12

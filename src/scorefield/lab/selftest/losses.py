@@ -26,7 +26,7 @@ from scorefield.process import VE, VP, Process
 from scorefield.score import EnergyScore, FunctionScore, Score
 from scorefield.score.oracles import Gaussian
 
-ROOM = Room("losses", "Objectives: values at the exact score, floors, minima, and how they are related")
+ROOM = Room("losses", "values at the exact score, floors, minima, and how they are related")
 
 MEAN, VARIANCE = 0.7, 0.25
 """Of the data of one dimension."""

@@ -29,7 +29,7 @@ from scorefield.metrics import (
     measure,
 )
 
-ROOM = Room("metrics", "Metrics: closed forms, unbiased estimators, exact transport, merging")
+ROOM = Room("metrics", "closed forms, unbiased estimators, exact transport, merging")
 
 
 def reference(x: Tensor) -> Reference:

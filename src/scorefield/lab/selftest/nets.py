@@ -9,7 +9,7 @@ from scorefield.data_spec import DataSpec
 from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative
 from scorefield.nets import DDPM, MLP, NCSN, ACSMUNet, EnergyMLP, EnergyResNet, NCSNpp, NCSNv2, NetworkConfig
 
-ROOM = Room("nets", "Networks: published sizes, gradients, and answers that depend on the question alone")
+ROOM = Room("nets", "published sizes, gradients, and answers that depend on the question alone")
 
 PUBLISHED: dict[str, tuple[NetworkConfig, int]] = {
     "NCSN": (NCSN(), 30_117_635),

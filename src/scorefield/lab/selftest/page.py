@@ -46,7 +46,8 @@ def _table(rows: Sequence[Row]) -> Block:
 def _cells(row: Row) -> str:
     check, found = row.check, row.found
     measured = escape(row.problem or "") if found is None else f"<strong>{escape(number(found.value))}</strong>"
-    wanted = f"{escape(number(check.target))}<small>± {escape(f'{row.allowed:g}')}</small>"
+    within = f"± {row.allowed:.3g}" if row.allowed else "exactly"
+    wanted = f"{escape(number(check.target))}<small>{within}</small>"
     verdict = "passed" if row.passed else "<mark>FAILED</mark>"
     return (
         f"<tr><th>{escape(check.name)}<small>{escape(check.claim)}</small>{_more(row)}</th>"

@@ -27,7 +27,7 @@ from scorefield.sampling import Ancestral, ExponentialMultistep, Sampler
 from scorefield.score import FunctionScore
 from scorefield.score.oracles import Gaussian, Oracle, skewed_gaussian
 
-ROOM = Room("posteriors", "Posteriors of linear observations: exact guidance, convergence, unbiased evidence")
+ROOM = Room("posteriors", "linear observations: exact guidance, convergence, unbiased evidence")
 
 A = torch.tensor([[1.0, -0.6, 0.2, 0.0], [0.3, 0.9, 0.0, -0.5]], dtype=torch.float64)
 Y, STD = times(0.7, -0.2), 0.3

@@ -12,7 +12,7 @@ from scorefield._math import over_event
 from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative, times
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 
-ROOM = Room("process", "What noise does to data: schedules, kernels, rates, clocks and priors")
+ROOM = Room("process", "schedules, kernels, rates, clocks and priors")
 
 PROCESSES: dict[str, Process] = {
     "VE": VE(0.01, 50.0),

@@ -55,7 +55,7 @@ from scorefield.sampling.named import NAMED, named
 from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Gaussian, skewed_gaussian, skewed_mixture
 
-ROOM = Room("sampling", "Samplers: measured orders of convergence, stationary laws, exact noise, invariance")
+ROOM = Room("sampling", "measured orders of convergence, stationary laws, exact noise, invariance")
 
 # ------------------------------------------------------------------------------------------------ orders
 

@@ -27,7 +27,7 @@ from scorefield.score import (
 )
 from scorefield.score.oracles import EXAMPLES, Oracle, skewed_gaussian, skewed_mixture
 
-ROOM = Room("score", "Scores: closed forms, Tweedie's formula, and what a network's output means")
+ROOM = Room("score", "closed forms, Tweedie's formula, and what a network's output means")
 
 TIMES = times(0.08, 0.3, 0.62, 0.973)
 _SINGLE = "float32 leaves 1e-7, divided by noise levels down to 0.03"
