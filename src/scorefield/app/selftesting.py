@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from scorefield.app.evaluation import flat
+from scorefield.app.progress import bar
 from scorefield.app.selftest_command import Selftest
 from scorefield.lab.files import write_json
 from scorefield.lab.report import write_report
-from scorefield.lab.selftest import Row, bench_of, certify, run
+from scorefield.lab.selftest import Bench, Room, Row, bench_of, certify, run
 from scorefield.lab.selftest.page import sections
 from scorefield.lab.selftest.running import rooms_named
 
@@ -22,17 +25,18 @@ def selftest(command: Selftest) -> int:
     """
     bench, rooms, began = bench_of(command.device), rooms_named(command.only), time.perf_counter()
     rows: list[Row] = []
+    threads = torch.get_num_threads()
+    # Tensors are small: a second thread would not help, and on a busy machine the two wait for each other.
+    torch.set_num_threads(1)
     try:
         for room in rooms:
-            done = run([room], bench, rows.append)
-            bad = sum(not row.passed for row in done)
-            seconds = sum(row.seconds for row in done)
-            verdict = f"{bad} FAILED" if bad else "passed"
-            print(f"{room.name:10}  {len(done):3} checks  {seconds:6.1f} s  {verdict}", flush=True)
+            print(_of_room(room, bench, rows), flush=True)
+        certificate = certify(rows, bench, time.perf_counter() - began)
     except KeyboardInterrupt:
         print("\n" + certify(rows, bench, time.perf_counter() - began).text())
         raise KeyboardInterrupt(f"stopped after {len(rows)} checks; no certificate was written") from None
-    certificate = certify(rows, bench, time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
     print("\n" + certificate.text())
     write_json(command.out / "certificate.json", certificate.record())
     page = write_report(
@@ -45,3 +49,18 @@ def selftest(command: Selftest) -> int:
     )
     print(f"{command.out / 'certificate.json'}\n{page}")
     return 1 if certificate.failed else 0
+
+
+def _of_room(room: Room, bench: Bench, rows: list[Row]) -> str:
+    """Run the checks of a room, which go to `rows`; a line about them."""
+    with bar() as progress:
+        task = progress.add_task(room.name, total=len(room.checks))
+
+        def one_more(row: Row) -> None:
+            rows.append(row)
+            progress.advance(task)
+
+        done = run([room], bench, one_more)
+    bad = sum(not row.passed for row in done)
+    verdict = f"{bad} FAILED" if bad else "passed"
+    return f"{room.name:10}  {len(done):3} checks  {sum(row.seconds for row in done):6.1f} s  {verdict}"
