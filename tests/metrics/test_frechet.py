@@ -19,6 +19,8 @@ from scorefield.metrics import (
     frechet_distance,
     measure,
 )
+from scorefield.metrics import coupling as coupling_module
+from scorefield.metrics.coupling import coupling
 from scorefield.metrics.frechet import influence, moments
 from tolerance import FLOAT64, FRECHET, FRECHET_NEAR_ZERO, MOMENTS_FAR_AWAY
 
@@ -175,6 +177,26 @@ def test_refusals() -> None:
         frechet_distance(ZERO, torch.eye(2), ZERO, torch.eye(3))
     with pytest.raises(ValueError, match="eigenvalue"):
         frechet_distance(ZERO, torch.diag(torch.tensor([1.0, -1.0])), ZERO, torch.eye(2))
+
+
+@pytest.mark.parametrize(("size", "smallest"), [(1, 1.0), (5, 1e-3), (40, 1e-9), (40, 0.0)])
+def test_both_ways_to_couple_two_gaussians_agree(size: int, smallest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = rotation(20, size)
+    s_a = turn @ torch.diag(torch.logspace(0, np.log10(smallest or 1.0), size, dtype=torch.float64)) @ turn.mT
+    if smallest == 0:
+        s_a = covariance(21, size, size // 2)
+    s_b = covariance(22, size)
+    fast = coupling(s_a, s_b)
+    monkeypatch.setattr(coupling_module, "SINGULAR", 2.0)
+    slow = coupling(s_a, s_b)
+    assert fast.regular == (smallest > 0) and not slow.regular
+    assert close(fast.squared(), slow.squared(), float(torch.trace(s_a + s_b)))
+    for found in (fast, slow):
+        assert float((found.root_a @ found.root_a.mT - s_a).abs().max()) <= FRECHET
+        assert float((found.root_b @ found.root_b.mT - s_b).abs().max()) <= FRECHET
+        back = found.reversed().transport()  # from b, which is regular in every case
+        assert float((back @ s_b @ back - s_a).abs().max()) <= FRECHET
+        assert float((back - back.mT).abs().max()) <= FRECHET * float(back.abs().max())
 
 
 @pytest.mark.parametrize("constant", [False, True])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from scorefield._random import philox
+from scorefield.metrics.coupling import Coupling, coupling
 from scorefield.metrics.features import Features
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference
@@ -32,10 +33,7 @@ BLOCK = 4096
 def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
     """Squared 2-Wasserstein distance of two Gaussians, exact also where covariances are singular.
 
-    With R R' = S from symmetric eigen-decompositions, the trace term is min over orthogonal Q of |R_a - R_b Q|^2,
-    attained at Q = V U' with U s V' = R_a' R_b (Bhatia, Jain and Lim 2019, theorem 1). As a sum of squares it is
-    never negative, zero for equal arguments, and free of the cancellation in tr S_a + tr S_b - 2 tr(...)^(1/2); the
-    usual matrix square root of the product S_a S_b is unstable where a covariance is singular.
+    Never negative, zero for equal arguments and free of cancellation: see `coupling`.
 
     Args:
         mean_a: Shape (F,).
@@ -58,32 +56,13 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
                 f"{name} has shape {tuple(tensor.shape)}; with mean_a of shape ({size},) it must be {shape}"
             )
     shift = mean_a.to(torch.float64) - mean_b.to(torch.float64)
-    root_a, root_b = _aligned(covariance_a, covariance_b)
-    return float(shift @ shift + (root_a - root_b).square().sum())
+    return float(shift @ shift) + coupling(covariance_a, covariance_b).squared()
 
 
-def _aligned(covariance_a: Tensor, covariance_b: Tensor) -> tuple[Tensor, Tensor]:
-    """R_a and R_b Q, the roots of the covariances that are nearest to each other."""
-    root_a, root_b = _root(covariance_a), _root(covariance_b)
-    u, _, v_transposed = torch.linalg.svd(root_a.mT @ root_b)
-    return root_a, root_b @ (v_transposed.mT @ u.mT)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """R with R R' = S; eigenvalues that rounding cannot tell from zero are zero, else their roots would be 1e-8."""
-    s = covariance.to(torch.float64)
-    values, vectors = torch.linalg.eigh((s + s.mT) / 2)
-    rounding = len(s) * torch.finfo(torch.float64).eps * float(values.abs().max())
-    # The caller's covariance may itself be rounded, to float32 at worst.
-    if float(values.min()) < -1e-5 * float(values.abs().max()):
-        raise ValueError(f"a covariance has the eigenvalue {float(values.min()):g}; covariances have none below zero")
-    return vectors * values.where(values > rounding, 0.0).sqrt()
-
-
-def influence(rows: Tensor, own: Fitted, other: Fitted) -> Tensor:
+def influence(rows: Tensor, own: Fitted, other: Fitted, found: Coupling | None = None) -> Tensor:
     """What each row adds to the distance, to first order: n (d - d without it) up to a constant, (n,).
 
-    With T = R_b Q R_a^+, the optimal map of the own Gaussian to the other, the derivative of d by S_a is 1 - T
+    With T the optimal map of the own Gaussian to the other, the derivative of d by S_a is 1 - T
     (Bhatia, Jain and Lim 2019) and that by m_a is 2 (m_a - m_b), so x counts (x - m_a)' (2 (m_a - m_b) + (1 - T)
     (x - m_a)).
 
@@ -91,10 +70,9 @@ def influence(rows: Tensor, own: Fitted, other: Fitted) -> Tensor:
         rows: The rows of `own`, (n, F).
         own: Moments of more than F rows.
         other: Moments of the other set.
+        found: Their coupling, where it is known.
     """
-    root, other_root = _aligned(own.covariance, other.covariance)
-    scale = root.square().sum(dim=0)  # the columns of R_a are orthogonal, and zero where the features never vary
-    transport = other_root @ (root * torch.where(scale > 0, 1.0 / scale, 0.0)).mT
+    transport = (found or coupling(own.covariance, other.covariance)).transport()
     slope = 2.0 * (own.mean - other.mean)
     parts = []
     for block in rows.split(BLOCK):
@@ -199,10 +177,11 @@ class FrechetDistance(KeptRows):
         self._need(2)
         rows, real = self.rows(), self._real_moments
         seen = moments(rows)
-        number = frechet_distance(seen.mean, seen.covariance, real.mean, real.covariance)
-        shift = float((seen.mean - real.mean).square().sum())
+        found = coupling(seen.covariance, real.covariance)
+        shift, spread = float((seen.mean - real.mean).square().sum()), found.squared()
         singular = _singular(seen.count, real.count, len(real.mean))
-        value = self._value(number, rows, seen, singular, {"mean term": shift, "covariance term": number - shift})
+        details = {"mean term": shift, "covariance term": spread}
+        value = self._value(shift + spread, rows, seen, found, singular, details)
         if value.interval is None:
             return value
         # A distance is not negative, and an interval that ends below zero says no more.
@@ -214,14 +193,20 @@ class FrechetDistance(KeptRows):
         return super()._rows_of(reference, features, batch_size)
 
     def _value(
-        self, number: float, rows: Tensor, seen: Moments, singular: tuple[str, ...], details: dict[str, float]
+        self,
+        number: float,
+        rows: Tensor,
+        seen: Moments,
+        found: Coupling,
+        singular: tuple[str, ...],
+        details: dict[str, float],
     ) -> Value:
         """The number with its standard error, over the reference too where that is a sample, unless it is singular."""
         warnings, interval = singular, None
         if not singular:
-            sets = [influence(rows, seen, self._real_moments)]
+            sets = [influence(rows, seen, self._real_moments, found)]
             if not self._fixed:
-                sets.append(influence(self._real, self._real_moments, seen))
+                sets.append(influence(self._real, self._real_moments, seen, found.reversed()))
             error = mean_error(*sets)
             interval = normal_interval(number, error)
             details["standard error"] = error
@@ -321,14 +306,15 @@ class FrechetInfinity(FrechetDistance):
         examples = real.count if self._fixed else len(self._real) // 2
         singular = _singular(len(rows) // 2, examples, len(real.mean))
         seen = moments(rows)
-        whole = frechet_distance(seen.mean, seen.covariance, real.mean, real.covariance)
+        found = coupling(seen.covariance, real.covariance)
+        whole = float((seen.mean - real.mean).square().sum()) + found.squared()
         halves = []
         for k in range(self.halvings):
             of_real = (real, real) if self._fixed else _halves(self._real, k)
             for a, b in zip(_halves(rows, k), of_real, strict=True):
                 halves.append(frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
         number = 2.0 * whole - sum(halves) / len(halves)
-        return self._value(number, rows, seen, singular, {"distance at this N": whole})
+        return self._value(number, rows, seen, found, singular, {"distance at this N": whole})
 
     @property
     def _fixed(self) -> bool:
