@@ -7,7 +7,11 @@ reference and features, how the samples were made, and the software.
 
 * `FrechetDistance`: squared 2-Wasserstein distance of the Gaussians fitted to phi(samples) and phi(reference),
   |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)). Over Inception features this is the FID; here phi
-  is what you choose. Biased upwards by about F / N, so it compares at equal N only.
+  is what you choose. Biased upwards by (F + F^2 / 4) (1 / N + 1 / M) for F features of unit variance and M real
+  examples, so it compares at equal numbers only; `FrechetInfinity` extrapolates that away.
+* `KernelDistance` (over Inception features the KID), `GaussianDiscrepancy`: MMD^2, unbiased at any N.
+* `Precision`, `Recall`, `Density`, `Coverage`: shares of samples that lie where data lie, and the other way round.
+* `InceptionScore`, `VendiScore`: of samples alone, of class probabilities and of the diversity of features.
 * `SlicedWasserstein`: one-dimensional optimal transport averaged over directions, in data units; no features, no
   Gaussians.
 * `EnergyDistance`: squared energy distance in data units, unbiased, with a standard error; differences of samplers
@@ -23,8 +27,13 @@ reference and features, how the samples were made, and the software.
 Every one states a 95 % interval where its numbers allow one. Over examples alone: biases that N leaves are not in it.
 
 Feature functions: `RawFeatures` (the values), `ClassifierFeatures` (a small classifier trained on the labelled real
-data at hand), `StackedClassifier` (the same of each part of a stack), `ModuleFeatures` (any module). None downloads
-anything.
+data at hand), `StackedClassifier` (the same of each part of a stack), `ModuleFeatures` (any module); and of images,
+prepared as an `ImagePreparation` states, `InceptionFeatures`, `efficientnet_lite0` and `OnnxFeatures`. Nothing is
+downloaded but the weights of Inception, where none are given.
+
+The network runs once: a `Reference` keeps its features for all metrics, on disk too where it has a `FeatureCache`, and
+`measure_all` feeds metrics together, whose features are one `Remembered`. `read_statistics` reads a reference of which
+only features, or their mean and covariance, are at hand.
 
 >>> import torch
 >>> held_out = Reference(torch.tensor([[0.0], [1.0], [2.0]]), name="numbers", split="held-out")

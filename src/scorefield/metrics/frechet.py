@@ -5,8 +5,10 @@ With means m_a, m_b and covariances S_a, S_b of the features,
     d = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)),
 
 the squared 2-Wasserstein distance of N(m_a, S_a) and N(m_b, S_b) (Dowson and Landau 1982), which over Inception
-features is the FID of Heusel et al. (2017, eq. 6). d is biased upwards by about (number of features) / N, so values
-are comparable at equal N only (the receipt holds N), or extrapolated to infinite N: `FrechetInfinity`.
+features is the FID of Heusel et al. (2017, eq. 6). d is biased upwards: two sets of N and M examples of one law with
+covariance eigenvalues l_1 .. l_F are about (sum_i l_i + 1/2 sum_ij l_i l_j / (l_i + l_j)) (1 / N + 1 / M) apart, which
+is (F + F^2 / 4) (1 / N + 1 / M) for unit variances. So values are comparable at equal N only (the receipt holds N), or
+extrapolated to infinite N: `FrechetInfinity`.
 """
 
 from __future__ import annotations
