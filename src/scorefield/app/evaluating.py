@@ -41,6 +41,7 @@ from scorefield.lab.evaluation import (
 )
 from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, load
+from scorefield.lab.opening import default_device
 from scorefield.lab.report import Section, metric_table, sample_grid, write_report
 from scorefield.lab.run_folder import environment, environment_lines
 from scorefield.lab.sample_folder import ARRAYS, RECORD, read_samples
@@ -175,7 +176,7 @@ def features_of(command: Evaluate, job: Job) -> Features:
         gray=command.gray,
         quantise=command.quantise,
         weights=command.inception,
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=str(default_device()),
     )
 
 

@@ -91,7 +91,7 @@ def open_network(
         raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
     network = build_network(experiment)
     fill(network, {**sets.get("fixed", {}), **sets[name]}, str(path))
-    target = torch.device(device) if device is not None else _default_device()
+    target = torch.device(device) if device is not None else default_device()
     network = network.to(target).eval()
     if len(experiment.spec.shape) == 3:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,7 +156,8 @@ def continuous(experiment: Experiment) -> Experiment:
     return replace(experiment, levels=None, time_input=ScaledTime(levels.levels - 1.0))
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
+    """This process's accelerator, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
