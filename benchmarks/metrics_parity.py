@@ -46,7 +46,7 @@ from scorefield.metrics import (
     Reference,
     measure_all,
 )
-from scorefield.metrics.inception import _extractor
+from scorefield.metrics.inception import extractor_module
 from scorefield.metrics.inception_score import mean_score
 
 SPLITS = 10
@@ -74,7 +74,7 @@ def changed(x: Tensor, seed: int) -> Tensor:
 
 def random_weights(path: Path) -> Path:
     """A state dict of the Inception network drawn at random, on disk."""
-    extractor = _extractor().FeatureExtractorInceptionV3
+    extractor = extractor_module().FeatureExtractorInceptionV3
 
     class Blank(extractor):
         def load_state_dict(self, *_: Any, **__: Any) -> None:

@@ -183,7 +183,7 @@ def test_without_package_weights_or_network_the_error_says_what_to_do(
 
     fake.URL_INCEPTION_V3 = "https://nowhere.invalid/weights.pth"  # pyright: ignore[reportAttributeAccessIssue]
     fake.FeatureExtractorInceptionV3 = Extractor  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setattr(module, "_extractor", lambda: fake)
+    monkeypatch.setattr(module, "extractor_module", lambda: fake)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
     def offline(url: str, path: str, **_: object) -> None:
@@ -209,7 +209,7 @@ def test_weights_that_execute_something_are_not_executed(tmp_path: Path, monkeyp
             return (Path.touch, (tmp_path / "touched",))  # pyright: ignore[reportReturnType]
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
-    monkeypatch.setattr(module, "_extractor", lambda: ModuleType("none"))
+    monkeypatch.setattr(module, "extractor_module", lambda: ModuleType("none"))
     with pytest.raises(ValueError, match="evil.pth cannot be read as weights"):
         InceptionFeatures.load(RGB, weights=tmp_path / "evil.pth")
     assert not (tmp_path / "touched").exists()
@@ -218,7 +218,7 @@ def test_weights_that_execute_something_are_not_executed(tmp_path: Path, monkeyp
 def test_the_package_gives_its_network_without_its_front_page() -> None:
     if importlib.util.find_spec("torch_fidelity") is None:
         pytest.skip("torch-fidelity is not installed")
-    assert module._extractor().FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE == 299
+    assert module.extractor_module().FeatureExtractorInceptionV3.INPUT_IMAGE_SIZE == 299
 
 
 # ------------------------------------------------------------------------------------------------ by name

@@ -133,7 +133,7 @@ def load_inception(weights: str | Path | None = None, layer: Layer = "2048") -> 
 
     The weights are read as plain tensors before the package sees them, since it would unpickle whatever a file holds.
     """
-    extractor = _extractor()
+    extractor = extractor_module()
     path = _downloaded(extractor.URL_INCEPTION_V3) if weights is None else Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} of Inception weights")
@@ -154,7 +154,7 @@ def load_inception(weights: str | Path | None = None, layer: Layer = "2048") -> 
     return network, f"weights {path.name}, sha256 {digest[:12]}, {published}"
 
 
-def _extractor() -> ModuleType:
+def extractor_module() -> ModuleType:
     """torch-fidelity's module of the network.
 
     Its front page imports torchvision, which the network does not need and which has no build for many a torch. So
