@@ -61,7 +61,7 @@ COMMANDS = [
     ("likelihood digits --way bound", "trained in continuous time.*--way flow"),
     ("latents encode digits -n 0", "n=0 must be at least 1"),
     ("latents temperature digits --seed -1", "seed=-1 must not be negative"),
-    ("evaluate digits -n 0", "n must be at least 1"),
+    ("evaluate digits -n 0", "draw at least 1 sample"),
     ("compare-samplers digits -n 0", "-n 0: draw at least 1"),
     ("compare-samplers digits --seed -1", "--seed -1 must not be negative"),
     ("tune digits --seed -1", "--seed -1 must not be negative"),
