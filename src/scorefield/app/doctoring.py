@@ -37,8 +37,8 @@ def examine(command: Doctor) -> int:
     kind, _, name = command.model.partition(":")
     with sampling_display(100, "percent") as display:
 
-        def tell(done: int, of: int) -> None:
-            display.finished(0, 100 * done // of)
+        def tell(share: float) -> None:
+            display.finished(0, round(100 * share))
 
         if kind == "oracle":
             if command.data is not None or command.weights is not None:
@@ -48,12 +48,12 @@ def examine(command: Doctor) -> int:
             checkup = examine_oracle(command.model, oracle, settings, tell)
         else:
             model = load(command.model, weights=command.weights)
-            data, train = _data(command, model)
+            data, train = read_examples(command, model)
             checkup = examine_model(model, data, train, settings, tell)
     return _report(command, checkup)
 
 
-def _data(command: Doctor, model: Model) -> tuple[Examples | None, Examples | None]:
+def read_examples(command: Doctor, model: Model) -> tuple[Examples | None, Examples | None]:
     """Examples that the model has not seen, and some that it has."""
     source = model.experiment.data
     own = real_data(source, None, model.data) if source.path is not None else None

@@ -79,7 +79,7 @@ def examine(
     seed: int = 0,
     batch_size: int = 128,
     significance: float = SIGNIFICANCE,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Examination:
     """Examine a score on data that it was not trained on.
 
@@ -97,7 +97,7 @@ def examine(
         seed: Of noise and probes.
         batch_size: Examples at a time.
         significance: Of all tests of one kind together.
-        progress: Called with (levels done, levels) now and then.
+        progress: Called with the share that is done, now and then.
 
     Raises:
         ValueError: Fewer than 32 examples, values that are not finite, a `GeneralSDE`, a score that is not finite, or
@@ -116,16 +116,16 @@ def examine(
     bad = [f"{at.time:.4g}" for at, h in zip(examined.levels, seen, strict=True) if not bool(h.isfinite().all())]
     if bad:
         raise ValueError(f"the score is not finite at t = {', '.join(bad)}; its weights are, or it divides by zero")
-    tell = progress or (lambda done, of: None)
+    tell = progress or (lambda share: None)
     known = None
     if train is not None:
         known = Training(score, examined, train, train_condition, seed, batch_size)
     readings = []
     for level, h in zip(examined.levels, seen, strict=True):
         readings.append(Reading.of(examined, level, h, known, exact))
-        tell(level.index + 1, 2 * len(examined.levels))
+        tell(0.5 * (level.index + 1) / len(examined.levels))
     turned = [reading.turned for reading in readings]
-    named, tried = diagnose(examined, seen, turned, others or {}, significance)
+    named, tried = diagnose(examined, seen, turned, others or {}, significance, lambda share: tell(0.5 + 0.5 * share))
     rows = rows_of(readings, named, significance)
     verdict, findings = _weighed(
         [
@@ -135,7 +135,6 @@ def examine(
             *told.of_coverage(examined, readings, known, grey_step),
         ]
     )
-    tell(2 * len(examined.levels), 2 * len(examined.levels))
     missing = told.missing(examined, rows, known, exact, others or {})
     return Examination(verdict, findings, rows, named, tried, missing, len(x0), significance, seed)
 
@@ -172,7 +171,7 @@ def examine_field(
     rows = []
     for level in examined.levels:
         jacobian = probed(examined, level)
-        asymmetry = None if jacobian is None else size_of(jacobian[0])
+        asymmetry = None if jacobian is None else size_of(jacobian.asymmetry)
         rows.append(
             Row(level.time, level.alpha, level.sigma, asymmetry, size_of(fokker_planck(examined, level)), "healthy")
         )

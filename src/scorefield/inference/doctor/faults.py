@@ -20,15 +20,15 @@ Networks are never exact, so that with enough data every b is above 0. A fault i
 `MARGIN` of the loss (or of `LITTLE`, where the loss is less), on average over the levels it touches; one for all levels
 must also be asked for without the level at which it does most, else one bad level would pass for a fault of all. It is
 *suspect* if it takes less and yet accounts for all that is found: with it no identity of the mean fails. Of several,
-those that take at least `CLOSE` of what the best does are compared, one that accounts for all goes before one that does
-not, and then the larger. All p-values carry Bonferroni's correction for the number of remedies; factors and times that
-are fitted, on the same examples, count twice.
+those that take at least `CLOSE` of what the best does where they can are compared on the levels that all of them touch:
+one that accounts for all goes before one that does not, and then the larger. All p-values carry Bonferroni's correction
+for the number of remedies; factors and times that are fitted, on the same examples, count twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,9 @@ ORDER: tuple[Verdict, ...] = ("healthy", "suspect", "faulty")
 
 MARGIN = 0.02
 """Least share of the loss that counts; a score 10 percent too large loses from 1 to 10 percent."""
+
+FAR = 0.08
+"""Largest shift of continuous times; what is further off is no step of a schedule."""
 
 CLOSE = 0.6
 """Share of the best remedy's total from which another is a rival."""
@@ -75,7 +78,8 @@ class Diagnosis:
         fall: Share of the loss, or of `LITTLE` where the loss is less, that it takes; mean over the levels it touches.
         p_value: Of b being 0, corrected for the number of remedies.
         levels: Numbers of the levels that it touches.
-        accounts: Whether no identity of the mean fails with it at these levels.
+        falls: Share of the loss that it takes at each of them.
+        failing: Those of them at which an identity of the mean fails even with it.
         verdict: faulty, suspect, or healthy where it is not named.
     """
 
@@ -86,13 +90,18 @@ class Diagnosis:
     fall: Size
     p_value: float
     levels: tuple[int, ...]
-    accounts: bool
+    falls: tuple[float, ...]
+    failing: tuple[int, ...]
     verdict: Verdict
 
     @property
     def total(self) -> float:
         """Falls summed over levels."""
-        return self.fall.value * len(self.levels)
+        return sum(self.falls)
+
+    def on(self, levels: Collection[int]) -> float:
+        """Falls summed over some levels."""
+        return sum(fall for k, fall in zip(self.levels, self.falls, strict=True) if k in levels)
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,7 @@ def diagnose(
     turned: Sequence[Tensor | None],
     others: Mapping[str, Score],
     significance: float,
+    progress: Callable[[float], None],
 ) -> tuple[Diagnosis | None, tuple[Diagnosis, ...]]:
     """The fault that explains most, if one is named, and all remedies tried, those that take most first.
 
@@ -138,6 +148,7 @@ def diagnose(
         turned: At each level (J - J') (x - mean) / 2 of the score's Jacobian, (n, d), where it is known.
         others: Scores with other weights, by name.
         significance: Of all remedies together.
+        progress: Called with the share that is done.
     """
     remedies = [
         *_powers(examined.levels, seen),
@@ -147,11 +158,22 @@ def diagnose(
         *(_between(examined, level) for level in examined.levels),
         *(_other(examined, name, score) for name, score in others.items()),
     ]
-    tried = [_judged(remedy, examined.levels, seen, len(remedies), significance) for remedy in remedies]
+    tried = []
+    for k, remedy in enumerate(remedies):
+        tried.append(_judged(remedy, examined.levels, seen, len(remedies), significance))
+        progress((k + 1) / len(remedies))
     tried.sort(key=lambda d: -d.total)
-    suspects = [d for d in tried if d.verdict != "healthy"]
-    rivals = [d for d in suspects if d.total >= CLOSE * suspects[0].total]
-    return max(rivals, key=lambda d: (d.accounts, d.total), default=None), tuple(tried)
+    return _leading([d for d in tried if d.verdict != "healthy"]), tuple(tried)
+
+
+def _leading(suspects: Sequence[Diagnosis]) -> Diagnosis | None:
+    """The one that explains most, of several with the largest total first."""
+    if not suspects or len(suspects[0].levels) == 1:
+        return suspects[0] if suspects else None
+    best = suspects[0]
+    rivals = [d for d in suspects if len(d.levels) > 1 and d.total >= CLOSE * best.on(d.levels)]
+    shared = set.intersection(*(set(d.levels) for d in rivals)) or set(best.levels)
+    return max(rivals, key=lambda d: (shared.isdisjoint(d.failing), d.on(shared)))
 
 
 def _judged(
@@ -175,22 +197,25 @@ def _judged(
     about = remedy.name, remedy.says, remedy.advice
     if not touched or float(torch.stack(power).mean()) < ROUNDING:
         nothing = Size(0.0, 0.0, 0.0)
-        return Diagnosis(*about, nothing, nothing, 1.0, tuple(touched), False, "healthy")
+        return Diagnosis(*about, nothing, nothing, 1.0, tuple(touched), (0.0,) * len(touched), (), "healthy")
     a, q = torch.stack(asked), torch.stack(power)
     p = min(1.0, count * (2.0 if remedy.fitted else 1.0) * upper_tail(a.mean(dim=0)))
     fall, rest = torch.stack(falls).mean(dim=0), a
     if len(touched) > 1:
         most = int(a.mean(dim=1).argmax())
         rest = torch.cat([a[:most], a[most + 1 :]])
-    accounts = min(restored) * 3 * len(touched) >= significance
+    failing = tuple(
+        k for k, p_least in zip(touched, restored, strict=True) if p_least * 3 * len(touched) < significance
+    )
     verdict: Verdict = "healthy"
     if p < significance and count * upper_tail(rest.mean(dim=0)) < significance:
         if count * upper_tail(fall, MARGIN) < significance:
             verdict = "faulty"
-        elif accounts and len(touched) > 1:
+        elif not failing and len(touched) > 1:
             verdict = "suspect"
     b = Size.of(ratio_of(a.mean(dim=0), q.mean(dim=0)))
-    return Diagnosis(*about, b, Size.of(mean_of(fall)), p, tuple(touched), accounts, verdict)
+    per_level = tuple(float(f.mean()) for f in falls)
+    return Diagnosis(*about, b, Size.of(mean_of(fall)), p, tuple(touched), per_level, failing, verdict)
 
 
 # ---------------------------------------------------------------------------------------------------- remedies
@@ -253,7 +278,7 @@ def _calls(examined: Examined, seen: Sequence[Tensor]) -> list[Remedy]:
         return float(process.time_at_log_snr(wanted)) if low <= float(wanted) <= high else math.nan
 
     out = []
-    shift = _fit(examined, seen, lambda time, by: time + by, (*SHIFTS, *(-s for s in SHIFTS)), 1e-4, 0.3)
+    shift = _fit(examined, seen, lambda time, by: time + by, (*SHIFTS, *(-s for s in SHIFTS)), 1e-4, FAR)
     if shift is not None:
         side = "later" if shift.value < 0.0 else "earlier"
         size = Size.of(Estimate(abs(shift.value), shift.error))
@@ -261,8 +286,7 @@ def _calls(examined: Examined, seen: Sequence[Tensor]) -> list[Remedy]:
         says = f"the score that is given for t is that of a time {size} {side}{steps}"
         move = _moved(examined, lambda time: time + shift.value)
         out.append(Remedy("off-by-one time", says, _CLOCK, move, fitted=True))
-    logs = tuple(sign * math.log(c) for c in (1.5, 3.0) for sign in (1.0, -1.0))
-    factor = _fit(examined, seen, of_sigma, logs, 1e-3, math.log(30.0))
+    factor = _fit(examined, seen, of_sigma, (math.log(2.0), -math.log(2.0)), 1e-3, math.log(30.0))
     if factor is not None and abs(factor.value) > math.log(UNITS):
         c = math.exp(-factor.value)
         size = Size.of(Estimate(c, c * factor.error))
@@ -326,11 +350,11 @@ def _fit(
     estimate = None
     for _ in range(3 if best else 1):
         above, below = [], []
-        sides = called(best + small), called(best - small), called(best) if best else seen
-        for k, (late, early, here) in enumerate(zip(*sides, strict=True)):
-            if late is None or early is None or here is None:
+        sides = called(best + small), called(best - small)
+        for k, (late, early) in enumerate(zip(*sides, strict=True)):
+            if late is None or early is None:
                 continue
-            slope = (late - early) / (2.0 * small)
+            here, slope = 0.5 * (late + early), (late - early) / (2.0 * small)
             above.append(((z[k] - here) * slope).sum(dim=1) / own[k])
             below.append(slope.square().sum(dim=1) / own[k])
         if not above:

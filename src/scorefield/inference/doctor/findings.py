@@ -106,22 +106,22 @@ _IDENTITIES = (
     (
         "bias",
         "posterior means are off by {}, model units, in one direction",
-        "a constant is missing: look at offsets of the data",
+        "look at the offsets of the data, and at a constant missing in the network's output",
     ),
     (
         "slope of x0",
         "x_0 changes by {} for each unit that its posterior mean does",
-        "posterior means are too bold below 1, too timid above it",
+        "a slope below 1 is of posterior means that vary too much, above 1 too little: train longer",
     ),
     (
         "slope of z",
         "the noise changes by {} for each unit that the score sees of it",
-        "the score is too large there below 1, too small above it",
+        "a slope below 1 is of a score too large there, above 1 too small: train longer, or draw this level more often",
     ),
     (
         "calibration",
         "the score's divergence predicts {} times the loss that it has",
-        "below 1: errors that it does not know of, as of a network that trained too little or remembers its examples",
+        "below 1 it has errors that it does not know of: train longer; if training examples are spared, stop earlier",
     ),
 )
 

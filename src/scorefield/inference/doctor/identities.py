@@ -117,16 +117,32 @@ def calibration(level: Level, h: Tensor, divergence: Tensor) -> Identity:
     return Identity("calibration", 1.0, ratio_of(predicted, loss), two_sided(predicted - loss), costs)
 
 
-def probed(examined: Examined, level: Level) -> tuple[Estimate, Tensor] | None:
-    """Asymmetry of the Jacobian, and the divergence of the score, (n,); None without second derivatives."""
-    vectors = [examined.signs(level, k) for k in range(PROBES)]
-    found = examined.products(level, vectors)
+@dataclass(frozen=True)
+class Probed:
+    """What products with the Jacobian J of the score say at a level.
+
+    Attributes:
+        asymmetry: |J - J'| / |J|.
+        divergence: Of the score, estimated without bias, (n,).
+        turned: (J - J') (x - mean) / 2, (n, d): the rotation of a score that has a linear one.
+    """
+
+    asymmetry: Estimate
+    divergence: Tensor
+    turned: Tensor
+
+
+def probed(examined: Examined, level: Level) -> Probed | None:
+    """What random signs and x itself say of the Jacobian; None without second derivatives."""
+    signs = [examined.signs(level, k) for k in range(PROBES)]
+    found = examined.products(level, [*signs, level.x - level.x.mean(dim=0)])
     if found is None:
         return None
-    divergence = torch.stack([(right * v.flatten(1)).sum(dim=1) for (right, _), v in zip(found, vectors, strict=True)])
-    apart = torch.stack([(right - left).square().sum(dim=1) for right, left in found]).mean(dim=0)
-    power = torch.stack([right.square().sum(dim=1) for right, _ in found]).mean(dim=0)
-    return root_of(ratio_of(apart, power)), divergence.mean(dim=0)
+    *random, (right, left) = found
+    divergence = torch.stack([(r * v.flatten(1)).sum(dim=1) for (r, _), v in zip(random, signs, strict=True)])
+    apart = torch.stack([(r - left_).square().sum(dim=1) for r, left_ in random]).mean(dim=0)
+    power = torch.stack([r.square().sum(dim=1) for r, _ in random]).mean(dim=0)
+    return Probed(root_of(ratio_of(apart, power)), divergence.mean(dim=0), 0.5 * (right - left))
 
 
 def fokker_planck(examined: Examined, level: Level) -> Estimate | None:

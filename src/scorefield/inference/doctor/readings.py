@@ -138,13 +138,9 @@ class Reading:
     def of(cls, examined: Examined, level: Level, h: Tensor, known: Training | None, exact: Score | None) -> Reading:
         loss = losses(level, h)
         jacobian = probed(examined, level)
-        identities, asymmetry, turned = of_the_mean(level, h), None, None
+        identities = of_the_mean(level, h)
         if jacobian is not None:
-            asymmetry, divergence = jacobian
-            identities = (*identities, calibration(level, h, divergence))
-            pairs = examined.products(level, [level.x - level.x.mean(dim=0)])
-            assert pairs is not None
-            turned = 0.5 * (pairs[0][0] - pairs[0][1])
+            identities = (*identities, calibration(level, h, jacobian.divergence))
         around = (examined.x0 - examined.x0.mean(dim=0)).flatten(1).square().mean(dim=1)
         unexplained = ratio_of(loss * (level.sigma / level.alpha) ** 2, around)
         return cls(
@@ -152,8 +148,8 @@ class Reading:
             loss=loss,
             explained=Estimate(1.0 - unexplained.value, unexplained.error),
             identities=identities,
-            asymmetry=asymmetry,
-            turned=turned,
+            asymmetry=None if jacobian is None else jacobian.asymmetry,
+            turned=None if jacobian is None else jacobian.turned,
             fokker_planck=fokker_planck(examined, level),
             gaussian=None if known is None else known.excess(level, h),
             floor=None if exact is None else loss - _oracle_losses(exact, level),

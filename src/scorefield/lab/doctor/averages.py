@@ -9,7 +9,7 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield.inference.calibration import Estimate
-from scorefield.inference.doctor import Finding, Size, Verdict
+from scorefield.inference.doctor import Finding, Size
 from scorefield.inference.doctor.statistics import ratio_of
 from scorefield.lab.averages import name_of, share_of_start, trained
 from scorefield.lab.checkpoints import latest
@@ -18,8 +18,9 @@ from scorefield.lab.model import Model
 from scorefield.lab.opening import build_network
 from scorefield.lab.weights import load_tensors
 
-HELD, STALE = 0.05, 0.9
-"""Shares of the initial weights from which an average is suspect, and from which it was never updated."""
+HELD, LAGS, STALE = 0.05, 0.3, 0.9
+"""Shares of the way back to the initial weights: expected, from which an average is suspect; measured, from which it is
+suspect (it also lags behind the last steps), and from which it was never updated."""
 
 
 @record(tag="DoctorAverage")
@@ -43,22 +44,22 @@ class AverageAge:
 
     def finding(self) -> Finding:
         """In words."""
-        share = self.measured.value if self.measured is not None else self.expected
-        if share is None:
-            return Finding("EMA age", "healthy", f"how much of its initial weights {self.name} holds is not known")
-        how = f"measured {self.measured.value:.1%}" if self.measured is not None else "expected"
-        says = f"{self.name} still holds {share:.1%} of the initial weights ({how}"
-        if self.measured is not None and self.expected is not None:
-            says += f", expected {self.expected:.1%}"
-        says += ")" if self.updates is None else f" after {self.updates} updates)"
+        measured = None if self.measured is None else self.measured.value
+        parts = []
+        if self.expected is not None:
+            parts.append(f"still holds {self.expected:.2g} of the initial weights after {self.updates} updates")
+        if self.measured is not None:
+            parts.append(f"lies {self.measured} of the way from the raw weights to the initial ones")
         if self.apart is not None:
-            says += f"; it is {self.apart:.2g} of their length from the raw weights"
-        if share > STALE:
+            parts.append(f"is {self.apart:.2g} of their length from the raw ones")
+        says = f"the average {self.name} " + (", ".join(parts) or "is of an age that no file tells")
+        if measured is not None and measured > STALE:
             advice = "it was never updated: use --weights raw, and look that the average follows every step"
             return Finding("EMA never updated", "faulty", says, advice, self.measured)
-        verdict: Verdict = "suspect" if share > HELD else "healthy"
-        advice = "train longer, shorten the decay or warm it up; --weights raw until then" if share > HELD else ""
-        return Finding("EMA age", verdict, says, advice, self.measured)
+        if (self.expected or 0.0) > HELD or (measured or 0.0) > LAGS:
+            advice = "train longer, shorten the decay or warm it up; --weights raw until then"
+            return Finding("EMA age", "suspect", says, advice, self.measured)
+        return Finding("EMA age", "healthy", says, "", self.measured)
 
 
 def average_age(model: Model) -> AverageAge | None:

@@ -62,7 +62,7 @@ class Settings:
     batch_size: int = 128
 
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[float], None]
 
 
 def examine_model(
@@ -75,7 +75,7 @@ def examine_model(
         data: Examples that it was not trained on; None for what can be said without.
         train: Examples that it was trained on, or None.
         settings: How.
-        progress: Called with (levels done, levels) now and then.
+        progress: Called with the share that is done, now and then.
 
     Raises:
         ValueError: What `inference.doctor.examine` refuses.

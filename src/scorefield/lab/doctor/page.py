@@ -19,6 +19,9 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 ROUNDING = 1e-9
 """Below it a number and its interval are shown as 0."""
 
+LEAST = -0.2
+"""Left end of the chart of remedies."""
+
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("loss", "loss", ""),
     ("floor", "above floor", ""),
@@ -84,7 +87,7 @@ def remedies(found: Examination, most: int = 8) -> Table:
             d.says,
             shown(d.asked),
             shown(d.fall),
-            "<1e-12" if d.p_value < 1e-12 else f"{d.p_value:.1g}",
+            "<1e\u201112" if d.p_value < 1e-12 else f"{d.p_value:.1g}",
             d.verdict,
         )
         for d in _best(found)[:most]
@@ -140,10 +143,10 @@ _LEVELS = (
     " Explained: of the variance of x_0, against the best constant. To Gaussian: share of the loss above that of the"
     " exact score of a Gaussian with the data's moments; a model should be below it. Bias and slopes are of the"
     " regressions of x_0 on its posterior mean, and of the noise on the noise seen; calibration is the loss that the"
-    " score's divergence predicts over the loss that it has: 0, 1, 1 and 1 for an exact score; * fails, corrected for all"
-    " tests of the table. Asymmetry is |J - J'| / |J| of the score's Jacobian; Fokker-Planck the squared residual of its"
-    " evolution in t over its squared rate: sizes, which no network has at 0. Spared: 1 - loss on training examples /"
-    " loss."
+    " score's divergence predicts over the loss that it has: 0, 1, 1 and 1 for an exact score; * fails, corrected for"
+    " all tests of the table. Asymmetry is |J - J'| / |J| of the score's Jacobian; Fokker-Planck the squared residual"
+    " of its evolution in t over its squared rate: sizes, which no network has at 0. Spared: 1 - loss on training"
+    " examples / loss."
 )
 
 _CHARTS = "Bars: 95 % intervals. Dashed: what an exact score has, or does not exceed."
@@ -151,8 +154,8 @@ _CHARTS = "Bars: 95 % intervals. Dashed: what an exact score has, or does not ex
 _REMEDIES = (
     "A fault is named when the data ask for its remedy: asked for is 0 for an exact score and 1 for just this fault;"
     " takes is the share of the loss that the remedy takes away, over the levels that it touches, 0.05 of the noise's"
-    f" variance standing for a loss that is less. Faulty above {MARGIN:g}; suspect below, where it accounts for all that"
-    " is found."
+    f" variance standing for a loss that is less. Faulty above {MARGIN:g}; suspect below, where it accounts for all"
+    " that is found."
 )
 
 
@@ -216,7 +219,7 @@ def _panel(
     log: bool,
 ) -> str:
     """A small chart of sizes with intervals against the noise."""
-    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.5, 2.0), above=0.2)
+    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.5, 2.0), above=0.2, below=0.42)
     ax.set_xscale("log")
     if log:
         ax.set_yscale("log")
@@ -247,7 +250,7 @@ def _limit(ax: Axes, values: Sequence[float]) -> None:
     """Room for all values, and for no more of their intervals than as much again; never less than a tenth."""
     low, high = min(values), max(values)
     room = max(high - low, 0.1)
-    ax.set_ylim(low - 0.5 * room, high + 0.5 * room)
+    ax.set_ylim(low - 0.3 * room, high + 0.3 * room)
 
 
 def _errors(ax: Axes, points: Sequence[tuple[float, Size]], colour: str) -> None:
@@ -262,19 +265,22 @@ def _errors(ax: Axes, points: Sequence[tuple[float, Size]], colour: str) -> None
 def _takes(found: Examination) -> Block:
     """What the best remedy of each fault would take, with intervals, against the margin."""
     best = _best(found)[::-1]
-    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (5.0, 0.26 * len(best) + 0.3), above=0.1, beside=1.75)
+    figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.2, 0.26 * len(best) + 0.2), above=0.1, beside=1.7, below=0.42)
     colours = {"healthy": PAGE.muted, "suspect": PAGE.series[0], "faulty": PAGE.series[1]}
     for k, d in enumerate(best):
+        if d.fall.value < LEAST:
+            ax.plot([LEAST], [k], color=colours[d.verdict], marker="<", markersize=4)
+            continue
         half = [[max(d.fall.value - d.fall.low, 0.0)], [max(d.fall.high - d.fall.value, 0.0)]]
-        ax.errorbar([max(d.fall.value, -0.2)], [k], xerr=half, color=colours[d.verdict], marker="o", markersize=4)
+        ax.errorbar([d.fall.value], [k], xerr=half, color=colours[d.verdict], marker="o", markersize=4)
     ax.axvline(MARGIN, color=PAGE.muted, linewidth=1.0, linestyle="--")
     ax.set_yticks(range(len(best)), labels=[d.name for d in best])
     ax.set_ylim(-0.6, len(best) - 0.4)
-    ax.set_xlim(left=-0.25, right=max(0.1, 1.1 * max((d.fall.high for d in best), default=0.1)))
+    ax.set_xlim(left=1.2 * LEAST, right=max(0.1, 1.1 * max((d.fall.high for d in best), default=0.1)))
     ax.set_xlabel("share of the loss", labelpad=2)
     words = (
-        f"Orange: faulty. Blue: suspect. Grey: not named. Dashed: {MARGIN:g}, from which a fault counts. What is below -0.2"
-        " is drawn there."
+        f"Orange: faulty. Blue: suspect. Grey: not named. Dashed: {MARGIN:g}, from which it counts. Triangles: remedies"
+        f" that add more than {-LEAST:g} to the loss."
     )
     title = "What the remedy of each fault would take"
     chart = f'<div class="chart wide">{to_svg(figure, title)}</div>'
