@@ -140,6 +140,7 @@ def test_ctrl_c_prints_what_was_done(
     monkeypatch.setattr(ROOMS["data"], "checks", checks)
     assert main(["selftest", "--device", "cpu", "--only", "data", "--out", str(tmp_path)]) == 130
     found = capsys.readouterr()
+    assert "stopped: 1 checks passed, 1 of the same rooms were not run" in found.out
     assert "ok   round trips" in found.out and "stopped after 1 checks; no certificate was written" in found.err
     assert not list(tmp_path.iterdir())
 

@@ -13,7 +13,7 @@ from scorefield.lab.files import write_json
 from scorefield.lab.report import write_report
 from scorefield.lab.selftest import Bench, Room, Row, bench_of, certify, run
 from scorefield.lab.selftest.page import sections
-from scorefield.lab.selftest.running import rooms_named
+from scorefield.lab.selftest.running import checks_of, rooms_named
 
 
 def selftest(command: Selftest) -> int:
@@ -54,7 +54,7 @@ def selftest(command: Selftest) -> int:
 def _of_room(room: Room, bench: Bench, rows: list[Row]) -> str:
     """Run the checks of a room, which go to `rows`; a line about them."""
     with bar() as progress:
-        task = progress.add_task(room.name, total=len(room.checks))
+        task = progress.add_task(room.name, total=len(checks_of(room, bench)))
 
         def one_more(row: Row) -> None:
             rows.append(row)

@@ -17,7 +17,7 @@ import torch
 from scorefield._version import __version__
 from scorefield.lab.run_folder import environment
 from scorefield.lab.selftest.check import Bench
-from scorefield.lab.selftest.running import ROOMS, Row
+from scorefield.lab.selftest.running import ROOMS, Row, checks_of
 
 SCHEMA = 1
 """Of certificate.json."""
@@ -54,11 +54,20 @@ class Certificate:
         return [name for name in ROOMS if name not in {row.check.room for row in self.rows}]
 
     @property
+    def not_run(self) -> list[str]:
+        """Checks without a row of rooms that have some: the selftest was stopped."""
+        done = {row.check.key for row in self.rows}
+        rooms = [room for name, room in ROOMS.items() if name not in self.left_out]
+        return [check.key for room in rooms for check in checks_of(room, self.bench) if check.key not in done]
+
+    @property
     def verdict(self) -> str:
         """One line."""
         n, bad = len(self.rows), self.failed
         if bad:
             return f"FAILED: {len(bad)} of {n} checks: {'; '.join(row.check.key for row in bad)}"
+        if self.not_run:
+            return f"stopped: {n} checks passed, {len(self.not_run)} of the same rooms were not run"
         rest = f"; not tested: {', '.join(self.left_out)}" if self.left_out else ""
         return f"passed: all {n} checks{rest}"
 
@@ -66,7 +75,7 @@ class Certificate:
         """As strict JSON."""
         return {
             "schema": SCHEMA,
-            "passed": not self.failed,
+            "passed": not self.failed and not self.not_run,
             "verdict": self.verdict,
             "checks": len(self.rows),
             "failed": [row.check.key for row in self.failed],

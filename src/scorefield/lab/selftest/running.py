@@ -117,6 +117,11 @@ def rooms_named(names: Sequence[str] | None) -> list[Room]:
     return [room for name, room in ROOMS.items() if not names or name in names]
 
 
+def checks_of(room: Room, bench: Bench) -> list[Check]:
+    """The checks of a room that are run there: those that compare with the CPU are for accelerators."""
+    return [check for check in room.checks if not check.accelerator or bench.device.type != "cpu"]
+
+
 def run_check(check: Check, bench: Bench) -> Row:
     """Measure one claim."""
     where, began = check.bench(bench), time.perf_counter()
@@ -138,9 +143,7 @@ def run(rooms: Iterable[Room], bench: Bench, on_row: Callable[[Row], None] | Non
     """
     rows = []
     for room in rooms:
-        for check in room.checks:
-            if check.accelerator and bench.device.type == "cpu":
-                continue
+        for check in checks_of(room, bench):
             rows.append(run_check(check, bench))
             if on_row is not None:
                 on_row(rows[-1])
