@@ -3,6 +3,7 @@
 statistics   means with intervals, and the chance that they are 0
 levels       examples at noise levels, and what the score says of them
 identities   what exact scores satisfy at one level, as tests and as sizes
+remedies     what would mend each known fault
 faults       known faults, each named when the data ask for its remedy
 coverage     whether the noise levels cover the data
 readings     all of it at a level, and the verdict of the level
@@ -25,6 +26,7 @@ from scorefield.inference.doctor import (
     identities,
     levels,
     readings,
+    remedies,
     statistics,
 )
 from scorefield.inference.doctor.examination import Examination, examine, examine_field
@@ -52,5 +54,6 @@ __all__ = [
     "identities",
     "levels",
     "readings",
+    "remedies",
     "statistics",
 ]
