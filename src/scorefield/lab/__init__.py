@@ -17,12 +17,14 @@ doctor        whether a model's score is what it should be, and what is wrong wi
 trust         whether posterior samples are to be trusted: simulated problems and their calibration
 stacked       the classifier that counts the modes of stacked examples
 report        pages from curves, figures and metrics; describe says what an experiment is
+paper         the words and works that a paper needs of a run; bibliography holds the works
 operators     operators and masks by name, with the files they name
 ranks, files  several processes; files that are never half written
 """
 
 from scorefield.lab import (
     averages,
+    bibliography,
     bridges,
     checkpoints,
     choosing,
@@ -42,6 +44,7 @@ from scorefield.lab import (
     observer,
     operators,
     page,
+    paper,
     players,
     ranks,
     recipes,
@@ -54,6 +57,7 @@ from scorefield.lab import (
     stopping,
     tally,
     trainer,
+    training_report,
     trust,
     turns,
     weights,
@@ -69,6 +73,7 @@ __all__ = [
     "Model",
     "Samples",
     "averages",
+    "bibliography",
     "bridges",
     "checkpoints",
     "choosing",
@@ -90,6 +95,7 @@ __all__ = [
     "observer",
     "operators",
     "page",
+    "paper",
     "players",
     "ranks",
     "recipes",
@@ -103,6 +109,7 @@ __all__ = [
     "tally",
     "train",
     "trainer",
+    "training_report",
     "trust",
     "turns",
     "weights",

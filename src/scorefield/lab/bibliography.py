@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scorefield import __version__
+from scorefield._version import __version__
 
 
 @dataclasses.dataclass(frozen=True)

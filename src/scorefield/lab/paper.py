@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scorefield import __version__
+from scorefield._version import __version__
 from scorefield.lab.bibliography import bibliography, cited
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.page import Section, code, text
