@@ -214,6 +214,10 @@ def test_statistics_stand_for_the_reference(run: Path, tmp_path: Path, refused) 
     of_moments, of_rows = (numbers(tmp_path / name)["Frechet distance"] for name in "mr")
     assert of_moments == pytest.approx(of_rows, rel=1e-4) and "kernel distance" in numbers(tmp_path / "r")
     assert "mean and covariance" in refused(*words, "--reference", tmp_path / "mu.npz", "--metrics", "kid")
+    assert "say which they are" in refused("evaluate", run, "--reference", tmp_path / "mu.npz")
+    np.savez(tmp_path / "ten.npz", pool_3=x[:, :10])
+    assert "statistics of 10 features and 'raw values' has 64" in refused(*words, "--reference", tmp_path / "ten.npz")
+    assert "names statistics" in refused(*words, "--reference", tmp_path / "mu.npz", "--metrics", "bits-per-dim")
 
 
 # ---------------------------------------------------------------------------------------------------- processes

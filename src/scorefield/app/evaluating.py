@@ -38,6 +38,7 @@ from scorefield.lab.evaluation import (
     possible,
     reference_of,
     summary,
+    why_not,
 )
 from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, load
@@ -50,13 +51,15 @@ from scorefield.metrics import (
     FeatureCache,
     Features,
     MetricResult,
+    RawFeatures,
     Reference,
     ReferenceFacts,
     SampleSource,
     features_by_name,
     read_statistics,
 )
-from scorefield.metrics.statistics import MOMENTS, ROWS
+from scorefield.metrics.features import feature_rows
+from scorefield.metrics.statistics import MOMENTS, ROWS, Statistics
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,14 @@ def features_of(command: Evaluate, job: Job) -> Features:
     if job.source.stack > 1 and command.features in ("auto", "classifier"):
         path = job.source.path if command.reference is None else command.reference
         return stacked_classifier(replace(job.source, path=path), job.out)
+    if job.statistics is not None and command.features in ("auto", "classifier"):
+        raise DataError(
+            f"{job.statistics.facts.name!r} holds statistics of features, and samples must go through the same: say"
+            " which they are, for example --features inception"
+        )
     if command.features in ("auto", "classifier", "raw"):
         known = job.train or job.reference
-        if known is None:
-            raise DataError(
-                "statistics of features are compared through the features they are of: say which, --features inception"
-            )
-        return choose_features(command.features, known, job.reference)  # type: ignore[arg-type]
+        return RawFeatures() if known is None else choose_features(command.features, known, job.reference)  # type: ignore[arg-type]
     return features_by_name(
         command.features,
         job.spec,
@@ -196,8 +200,8 @@ def run(
         source: How they were made, where they are not drawn here.
         record: More for metrics.json.
     """
-    ingredients, names = prepared(command, job)
     model = draws.model if isinstance(draws, OfModel) else None
+    ingredients, names = prepared(command, job, model)
     measured = [name for name in names if name != BITS]
     first = ranks.rank() == 0
     # Only the first process measures; it refuses data that features cannot take before anything is drawn.
@@ -215,11 +219,11 @@ def run(
     _write(job, stream, n, replace(found, samples=results), {**(early.record if early else {}), **record})
 
 
-def prepared(command: Evaluate, job: Job) -> tuple[Ingredients, tuple[str, ...]]:
+def prepared(command: Evaluate, job: Job, model: Model | None) -> tuple[Ingredients, tuple[str, ...]]:
     """What metrics are made of, and which of them are to be measured.
 
     Raises:
-        ValueError: A metric asked for by name that these data do not allow.
+        ValueError: A metric asked for by name that these data do not allow, or statistics of other features.
     """
     features = features_of(command, job)
     cache = FeatureCache(command.cache or job.out / "features")
@@ -231,16 +235,36 @@ def prepared(command: Evaluate, job: Job) -> tuple[Ingredients, tuple[str, ...]]
         ingredients = against(
             job.reference, job.train, features, seed=command.seed, cache=cache, rows=job.rows, part=job.part
         )
+    if isinstance(job.statistics, Statistics):
+        width = feature_rows(features, torch.zeros(1, *job.spec.shape)).shape[1]
+        if width != job.statistics.width:
+            raise ValueError(
+                f"{job.statistics.facts.name!r} holds statistics of {job.statistics.width} features and"
+                f" {features.name!r} has {width}; name the features that they are of, --features"
+            )
     names, left = possible(command.metrics, ingredients)
-    for reason in left if ranks.rank() == 0 else ():
-        print(f"left out: {reason}")
+    reason = _no_bits(job, model) if BITS in names else None
+    if reason is not None:
+        if command.metrics != "all":
+            raise ValueError(reason)
+        names, left = tuple(name for name in names if name != BITS), (*left, reason)
+    for line in left if ranks.rank() == 0 else ():
+        print(f"left out: {line}")
     return ingredients, names
+
+
+def _no_bits(job: Job, model: Model | None) -> str | None:
+    """Why there are no bits per dimension, None where there are."""
+    if model is None:
+        return f"{BITS} is of a model, and {job.name} is a folder of samples"
+    if job.reference is None:
+        return f"{BITS} needs held-out examples, and --reference names statistics of features"
+    return why_not(model)
 
 
 def _bits(command: Evaluate, job: Job, model: Model) -> MetricResult | None:
     """Bits per dimension of held-out examples; None in processes that do not report."""
-    if job.reference is None:
-        raise DataError("bits-per-dim needs real examples; --reference names statistics of features")
+    assert job.reference is not None
     rows = np.arange(len(job.reference)) if job.rows is None else job.rows
     x, labels = examples_at(job.reference, rows[pick(len(rows), command.examples, 0)])
     densities = Densities(model, x, labels, seed=command.seed, size=min(command.batch_size, 32))
@@ -257,7 +281,10 @@ def _write(job: Job, stream: SampleStream, n: int, found: Comparison, record: di
     columns = {"samples": found.samples, **({"second real split": found.real} if found.real else {})}
     facts = environment()
     results = {name: [_codec.encode(r) for r in rows] for name, rows in columns.items()}
-    write_json(job.out / "metrics.json", {**results, **record, "environment": facts})
+    failed = int((stream.column("status", n) != 0).sum())
+    write_json(job.out / "metrics.json", {**results, **record, "failed": failed, "environment": facts})
+    if failed:
+        print(f"warning: {failed} of {n} samples did not succeed (status); they are among those measured")
     x = torch.cat([part.x for part in first_of(stream.parts(n), 64)])
     sections = [
         Section("Metrics", [metric_table(columns)]),

@@ -24,7 +24,7 @@ from scorefield.lab.evaluation.comparison import (
     reference_of,
     summary,
 )
-from scorefield.lab.evaluation.density import Densities, bits_per_dim
+from scorefield.lab.evaluation.density import Densities, bits_per_dim, why_not
 from scorefield.lab.evaluation.measuring import Measures, Part, first_of
 from scorefield.lab.evaluation.named import (
     BITS,
@@ -87,4 +87,5 @@ __all__ = [
     "sweep_lines",
     "title",
     "unlike",
+    "why_not",
 ]

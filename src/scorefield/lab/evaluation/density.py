@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.inference.flow import FlowSettings
+from scorefield.inference.flow import FlowSettings, require_flow
 from scorefield.lab.evaluation.stream import SampleStream
-from scorefield.lab.model import Model
+from scorefield.lab.model import Model, build_score, continuous
 from scorefield.metrics import FeatureFacts, MetricResult, RawFeatures, Receipt, ReferenceFacts, SampleSource, Value
 from scorefield.metrics.receipt import data_hash, software_versions
 from scorefield.metrics.rows import mean_error, normal_interval
@@ -25,6 +25,22 @@ from scorefield.metrics.rows import mean_error, normal_interval
 NAME = "bits per dimension"
 SETTINGS = FlowSettings(rtol=1e-4, atol=1e-4)
 """One probe an example: the mean over examples averages over probes too."""
+
+
+def why_not(model: Model) -> str | None:
+    """Why a model has no bits per dimension, None where it has."""
+    if model.data.levels is None:
+        return (
+            f"bits per dimension are of grey levels, and the data of {model.name} are continuous; their density in"
+            f" nats is `scorefield likelihood {model.name}`"
+        )
+    if model.precision != "fp32":
+        return f"bits per dimension are solved to a tolerance, which {model.precision} cannot meet: --precision fp32"
+    try:
+        require_flow(build_score(continuous(model.experiment), model.network))
+    except ValueError as error:
+        return f"bits per dimension need the probability flow: {error}"
+    return None
 
 
 class Densities:
@@ -38,17 +54,14 @@ class Densities:
         size: Examples in a part.
 
     Raises:
-        ValueError: The data have no grey levels.
+        ValueError: The model has no density of grey levels.
     """
 
     name, kept = "densities", False
 
     def __init__(self, model: Model, x: Tensor, labels: Tensor | None = None, *, seed: int = 0, size: int = 128):
-        if model.data.levels is None:
-            raise ValueError(
-                f"bits per dimension are of grey levels, and the data of {model.name} are continuous; their density in"
-                f" nats is `scorefield likelihood {model.name}`"
-            )
+        if (reason := why_not(model)) is not None:
+            raise ValueError(reason)
         self.model, self.x, self.seed = model, x, seed
         self._labels = labels if model.data.conditions else None
         self.identity: Mapping[str, Any] = {
