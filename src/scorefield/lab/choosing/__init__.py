@@ -15,10 +15,21 @@ settings     the numbers of a sampler that can be chosen, and where they may lie
 tuning       from a criterion to settings; differences within the noise count as ties
 subject      what is measured: a model, or a score in closed form
 records      the table and the tuned sampler, with receipts; files keeps them in a model folder
-page         the table as a report
+page         the table as a report; tuned_page, what tuning tried
 """
 
-from scorefield.lab.choosing import budget, candidates, files, measuring, page, records, settings, subject, tuning
+from scorefield.lab.choosing import (
+    budget,
+    candidates,
+    files,
+    measuring,
+    page,
+    records,
+    settings,
+    subject,
+    tuned_page,
+    tuning,
+)
 from scorefield.lab.choosing.budget import Budget, Choice, choose, nearer_to_data, parse_budget
 from scorefield.lab.choosing.candidates import Candidate
 from scorefield.lab.choosing.files import StaleError, read_table, read_tuned, write_record
@@ -56,6 +67,7 @@ __all__ = [
     "settings",
     "subject",
     "tune",
+    "tuned_page",
     "tuning",
     "write_record",
 ]
