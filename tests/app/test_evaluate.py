@@ -167,6 +167,21 @@ def test_comparisons(run: Path, tmp_path: Path, refused, capsys: pytest.CaptureF
     assert "holds no results" in refused("compare", a, tmp_path / "wrong.json")
 
 
+def test_samples_of_any_origin(tmp_path: Path, refused) -> None:
+    """Images of another library against images: equal laws have no distance; another size is refused."""
+    generator = np.random.default_rng(0)
+    for name, side in (("a", 4), ("b", 4), ("c", 5)):
+        np.save(tmp_path / f"{name}.npy", generator.integers(0, 256, (90, 1, side, side), dtype=np.uint8))
+    a, b, c = (str(tmp_path / f"{name}.npy") for name in "abc")
+    words = ["evaluate", a, "--features", "raw", "--metrics", "kid,fid", "--out", str(tmp_path / "e")]
+    assert main([*words, "--reference", b]) == 0
+    found = record(tmp_path / "e")["samples"][1]
+    low, high = found["value"]["interval"]
+    assert low < 0 < high and found["receipt"]["count"] == 90 and "not known" in found["receipt"]["source"]["sampler"]
+    assert "(1, 5, 5)" in refused(*words, "--reference", c)
+    assert "not a run or model folder" in refused("evaluate", tmp_path)
+
+
 # ---------------------------------------------------------------------------------------------------- bad input
 
 

@@ -36,7 +36,7 @@ class Evaluate:
     """
 
     target: tyro.conf.Positional[str]
-    """A model, or a folder of samples."""
+    """A model, a folder of samples, or samples of any origin, as data for train --data (then give --reference)."""
     reference: str | None = None
     """Real data, or an .npz of their statistics (mu and sigma, or features). Default: the held-out part of the model's
     own data."""

@@ -16,7 +16,7 @@ from scorefield.app.evaluate_command import Evaluate
 from scorefield.app.evaluation import neighbour_sections, real_data
 from scorefield.data_spec import DataSpec
 from scorefield.lab import ranks
-from scorefield.lab.data import DataError, DataSource, Split
+from scorefield.lab.data import DataError, DataSource, Split, open_data
 from scorefield.lab.data.order import pick
 from scorefield.lab.evaluation import (
     BITS,
@@ -31,6 +31,7 @@ from scorefield.lab.evaluation import (
     asked,
     bits_per_dim,
     choose_features,
+    examples,
     examples_at,
     finished,
     first_of,
@@ -105,6 +106,12 @@ def evaluate(command: Evaluate) -> None:
         job = job_of(command, folder.name, samples.data, samples.spec)
         x = samples.x if command.n is None else samples.x[: command.n]
         run(command, job, Given(x), len(x), samples.source)
+        return
+    if command.reference is not None and target.exists() and not (target / "experiment.json").is_file():
+        data = open_data(DataSource(path=command.target, held_out=0))
+        job = job_of(command, target.name, replace(DataSource(), held_out=0), data.spec)
+        x, _ = examples(data.train, command.n)
+        run(command, job, Given(x), len(x), SampleSource(sampler=f"not known: read from {data.name}"))
         return
     model = load(command.target, weights=command.weights, precision=command.precision, compile=command.compile)
     job = job_of(command, Path(command.target).name, model.experiment.data, model.data)
