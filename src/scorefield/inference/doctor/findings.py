@@ -55,15 +55,21 @@ def of_faults(named: Diagnosis | None, tried: Sequence[Diagnosis]) -> list[Findi
     """The fault that is named, with what else would fit."""
     if named is None:
         return []
-    rest = list(dict.fromkeys(d.name for d in tried if d.verdict == named.verdict and d.name != named.name))
-    share = {d.name: d.total / named.total for d in reversed(tried) if named.total > 0.0}
-    others = ", ".join(f"{name} ({share[name]:.0%})" for name in rest if share.get(name, 0.0) > 0.0)
+    best: dict[str, Diagnosis] = {}
+    for d in tried:
+        if d.verdict != "healthy" and d.name != named.name and d.total > 0.0:
+            best.setdefault(d.name, d)
+    others = ", ".join(
+        f"{d.name} ({d.total / named.total:.0%} of that{', and leaves more failing' if d.failing else ''})"
+        for d in best.values()
+        if named.total > 0.0
+    )
     says = f"{named.says}. Mending that takes {named.fall} of the loss"
     if named.name == "off-by-one time" and named.asked.low > 1.5:
         says += f"; the data ask for {named.asked} such steps"
     if named.verdict == "suspect":
         says += ": little, and all that was found"
-    says += f". Others that would take some of it: {others}" if others else ""
+    says += f". Others that would help: {others}" if others else ""
     return [Finding(named.name, named.verdict, says, named.advice, named.fall, named.p_value)]
 
 
@@ -71,7 +77,9 @@ def of_rows(
     rows: Sequence[Row], readings: Sequence[Reading], named: Diagnosis | None, significance: float
 ) -> list[Finding]:
     """What fails at levels that no named fault accounts for."""
-    free = [k for k in range(len(rows)) if named is None or k not in named.levels]
+    # A fault of several levels is one at the ends of the schedule too, where its remedy may have nowhere to look.
+    covered = () if named is None else named.levels if len(named.levels) == 1 else range(len(rows))
+    free = [k for k in range(len(rows)) if k not in covered]
     out = []
     for k in free:
         if poor(readings[k], readings, significance):
