@@ -179,26 +179,28 @@ def _grassberger(most: int) -> Tensor:
 # ------------------------------------------------------------------------------------------- classifier's errors
 
 
-def deconvolved(counts: Tensor, confusion: Tensor) -> Tensor:
+def deconvolved(counts: Tensor, confusion: Tensor, parts: int | None = None) -> Tensor:
     """Histogram of true classes behind one of given classes: the maximum likelihood, by expectation maximisation.
 
     q <- q C^T (f / (C q)) from q = f, f the shares of the counts and C acting on every axis (Richardson 1972).
 
     Args:
-        counts: Histogram over (K,) * k.
+        counts: Histogram over (K,) * k, or several on leading axes.
         confusion: Row a the distribution of the class given to class a.
+        parts: k; all axes unless given.
     """
-    f = counts.double() / counts.sum()
+    k = counts.ndim if parts is None else parts
+    f = counts.double() / counts.sum(dim=tuple(range(-k, 0)), keepdim=True)
     q = f.clone()
     for _ in range(ITERATIONS):
-        q = q * _through(_ratio(f, _through(q, confusion)), confusion.T)
+        q = q * _through(_ratio(f, _through(q, confusion, k)), confusion.T, k)
     return q
 
 
-def _through(q: Tensor, matrix: Tensor) -> Tensor:
-    """sum_a q[..., a, ...] matrix[a, b] along every axis."""
-    for _ in range(q.ndim):
-        q = torch.einsum("a...,ab->...b", q, matrix)  # contracts the first axis and puts the new one last
+def _through(q: Tensor, matrix: Tensor, parts: int) -> Tensor:
+    """sum_a q[..., a, ...] matrix[a, b] along each of the last axes."""
+    for _ in range(parts):
+        q = q.movedim(-parts, -1) @ matrix  # their first goes last and is contracted there
     return q
 
 
@@ -287,11 +289,12 @@ class StackedModes(Metric):
     def _corrected(self) -> dict[str, float]:
         """KL with the classifier's errors taken out."""
         confusion, law = self.classifier.confusion, self._true_law
-        q = deconvolved(self._counts, confusion)
+        found = deconvolved(self._counts, confusion)
         draws = philox(0, 0).multinomial(self.count, _flat(self._law), size=REPLICATES)
-        null = [divergence(deconvolved(torch.from_numpy(d).reshape(self._shape), confusion), law) for d in draws]
+        many = deconvolved(torch.from_numpy(draws).reshape(-1, *self._shape), confusion, len(self._shape))
+        null = [divergence(q, law) for q in many]
         return {
-            "KL corrected": divergence(q, law) - sum(null) / len(null),
+            "KL corrected": divergence(found, law) - sum(null) / len(null),
         }
 
     def _histogram(self, x: Tensor) -> Tensor:
