@@ -184,7 +184,7 @@ def test_sizes_of_asymmetry_and_fokker_planck_residual() -> None:
     # J = -I / total + 0.3 A: |J - J'|^2 = 4 * 2 * 0.09, |J|^2 = 2 / total^2 + 2 * 0.09, for every probe of signs.
     assert found.asymmetry.value == pytest.approx(math.sqrt(0.72 / (2.0 / total**2 + 0.18)), rel=1e-9)
     y = turned.levels[0].x - turned.levels[0].x.mean(dim=0)
-    torch.testing.assert_close(found.turned, 0.3 * y @ A.T)
+    torch.testing.assert_close(found.turned, 0.3 * y.flatten(1) @ A.T)
     torch.testing.assert_close(found.divergence, torch.full_like(found.divergence, -2.0 / total))
 
     doubled = examined(FunctionScore(lambda x, t: 2.0 * oracle(x, t), process))

@@ -13,7 +13,7 @@ score itself:
     wrong sign               -1 times the score
     off-by-one time          the score called one level up or down; where time is continuous, a little off
     frozen level             at one level, the posterior means that its neighbours give
-    added curl               the score less (J - J') (x - mean) / 2 of its Jacobian J: a linear rotation is gone then
+    added curl               the score less (J - J') (x - mean) / 2, J its mean Jacobian, times a factor: a rotation
     EMA never updated        another set of weights: the raw ones
 
 Networks are never exact, so that with enough data every b is above 0. A fault is *faulty* if its remedy takes more than

@@ -49,6 +49,9 @@ Kullback-Leibler divergence of samples an excess of the loss adds as much at eve
 EARLIEST, LATEST, APART = 0.01, 0.99, 1e-3
 """Of the times at which the Fokker-Planck equation is looked at, and half of the difference in t."""
 
+OTHERS = 4
+"""Examples at which the Jacobian is taken for the rotation at one."""
+
 EXACT_UP_TO = 8
 """Numbers of an example up to which the divergence in the Fokker-Planck equation is exact."""
 
@@ -124,7 +127,8 @@ class Probed:
     Attributes:
         asymmetry: |J - J'| / |J|.
         divergence: Of the score, estimated without bias, (n,).
-        turned: (J - J') (x - mean) / 2, (n, d): the rotation of a score that has a linear one.
+        turned: (J - J') (x - mean) / 2 with J - J' the mean over `OTHERS` others, (n, d): the rotation of a score
+            that has a linear one; what is not linear in that of a network is averaged out.
     """
 
     asymmetry: Estimate
@@ -135,14 +139,16 @@ class Probed:
 def probed(examined: Examined, level: Level) -> Probed | None:
     """What random signs and x itself say of the Jacobian; None without second derivatives."""
     signs = [examined.signs(level, k) for k in range(PROBES)]
-    found = examined.products(level, [*signs, level.x - level.x.mean(dim=0)])
+    y = level.x - level.x.mean(dim=0)
+    found = examined.products(level, [*signs, *(y.roll(k + 1, 0) for k in range(OTHERS))])
     if found is None:
         return None
-    *random, (right, left) = found
+    random, shifted = found[:PROBES], found[PROBES:]
     divergence = torch.stack([(r * v.flatten(1)).sum(dim=1) for (r, _), v in zip(random, signs, strict=True)])
-    apart = torch.stack([(r - left_).square().sum(dim=1) for r, left_ in random]).mean(dim=0)
+    apart = torch.stack([(r - left).square().sum(dim=1) for r, left in random]).mean(dim=0)
     power = torch.stack([r.square().sum(dim=1) for r, _ in random]).mean(dim=0)
-    return Probed(root_of(ratio_of(apart, power)), divergence.mean(dim=0), 0.5 * (right - left))
+    turned = torch.stack([0.5 * (r - left).roll(-k - 1, 0) for k, (r, left) in enumerate(shifted)]).mean(dim=0)
+    return Probed(root_of(ratio_of(apart, power)), divergence.mean(dim=0), turned)
 
 
 def fokker_planck(examined: Examined, level: Level) -> Estimate | None:

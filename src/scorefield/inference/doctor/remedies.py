@@ -52,7 +52,7 @@ def remedies_of(
         *_powers(examined.levels, seen),
         *_factor(examined.levels, seen),
         *_calls(examined, seen),
-        _straightened(examined.levels, seen, turned),
+        *_straightened(examined.levels, seen, turned),
         *(_between(examined, level) for level in examined.levels),
         *(_other(examined, name, score) for name, score in others.items()),
     ]
@@ -207,19 +207,29 @@ def _fit(
     return estimate
 
 
-def _straightened(levels: Sequence[Level], seen: Sequence[Tensor], turned: Sequence[Tensor | None]) -> Remedy:
-    """The score less its linear rotation about the mean; h = -sigma score."""
+def _straightened(levels: Sequence[Level], seen: Sequence[Tensor], turned: Sequence[Tensor | None]) -> list[Remedy]:
+    """The score less its linear rotation about the mean, times one factor for all levels; h = -sigma score."""
+    above, below = [], []
+    for level, h, field in zip(levels, seen, turned, strict=True):
+        if field is not None:
+            w = level.z.flatten(1) - h
+            scale = float(w.square().sum(dim=1).mean())
+            above.append((w * field).sum(dim=1) * level.sigma / max(scale, 1e-300))
+            below.append(field.square().sum(dim=1) * level.sigma**2 / max(scale, 1e-300))
+    if not above:
+        return []
+    factor = ratio_of(torch.stack(above).mean(dim=0), torch.stack(below).mean(dim=0)).value
 
     def at(k: int) -> Tensor | None:
         field = turned[k]
-        return None if field is None else seen[k] + levels[k].sigma * field
+        return None if field is None else seen[k] + factor * levels[k].sigma * field
 
     says = "the score has a rotation beside its gradient"
     advice = (
         "look for a field that was added, or axes that were exchanged, on the way out of the network; an energy's"
         " gradient, or training for longer, has none"
     )
-    return Remedy("added curl", says, advice, at)
+    return [Remedy("added curl", says, advice, at, fitted=True)]
 
 
 def _between(examined: Examined, level: Level) -> Remedy:

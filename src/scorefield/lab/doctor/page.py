@@ -283,5 +283,5 @@ def _takes(found: Examination) -> Block:
         f" that add more than {-LEAST:g} to the loss."
     )
     title = "What the remedy of each fault would take"
-    chart = f'<div class="chart wide">{to_svg(figure, title)}</div>'
+    chart = f'<div class="chart narrow">{to_svg(figure, title)}</div>'
     return Block(f"<figure><h3>{title}</h3>{chart}{caption_of_figure(words)}</figure>")
