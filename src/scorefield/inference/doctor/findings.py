@@ -9,7 +9,7 @@ from scorefield._codec import record
 from scorefield.inference.doctor import coverage
 from scorefield.inference.doctor.faults import MARGIN, ORDER, Diagnosis, Verdict
 from scorefield.inference.doctor.identities import LITTLE
-from scorefield.inference.doctor.levels import Examined
+from scorefield.inference.doctor.levels import Examined, default_times
 from scorefield.inference.doctor.readings import Reading, Row, Training, counts, poor
 from scorefield.inference.doctor.statistics import Size, upper_tail
 from scorefield.process.tabulated import Tabulated
@@ -189,11 +189,9 @@ def of_coverage(
     """What the noise levels leave out."""
     data = examined.x0 if known is None else known.x
     first = readings[0]
-    found = [
-        coverage.largest_level(examined.process, data),
-        coverage.least_level(examined.process, examined.x0, first.level.time, first.loss, grey_step),
-        coverage.overlap(examined.process, examined.x0[0].numel()),
-    ]
+    found = [coverage.largest_level(examined.process, data), coverage.overlap(examined.process, data[0].numel())]
+    if first.level.time <= default_times(examined.process, 2)[0] + 1e-9:  # else the least was not among those asked for
+        found.insert(1, coverage.least_level(examined.process, examined.x0, first.level.time, first.loss, grey_step))
     return [of_levels(c) for c in found if c is not None]
 
 
