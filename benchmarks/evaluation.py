@@ -1,0 +1,179 @@
+"""Images per second of an evaluation: features computed while the next samples are drawn, against one after the other.
+
+    python benchmarks/evaluation.py                          # table on the screen, benchmarks/results/evaluation.json
+    python benchmarks/evaluation.py --rounds 9 --threads 1 2
+
+A small convolutional score model draws 3 x 16 x 16 images in a few reverse-diffusion steps; a convolutional feature
+network is made of so many blocks that a part costs it about what it costs to draw. Both ways write the same parts,
+whose bytes are compared at the end; "after" finishes a part before it draws the next, "overlapped" is `SampleStream`.
+
+How to read the numbers. The two ways take turns, and every ratio is of two neighbours; the median over rounds is given
+with the smallest and largest. On CPUs both halves share the cores: with as many torch threads as cores little is idle
+that overlapping could use, and with fewer the second half runs on a core of its own. On an accelerator features and
+sampling share it as well, and what overlaps is the waiting of each: launches, transfers, hashing and disk. The rows
+"elsewhere" have a feature function that sleeps as long as drawing a part takes, as if another device did its work: what
+is left below x 2 there is the first and the last part, and what the two ways cost in themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.data_spec import DataSpec
+from scorefield.lab.evaluation import OfModel, SampleStream, ranges
+from scorefield.lab.experiment import Experiment
+from scorefield.lab.model import Model
+from scorefield.lab.opening import build_network, default_device
+from scorefield.lab.recipes import recipe
+from scorefield.metrics import Features, ModuleFeatures
+from scorefield.sampling.named import named
+
+
+def score_model(channels: int, device: torch.device) -> Model:
+    """An untrained score network on 3 x 16 x 16 images: its cost is that of a trained one."""
+    from dataclasses import replace
+
+    base: Experiment = recipe("images")
+    spec = DataSpec((3, 16, 16), 0.0, 255.0, 256)
+    network: Any = base.network
+    experiment = replace(base, spec=spec, network=replace(network, channels=channels, blocks=1))
+    torch.manual_seed(0)
+    return Model(experiment, build_network(experiment).to(device).eval().requires_grad_(False))
+
+
+class Convolutions(nn.Module):
+    """Blocks at 8 x 8, pooled: a feature network whose cost is its number of blocks."""
+
+    def __init__(self, blocks: int, width: int = 64):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU()]
+        for _ in range(blocks):
+            layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x / 255.0).mean(dim=(2, 3))
+
+
+class Elsewhere:
+    """Features that take their time and no core."""
+
+    name, hash = "computed elsewhere", "elsewhere"
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+
+    def __call__(self, x: Tensor) -> Tensor:
+        time.sleep(self._seconds)
+        return x.reshape(len(x), -1)[:, :64]
+
+
+def seconds(work: Any, *arguments: Any) -> float:
+    began = time.perf_counter()
+    work(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def features_like(draws: OfModel, size: int, device: torch.device) -> tuple[Features, float, float]:
+    """A feature network that costs what drawing costs, and seconds a part of drawing and of features."""
+    draws.draw(0, size)
+    drawing = statistics.median(seconds(draws.draw, 0, size) for _ in range(3))
+    x = draws.draw(0, size)["x"]
+
+    def of(blocks: int) -> tuple[Features, float]:
+        torch.manual_seed(1)
+        made = ModuleFeatures(Convolutions(blocks).requires_grad_(False).to(device), name=f"{blocks} convolutions")
+        made(x)
+        return made, statistics.median(seconds(made, x) for _ in range(3))
+
+    per_block = max(1e-6, (of(24)[1] - of(4)[1]) / 20)
+    made, cost = of(max(1, round(drawing / per_block)))
+    return made, drawing, cost
+
+
+def after(stream: SampleStream, n: int) -> None:
+    """One part after the other, in one thread."""
+    for first, count in ranges(n, stream.size):
+        stream._finish((first, stream._drawn(first, count), True), False)
+
+
+def bytes_of(folder: Path) -> list[bytes]:
+    return [p.read_bytes() for p in sorted(folder.rglob("*.npz"))]
+
+
+def measure(threads: int, n: int, size: int, rounds: int, steps: int, channels: int, elsewhere: bool) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    device = default_device()
+    model = score_model(channels, device)
+    draws = OfModel(model, named("reverse-diffusion", model.process, steps), size=size)
+    features, drawing, cost = features_like(draws, size, device)
+    if elsewhere:
+        features, cost = Elsewhere(drawing), drawing
+    speeds: dict[str, list[float]] = {"after": [], "overlapped": []}
+    for round_number in range(rounds):
+        order = ("after", "overlapped") if round_number % 2 == 0 else ("overlapped", "after")
+        with tempfile.TemporaryDirectory() as folder:
+            for name in order:
+                stream = SampleStream(draws, [features], Path(folder) / name, size)
+                work = (lambda s=stream: after(s, n)) if name == "after" else (lambda s=stream: s.run(n))
+                speeds[name].append(n / seconds(work))
+            same = bytes_of(Path(folder) / "after") == bytes_of(Path(folder) / "overlapped")
+            if not same and device.type == "cpu":
+                raise SystemExit("the two ways wrote different parts")
+    ratios = [b / a for a, b in zip(*speeds.values(), strict=True)]
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "threads": threads,
+        "seconds a part, drawing": drawing,
+        "seconds a part, features": cost,
+        "features": features.name,
+        "images per second, after": statistics.median(speeds["after"]),
+        "images per second, overlapped": statistics.median(speeds["overlapped"]),
+        "ratio": [statistics.median(ratios), min(ratios), max(ratios)],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1])
+    parser.add_argument("-n", type=int, default=256)
+    parser.add_argument("--size", type=int, default=16, help="samples in a part")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
+    chosen = parser.parse_args()
+    rows = []
+    for threads, elsewhere in [*((t, False) for t in chosen.threads), (chosen.threads[0], True)]:
+        row = measure(threads, chosen.n, chosen.size, chosen.rounds, chosen.steps, chosen.channels, elsewhere)
+        rows.append(row)
+        median, low, high = row["ratio"]
+        print(
+            f"{row['device']}, {threads} torch threads, {row['features']}: a part of {chosen.size} takes"
+            f" {row['seconds a part, drawing']:.3f} s to draw and {row['seconds a part, features']:.3f} s for features;"
+            f" after {row['images per second, after']:.1f} images/s,"
+            f" overlapped {row['images per second, overlapped']:.1f}: x {median:.2f} ({low:.2f} to {high:.2f})",
+            flush=True,
+        )
+    machine = {"cores": os.cpu_count(), "platform": platform.platform(), "torch": str(torch.__version__)}
+    settings = {k: v for k, v in vars(chosen).items() if k != "out"}
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    chosen.out.write_text(json.dumps({"rows": rows, "settings": settings, "machine": machine}, indent=1) + "\n")
+    print(chosen.out)
+
+
+if __name__ == "__main__":
+    main()
