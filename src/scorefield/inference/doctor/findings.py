@@ -69,6 +69,8 @@ def of_faults(named: Diagnosis | None, tried: Sequence[Diagnosis]) -> list[Findi
         says += f"; the data ask for {named.asked} such steps"
     if named.verdict == "suspect":
         says += ": little, and all that was found"
+    if named.failing:
+        says += f"; it is not the whole of it, {len(named.failing)} of {len(named.levels)} levels still fail then"
     says += f". Others that would help: {others}" if others else ""
     return [Finding(named.name, named.verdict, says, named.advice, named.fall, named.p_value)]
 
