@@ -7,7 +7,7 @@ from pathlib import Path
 from scorefield import _codec
 from scorefield.app.calibrating import lines_of
 from scorefield.app.doctor_command import Doctor
-from scorefield.app.evaluation import flat, real_data
+from scorefield.app.evaluation import real_data
 from scorefield.app.progress import sampling_display
 from scorefield.lab.data import Data, Split
 from scorefield.lab.doctor import Checkup, Examples, Settings, examine_model, examine_oracle
@@ -15,7 +15,10 @@ from scorefield.lab.doctor.page import levels, lines, sections
 from scorefield.lab.evaluation import examples
 from scorefield.lab.files import write_text
 from scorefield.lab.model import Model, load
+from scorefield.lab.page import Section
+from scorefield.lab.paper import paper_section
 from scorefield.lab.report import write_report
+from scorefield.lab.run_folder import environment_lines
 from scorefield.lab.trust import oracle_subject
 
 MOST = 5000
@@ -35,6 +38,7 @@ def examine(command: Doctor) -> int:
         )
     settings = Settings(command.n, command.levels, command.seed, command.batch_size)
     kind, _, name = command.model.partition(":")
+    model = None
     with sampling_display(100, "percent") as display:
 
         def tell(share: float) -> None:
@@ -50,7 +54,7 @@ def examine(command: Doctor) -> int:
             model = load(command.model, weights=command.weights)
             data, train = read_examples(command, model)
             checkup = examine_model(model, data, train, settings, tell)
-    return _report(command, checkup)
+    return _report(command, checkup, model)
 
 
 def read_examples(command: Doctor, model: Model) -> tuple[Examples | None, Examples | None]:
@@ -74,7 +78,7 @@ def _some(data: Data, split: Split, count: int, what: str) -> Examples:
     return Examples(x, labels, data.name, what)
 
 
-def _report(command: Doctor, checkup: Checkup) -> int:
+def _report(command: Doctor, checkup: Checkup, model: Model | None) -> int:
     receipt, found = checkup.receipt, checkup.examination
     out = command.out or Path("doctor") / receipt.model.replace(":", "-")
     print("\n".join([*lines_of(*levels(found, brief=True)), "", *lines(found), "", f"verdict: {found.verdict}"]))
@@ -82,11 +86,22 @@ def _report(command: Doctor, checkup: Checkup) -> int:
     facts = dict(receipt.environment)
     page = write_report(
         out / "report.html",
-        sections(checkup),
+        [*sections(checkup), _paper(checkup, model)],
         title=f"Score doctor: {receipt.model}",
         subtitle=found.verdict + (f": {found.named.name}" if found.named is not None else ""),
         command=facts["command"],
-        environment=flat(facts),
+        environment=environment_lines(facts),
     )
     print(f"{out / 'doctor.json'}\n{page}")
     return 1 if command.strict and found.verdict == "faulty" else 0
+
+
+def _paper(checkup: Checkup, model: Model | None) -> Section:
+    found = checkup.examination
+    said = (
+        f"The score was examined by the identities of exact scores on {found.count:,} examples at {len(found.rows)}"
+        f" noise levels, and found {found.verdict}{f' ({found.named.name})' if found.named is not None else ''}."
+    )
+    if model is None:
+        return paper_section(None, parts=["doctor"], more=said)
+    return paper_section(model.experiment, step=model.step, parts=["doctor"], more=said)

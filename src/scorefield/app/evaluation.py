@@ -57,11 +57,3 @@ def neighbour_sections(found: Comparison, x: torch.Tensor, spec: DataSpec, shown
     nearest, rows = found.neighbours.neighbours(), slice(0, shown)
     block = nearest_neighbours(x[rows], found.train[nearest.index[rows]].to(x.dtype), nearest.distance[rows], spec)
     return [Section("Nearest training examples", [block])]
-
-
-def flat(facts: dict[str, object]) -> dict[str, str]:
-    """Facts of the environment as lines of a report."""
-    packages = facts["packages"]
-    assert isinstance(packages, dict)
-    rest = {key: str(value) for key, value in facts.items() if key not in ("packages", "command")}
-    return {**rest, **{f"{key}": str(value) for key, value in packages.items()}}

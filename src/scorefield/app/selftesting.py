@@ -6,11 +6,11 @@ import time
 
 import torch
 
-from scorefield.app.evaluation import flat
 from scorefield.app.progress import bar
 from scorefield.app.selftest_command import Selftest
 from scorefield.lab.files import write_json
 from scorefield.lab.report import write_report
+from scorefield.lab.run_folder import environment_lines
 from scorefield.lab.selftest import Bench, Room, Row, bench_of, certify, run
 from scorefield.lab.selftest.page import sections
 from scorefield.lab.selftest.running import checks_of, rooms_named
@@ -45,7 +45,7 @@ def selftest(command: Selftest) -> int:
         title="Selftest certificate",
         subtitle=certificate.verdict,
         command=certificate.host["command"],
-        environment={**certificate.facts(), **flat(certificate.host)},
+        environment={**certificate.facts(), **environment_lines(certificate.host)},
     )
     print(f"{command.out / 'certificate.json'}\n{page}")
     return 1 if certificate.failed else 0

@@ -64,8 +64,8 @@ def training_report(run: str | Path, data: Data) -> Path:
 def _samples(model: Model, sampler: Sampler, data: Data) -> tuple[list[Block], float | None]:
     """Grids of samples and of data, and the calls of each sample; no samples where they would be dear."""
     n, training = model.experiment.training.samples, model.experiment.training
-    shown, _ = data.train.batch(range(min(n, len(data.train))))
-    real = sample_grid(shown, model.data, caption=f"{len(shown)} training examples.")
+    x, _ = data.train.batch(range(min(n, len(data.train))))
+    real = sample_grid(x, model.data, caption=f"{len(x)} training examples.")
     calls: int = (sampler.step.calls_per_step() or ADAPTIVE) * (len(sampler.times(model.process)) - 1)
     # A training step costs an example three network calls: one forward, and two of them backward.
     if calls * n > SHARE * 3 * training.batch_size * (model.step or 0):
@@ -75,7 +75,8 @@ def _samples(model: Model, sampler: Sampler, data: Data) -> tuple[list[Block], f
         )
         return [text(words), real], None
     found = model.sample(n, sampler=sampler, condition=grid_conditions(model.data, data.train, n))
-    return [sample_grid(found.x, model.data, caption=f"{n} samples, not chosen."), real], float(found.nfe.double().mean())
+    shown = sample_grid(found.x, model.data, caption=f"{n} samples, not chosen.")
+    return [shown, real], float(found.nfe.double().mean())
 
 
 def _headlines(model: Model, rows: list[dict], parameters: int) -> dict[str, str]:
