@@ -60,7 +60,7 @@ def test_exact_scores_have_a_clean_bill(name: str, make: Callable[..., Gaussian 
         significance=SIGNIFICANCE,
     )
     assert found.verdict == "healthy" and found.named is None
-    assert not bad(found) and found.findings[0].name == "nothing"
+    assert not bad(found) and found.findings[0].name == "score"
     for row in found.rows:
         assert row.verdict == "healthy" and not row.rejected
         assert row.floor is not None and abs(row.floor.value) < 1e-9

@@ -43,7 +43,12 @@ class Finding:
     p_value: float | None = None
 
 
-NOTHING = Finding("nothing", "healthy", "nothing that was examined tells it from an exact score")
+NOTHING = Finding(
+    "score",
+    "healthy",
+    f"no known fault, and no departure from an exact score that costs {MARGIN:.0%} of the loss; those that are too"
+    " large for chance, and cost less, are marked * level by level",
+)
 
 
 def by_weight(findings: Sequence[Finding]) -> tuple[Finding, ...]:
