@@ -61,6 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if mine else 1
 
 
+def _among_processes(action: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An action that leaves the other processes when it ends, however it ends."""
+
+    def carried_out(command: Any) -> None:
+        from scorefield.lab import ranks
+
+        try:
+            action(command)
+        finally:
+            ranks.leave()
+
+    return carried_out
+
+
 def _action(command: Any) -> Callable[[Any], int | None]:
     """The function that carries out a command; torch is imported here and not before."""
     if isinstance(command, commands.Demo):
@@ -83,10 +97,10 @@ def _action(command: Any) -> Callable[[Any], int | None]:
         if command.checkpoints is not None:
             from scorefield.app.sweeping import sweep
 
-            return sweep
+            return _among_processes(sweep)
         from scorefield.app.evaluating import evaluate
 
-        return evaluate
+        return _among_processes(evaluate)
     if isinstance(command, commands.Compare):
         from scorefield.app.comparing_results import compare
 

@@ -23,6 +23,12 @@ def start() -> tuple[int, int]:
     return dist.get_rank(), world
 
 
+def leave() -> None:
+    """Part from the other processes; one that ends without it may be aborted by the threads of its connections."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def gather(value: T, join: Callable[[Sequence[T]], T]) -> T | None:
     """The values of all processes joined, on the first; None on the others."""
     if not active():
