@@ -100,7 +100,7 @@ def test_metrics_are_stated_with_their_interval_and_number(number: float, status
                       FeatureFacts("raw values", None))  # fmt: skip
     result = MetricResult(Value(number, (0.25, 2.5), status=status), receipt)  # type: ignore[arg-type]
     words = of_metrics([result])
-    assert f"Frechet distance {number}" in words and "0.25 to 2.5" in words
+    assert f"Frechet distance (features raw values) {number}" in words and "0.25 to 2.5" in words
     assert "70 examples of d, held-out" in words and "40 samples" in words
     assert ("singular" in words) is (status == "singular")
     section = paper_section(None, results=[result])

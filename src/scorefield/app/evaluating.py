@@ -44,6 +44,7 @@ from scorefield.lab.evaluation import (
 from scorefield.lab.files import write_json
 from scorefield.lab.model import Model, load
 from scorefield.lab.opening import default_device
+from scorefield.lab.paper import paper_section
 from scorefield.lab.report import Section, metric_table, sample_grid, write_report
 from scorefield.lab.run_folder import environment, environment_lines
 from scorefield.lab.sample_folder import ARRAYS, RECORD, read_samples
@@ -223,7 +224,8 @@ def run(
     source = source_of_draws(draws, stream, n) or source
     found = finished(measures, lambda: stream.parts(n), source, job.train, n)
     results = found.samples + ([bits] if bits is not None else [])
-    _write(job, stream, n, replace(found, samples=results), {**(early.record if early else {}), **record})
+    paper = of_draws(draws, stream, n, results)
+    _write(job, stream, n, replace(found, samples=results), paper, {**(early.record if early else {}), **record})
 
 
 def prepared(command: Evaluate, job: Job, model: Model | None) -> tuple[Ingredients, tuple[str, ...]]:
@@ -281,7 +283,23 @@ def _bits(command: Evaluate, job: Job, model: Model) -> MetricResult | None:
     return bits_per_dim(densities, stream, facts) if ranks.rank() == 0 else None
 
 
-def _write(job: Job, stream: SampleStream, n: int, found: Comparison, record: dict[str, Any]) -> None:
+def of_draws(draws: Given | OfModel, stream: SampleStream, n: int, results: list[MetricResult]) -> Section:
+    """What a paper needs of an evaluation."""
+    if isinstance(draws, Given):
+        return paper_section(None, results=results)
+    model = draws.model
+    return paper_section(
+        model.experiment,
+        parameters=sum(p.numel() for p in model.network.parameters()),
+        step=model.step,
+        weights=model.weights,
+        sampler=draws.sampler,
+        nfe=float(stream.column("nfe", n).double().mean()),
+        results=results,
+    )
+
+
+def _write(job: Job, stream: SampleStream, n: int, found: Comparison, paper: Section, record: dict[str, Any]) -> None:
     """metrics.json and report.html."""
     for line in summary(found.samples, "samples") + summary(found.real, "second real split"):
         print(line)
@@ -297,6 +315,7 @@ def _write(job: Job, stream: SampleStream, n: int, found: Comparison, record: di
         Section("Metrics", [metric_table(columns)]),
         Section("Samples", [sample_grid(x, job.spec)]),
         *neighbour_sections(found, x, job.spec),
+        paper,
     ]
     report = write_report(
         job.out / "report.html",

@@ -59,20 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not mine:
             print(f"({type(error).__name__}: this may be a defect of scorefield; --debug shows where)", file=sys.stderr)
         return 2 if mine else 1
+    finally:
+        _leave_processes()
 
 
-def _among_processes(action: Callable[[Any], None]) -> Callable[[Any], None]:
-    """An action that leaves the other processes when it ends, however it ends."""
-
-    def carried_out(command: Any) -> None:
-        from scorefield.lab import ranks
-
-        try:
-            action(command)
-        finally:
-            ranks.leave()
-
-    return carried_out
+def _leave_processes() -> None:
+    """Part from other processes, if there are any; a command that needed no torch has none."""
+    if (ranks := sys.modules.get("scorefield.lab.ranks")) is not None:
+        ranks.leave()
 
 
 def _action(command: Any) -> Callable[[Any], int | None]:
@@ -97,10 +91,10 @@ def _action(command: Any) -> Callable[[Any], int | None]:
         if command.checkpoints is not None:
             from scorefield.app.sweeping import sweep
 
-            return _among_processes(sweep)
+            return sweep
         from scorefield.app.evaluating import evaluate
 
-        return _among_processes(evaluate)
+        return evaluate
     if isinstance(command, commands.Compare):
         from scorefield.app.comparing_results import compare
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from scorefield._version import __version__
 from scorefield.lab.bibliography import bibliography, cited
+from scorefield.lab.evaluation.named import title as called
 from scorefield.lab.experiment import Experiment
 from scorefield.lab.page import Section, code, text
 from scorefield.lab.run_folder import units
@@ -127,19 +128,16 @@ def of_metrics(results: Sequence[MetricResult]) -> str:
     """One sentence that names every metric with N, interval, features and reference."""
     if not results:
         return ""
-    stated = []
+    first, stated = results[0].receipt, []
     for result in results:
         value, interval = result.value, result.value.interval
         between = "" if interval is None else f" (95 % interval {interval[0]:.4g} to {interval[1]:.4g})"
         doubtful = "" if value.status == "ok" else f", {value.status}"
-        stated.append(f"{result.receipt.metric} {value.number:.4g}{between}{doubtful}")
-    receipt = results[0].receipt
-    reference = f"{receipt.reference.name}{f', {receipt.reference.split}' if receipt.reference.split else ''}"
-    looked = dict.fromkeys(result.receipt.features.name for result in results)
-    return (
-        f"Against {receipt.reference.count:,} examples of {reference}, through {' and '.join(looked)},"
-        f" {receipt.count:,} samples have: {'; '.join(stated)}."
-    )
+        other = "" if result.receipt.count == first.count else f", of {result.receipt.count:,} examples"
+        stated.append(f"{called(result)} {value.number:.4g}{between}{doubtful}{other}")
+    reference = f"{first.reference.name}{f', {first.reference.split}' if first.reference.split else ''}"
+    number = "statistics" if first.reference.count is None else f"{first.reference.count:,} examples"
+    return f"Against {number} of {reference}, {first.count:,} samples have: {'; '.join(stated)}."
 
 
 def _metrics(results: Sequence[MetricResult]) -> list[str]:

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from scorefield.data_spec import DataSpec
 from scorefield.lab.curves import loss_curves
+from scorefield.lab.evaluation.named import title as called
 from scorefield.lab.figures import (
     PAGE,
     caption_of,
@@ -270,17 +271,17 @@ def metric_table(columns: Mapping[str, Sequence[MetricResult]], caption: str | N
         columns: Name of a set of samples -> its results; a metric may be missing from some.
         caption: Words under the table.
     """
-    names = list(dict.fromkeys(r.receipt.metric for results in columns.values() for r in results))
+    names = list(dict.fromkeys(called(r) for results in columns.values() for r in results))
     head = "".join(f'<th class="number">{escape(name)}</th>' for name in columns)
     rows = []
     for name in names:
-        found = {c: [r for r in results if r.receipt.metric == name] for c, results in columns.items()}
+        found = {c: [r for r in results if called(r) == name] for c, results in columns.items()}
         value = next(r.value for results in found.values() for r in results)
         cells = "".join(f'<td class="number">{"<br>".join(map(_value, found[c]))}</td>' for c in columns)
         hint = ", ".join(filter(None, [value.unit, _better(value)]))
         rows.append(f"<tr><th>{escape(name)}<small>{escape(hint)}</small></th>{cells}</tr>")
     opened = "".join(
-        f"<details><summary>Receipt: {escape(r.receipt.metric)}, {escape(c)}</summary>{_receipt(r)}</details>"
+        f"<details><summary>Receipt: {escape(called(r))}, {escape(c)}</summary>{_receipt(r)}</details>"
         for c, results in columns.items()
         for r in results
     )
