@@ -236,6 +236,7 @@ def test_the_interval_of_exact_scores_holds_the_density_and_is_narrow() -> None:
         assert float((corrected - truth).abs().median()) < 0.2 * float((found.nats - truth).abs().median())
 
 
+@pytest.mark.slow
 def test_solver_error_covers_what_a_loose_tolerance_does() -> None:
     oracle = oracles.skewed_mixture(VP(), 6)
     x = oracle.sample(40, 1e-5, seed=5)

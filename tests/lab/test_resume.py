@@ -44,6 +44,7 @@ def test_two_crashes_and_another_total(whole: dict, tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_resumes_too(tmp_path: Path) -> None:
     """Its weights lie in memory channels last, and the fused optimiser walks memory: moments must lie likewise."""
     network = NCSNpp(channels=8, channel_multipliers=(1, 2), blocks=1, attention_sizes=(4,), fourier_scale=2.0)

@@ -67,6 +67,7 @@ def test_the_distance_tells_the_truth_from_a_gaussian_of_its_moments(truth: Trut
     assert own.number + 1.96 * own.std_error < BOUND < truth.distance(like).number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "objective"), [("score", "SSM-VR"), ("energy", "DSM")])
 def test_some_cells(kind: Kind, objective: str, truth: Truth):
     score = train(kind, OBJECTIVES[objective], 200, 0)
