@@ -174,6 +174,7 @@ def test_energies_that_are_not_finite_leave_no_estimate(known: LogZ) -> None:
     assert found.value is None and found.verdict == "unusable" and "not finite" in found.reasons[0]
 
 
+@pytest.mark.slow
 def test_starts_that_miss_a_mode_are_found_out() -> None:
     """Two modes 12 deviations apart, weights 0.9 and 0.1: starts in the lesser one alone are stated with confidence."""
 

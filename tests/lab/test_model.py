@@ -38,7 +38,7 @@ def model() -> Model:
 
 
 @pytest.mark.parametrize("name", ["vp-cifar10-ddpmpp", "ve-cifar10-ncsnpp", "vp-cifar10-ddpmpp-continuous"])
-@pytest.mark.parametrize("sampler", [None, "pc", "ancestral", "em", "ald"])
+@pytest.mark.parametrize("sampler", [None, "pc", "ancestral", "em", pytest.param("ald", marks=pytest.mark.slow)])
 def test_published_configurations_sample(name: str, sampler: str | None) -> None:
     """Discrete models step along their ladder, by name and by default."""
     experiment = recipe(name)

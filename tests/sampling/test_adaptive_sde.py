@@ -87,10 +87,10 @@ def sampler(process: Process, tolerance: float) -> Sampler:
     return Sampler(AdaptiveSDE(tolerance, tolerance), Uniform(1), final="none")
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("sub-VP", "ladder")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("VE", "sub-VP", "ladder")]
 
 
-@pytest.mark.parametrize("name", ["VE", "VP", *SLOW])
+@pytest.mark.parametrize("name", ["VP", *SLOW])
 def test_the_law_of_a_gaussian(name: str) -> None:
     process = PROCESSES[name]
     law = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), 0.3)

@@ -124,7 +124,7 @@ def langevin(epsilon: float, repeats: int, **options: Any) -> Chain:
     return Chain((Repeat(Langevin(LadderScaled(epsilon, 0.01), **options), repeats), Hold()))
 
 
-@pytest.mark.parametrize("name", ["ncsn/cifar_style", "ncsn/mnist_style_28"])
+@pytest.mark.parametrize("name", [pytest.param("ncsn/cifar_style", marks=pytest.mark.slow), "ncsn/mnist_style_28"])
 def test_annealed_langevin_of_ncsn(name: str, tmp_path: Path) -> None:
     model, io = imported(name, tmp_path), recorded(name)
     raw, _ = run(model, Sampler(langevin(2e-5, 2), EveryLevel(), final="none"), io, "ald")
