@@ -62,7 +62,7 @@ def quantised_pixels(levels: int, *shape: int) -> Tensor:
     return torch.randint(levels, shape, generator=torch.Generator().manual_seed(4))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.uint8, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_the_units_of_grey_values(dtype: torch.dtype) -> None:
     """The same images in [0, 1], [-1, 1], 0..255 and kelvin: the same bits, and nats but for the log-Jacobian."""
     k = quantised_pixels(256, 3, 1, 2, 2)

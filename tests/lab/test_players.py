@@ -67,6 +67,7 @@ def test_a_crash_changes_neither_player(whole: Path, tmp_path: Path, at: int) ->
     assert "critic.optimiser.safetensors" in fingerprint(whole)
 
 
+@pytest.mark.slow
 def test_buffers_of_a_critic_resume_too(tmp_path: Path) -> None:
     """Means of a batch normalisation, which no optimiser changes."""
     experiment = two_players(1, **SHORT)

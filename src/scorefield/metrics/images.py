@@ -149,7 +149,7 @@ def _refuse_others(shape: tuple[int, ...], gray: Gray) -> None:
     if shape[0] == 1 and gray == "refuse":
         raise ValueError(
             f"examples of shape {tuple(shape)} have one channel, and the network was trained on colour photographs; ask"
-            f" for gray='repeat' to repeat it three times, or {others}"
+            f" for gray='repeat' (--gray repeat) to repeat it three times, or {others}"
         )
 
 

@@ -58,7 +58,7 @@ def features_by_name(
         return _imported(name, device)
     raise ValueError(
         f"there are no features {name!r}; use {', '.join(get_args(FeatureName))}, a file NAME.onnx, or module:attribute"
-        " (a torch module or a function of a batch, importable)"
+        " (a torch module or a function of a batch, importable); `scorefield evaluate` also trains a `classifier`"
     )
 
 
