@@ -19,14 +19,13 @@ from pathlib import Path
 
 import torch
 
-from scorefield.app.doctor_command import Doctor
-from scorefield.app.doctoring import read_examples
-from scorefield.inference import doctor
-from scorefield.inference.doctor import Examination
-from scorefield.lab.doctor import Settings, examine_model
-from scorefield.lab.doctor.planted import plants
-from scorefield.lab.model import Model, build_score, load
-from scorefield.lab.opening import build_network
+from scorefield import diagnostics
+from scorefield.cli.doctor import read_examples
+from scorefield.cli.doctor_command import Doctor
+from scorefield.diagnostics import Examination, Settings, examine_model
+from scorefield.diagnostics.planted_faults import plants
+from scorefield.models.model import Model, build_score, load
+from scorefield.models.networks import build_network
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.score import Score
 from scorefield.score.oracles import skewed_gaussian, skewed_mixture
@@ -104,14 +103,14 @@ def oracles() -> Iterator[Case]:
             law = make(process, 8)
             x, train = law.sample(OF_ORACLES), law.sample(OF_ORACLES, start=OF_ORACLES)
             began = time.perf_counter()
-            found = doctor.examine(law, x, train=train, exact=law)
+            found = diagnostics.examine(law, x, train=train, exact=law)
             yield Case(f"{what}, {name}", "", found, time.perf_counter() - began)
     for name in ("VE", "VP", "a ladder of 30 sigmas"):
         law = skewed_mixture(PROCESSES[name], 8)
         x = law.sample(OF_ORACLES)
-        for plant in plants(PROCESSES[name], doctor.default_times(PROCESSES[name])[5]):
+        for plant in plants(PROCESSES[name], diagnostics.default_times(PROCESSES[name])[5]):
             began = time.perf_counter()
-            found = doctor.examine(plant.into(law), x)
+            found = diagnostics.examine(plant.into(law), x)
             yield Case(f"mixture, {name}", plant.how, found, time.perf_counter() - began)
 
 
@@ -127,13 +126,17 @@ def models(names: list[str], n: int) -> Iterator[Case]:
         if k:
             continue
         process = model.experiment.levels or model.process
-        x, score, times = model.data.to_model(data.x[:FEW]), model.as_score(), doctor.default_times(process, LEVELS)
+        x, score, times = (
+            model.data.to_model(data.x[:FEW]),
+            model.as_score(),
+            diagnostics.default_times(process, LEVELS),
+        )
         for plant in plants(process, times[LEVELS // 2]):
             began = time.perf_counter()
-            found = doctor.examine(plant.into(score), x, process=process, times=times)
+            found = diagnostics.examine(plant.into(score), x, process=process, times=times)
             yield Case(f"model {model.name}", plant.how, found, time.perf_counter() - began)
         began = time.perf_counter()
-        found = doctor.examine(stale(model), x, process=process, times=times, others={"raw": score})
+        found = diagnostics.examine(stale(model), x, process=process, times=times, others={"raw": score})
         yield Case(f"model {model.name}", "initial weights in place of the average", found, time.perf_counter() - began)
 
 

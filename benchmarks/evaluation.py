@@ -31,12 +31,13 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.evaluation import OfModel, SampleStream, ranges
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model
-from scorefield.lab.opening import build_network, default_device
-from scorefield.lab.recipes import recipe
+from scorefield.evaluation import OfModel, SampleStream, ranges
 from scorefield.metrics import Features, ModuleFeatures
+from scorefield.models.experiment import Experiment
+from scorefield.models.loading import default_device
+from scorefield.models.model import Model
+from scorefield.models.networks import build_network
+from scorefield.recipes import recipe
 from scorefield.sampling.named import named
 
 

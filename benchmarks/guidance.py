@@ -23,12 +23,12 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.lab.data import DataSource, Split, open_data
-from scorefield.lab.guides import Guide
-from scorefield.lab.guiding import guide_experiment, train_guide, with_data
-from scorefield.lab.model import Model
-from scorefield.lab.recipes import recipe
-from scorefield.lab.trainer import train
+from scorefield.data import DataSource, Split, open_data
+from scorefield.models.guidance import Guide
+from scorefield.models.model import Model
+from scorefield.recipes import recipe
+from scorefield.training.guidance import guide_experiment, train_guide, with_data
+from scorefield.training.trainer import train
 
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 Z = 1.96

@@ -53,7 +53,7 @@ def write(folder: Path) -> dict[str, Any]:
     import torch
 
     from scorefield.data_spec import DataSpec
-    from scorefield.lab.bridges.score_sde_config import configuration as read
+    from scorefield.interop.score_sde_config import configuration as read
     from scorefield.nets import published_order
     from scorefield.process import GeometricSigmas
 
@@ -81,14 +81,14 @@ def write(folder: Path) -> dict[str, Any]:
 
 def libraries(folder: Path) -> dict[str, Any]:
     """Nothing but the imports."""
-    import scorefield.lab.bridges  # noqa: F401
+    import scorefield.interop  # noqa: F401
 
     return {}
 
 
 def importing(folder: Path) -> dict[str, Any]:
     """`scorefield import`, from reading the arguments to the last file."""
-    from scorefield.app import main
+    from scorefield.cli import main
 
     begin = time.perf_counter()
     arguments = [str(folder / "checkpoint_60.pth"), "--config", str(folder / "config.json")]
@@ -101,8 +101,8 @@ def training(folder: Path) -> dict[str, Any]:
     import torch
 
     import scorefield as sf
-    from scorefield.lab.averages import Averages
-    from scorefield.lab.model import build_score
+    from scorefield.models.model import build_score
+    from scorefield.training.ema import Averages
 
     model = sf.load(folder / "model")
     net = model.network.train()

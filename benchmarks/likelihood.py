@@ -34,8 +34,10 @@ from torch import Tensor
 from scorefield._math import sum_event
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, Moments, flow_log_prob
-from scorefield.inference.divergence import Hutchinson
+from scorefield.likelihood.divergence import Hutchinson
+from scorefield.likelihood.error_budget import Moments
+from scorefield.likelihood.log_prob import flow_log_prob
+from scorefield.likelihood.probability_flow import FlowSettings
 from scorefield.nets import NCSNpp
 from scorefield.process import VE, VP, Process
 from scorefield.score.oracles import Mixture

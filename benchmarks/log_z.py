@@ -31,11 +31,12 @@ from scipy.stats import beta
 from torch import Tensor
 
 from scorefield._math import LOG_2PI
-from scorefield.inference import AISSettings, GaussianBase, Kernel, run_chains, tune
-from scorefield.inference.annealed_importance import Path as Route
-from scorefield.inference.annealed_importance import pilot, work
-from scorefield.inference.bridge import bridge
-from scorefield.inference.diagnostics import ess_bulk, ess_mean
+from scorefield.energy.annealed_importance import AISSettings, GaussianBase, pilot, work
+from scorefield.energy.annealed_importance import Path as Route
+from scorefield.energy.bridge_sampling import bridge
+from scorefield.energy.chains import run_chains
+from scorefield.energy.convergence import ess_bulk, ess_mean
+from scorefield.energy.transition import Kernel, tune
 from scorefield.score import Energy
 
 HERE = Path(__file__).parent

@@ -48,7 +48,7 @@ from scorefield.metrics import (
     Reference,
     measure_all,
 )
-from scorefield.metrics.inception import extractor_module
+from scorefield.metrics.features.inception import extractor_module
 from scorefield.metrics.inception_score import mean_score
 
 SPLITS = 10

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 import scorefield as sf
-from scorefield.inference.inverse import Downsample, GaussianNoise, Observation, posterior, solver_named, solvers
+from scorefield.inverse import Downsample, GaussianNoise, Observation, all_solvers, posterior, solver_named
 from scorefield.sampling.named import ddim, with_steps
 from scorefield.sampling.step import Hold
 
@@ -41,7 +41,7 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=10)
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--solvers", nargs="+", default=list(solvers()))
+    options.add_argument("--solvers", nargs="+", default=list(all_solvers()))
     options.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "posterior_time.json")
     asked = options.parse_args()
     model = sf.load("digits", device="cpu")

@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse import (
+from scorefield.inverse import (
     GaussianNoise,
     Mask,
     Matrix,

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse import (
+from scorefield.inverse import (
     DPS,
     GaussianNoise,
     Matrix,
@@ -43,10 +43,10 @@ from scorefield.inference.inverse import (
     PosteriorLangevin,
     Solver,
     TwistedParticles,
-    solvers,
+    all_solvers,
 )
-from scorefield.inference.inverse.table import refusals
-from scorefield.metrics.sliced import random_directions, wasserstein_1d
+from scorefield.inverse.solvers.table import refusals
+from scorefield.metrics.sliced_wasserstein import random_directions, wasserstein_1d
 from scorefield.process import VE, VP, Process
 from scorefield.score.oracles import Mixture, Oracle, skewed_mixture
 
@@ -60,7 +60,7 @@ COLUMNS = ("mean", "covariance", "sliced W2", "50 %", "90 %", "calls", "seconds"
 
 def variants() -> dict[str, Solver]:
     """Every solver with its defaults, and settings that make a difference."""
-    return {name: cls() for name, cls in solvers().items()} | {
+    return {name: cls() for name, cls in all_solvers().items()} | {
         "dps, norm 0.5": DPS(0.5, "norm"),
         "pigdm, prior_std 0.5": PiGDM(prior_std=0.5),
         "moment-matched, 3 iterations": MomentMatched(iterations=3),

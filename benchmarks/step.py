@@ -34,9 +34,9 @@ from naive import naive_copy
 from torch import Tensor, nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.averages import Averages
-from scorefield.lab.experiment import Averaging
+from scorefield.models.experiment import Averaging
 from scorefield.nets import NCSNpp, UNet
+from scorefield.training.ema import Averages
 
 HERE = Path(__file__).parent
 CONFIG = NCSNpp(channels=32)

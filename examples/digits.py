@@ -6,9 +6,9 @@ import torch
 from report import arguments, pictures, report
 
 import scorefield as sf
-from scorefield.inference.inverse import Convolution, GaussianNoise, Mask, Observation, PiGDM
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.evaluation import examples
+from scorefield.data import DataSource, open_data
+from scorefield.evaluation import examples
+from scorefield.inverse import Convolution, GaussianNoise, Mask, Observation, PiGDM
 from scorefield.sampling.named import with_steps
 
 

@@ -11,14 +11,14 @@ import torch
 from report import arguments, pictures, report
 
 import scorefield as sf
-from scorefield.inference.inverse import GaussianNoise, Mask, Observation, PiGDM
-from scorefield.lab import train
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.evaluation import examples
-from scorefield.lab.experiment import Averaging, Training
-from scorefield.lab.recipes.small import images
+from scorefield.data import DataSource, open_data
+from scorefield.evaluation import examples
+from scorefield.inverse import GaussianNoise, Mask, Observation, PiGDM
+from scorefield.models.experiment import Averaging, Training
 from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.recipes.small import images
 from scorefield.sampling.named import with_steps
+from scorefield.training.trainer import train
 
 PLACE = Path("/usr/share/datasets/fashion-mnist")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, softplus
 
 import scorefield as sf
-from scorefield.inference.inverse import Function, Observation, PosteriorLangevin, posterior
+from scorefield.inverse import Function, Observation, PosteriorLangevin, posterior
 from scorefield.sampling.named import annealed_langevin
 from scorefield.score.oracles import GaussianField
 

@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from scorefield.inference.calibration import coverage, of_several, ranks
-from scorefield.inference.inverse import Observation, Posterior
+from scorefield.inverse import Observation, Posterior
+from scorefield.inverse.calibration import coverage, of_several, ranks
 
 START = time.monotonic()
 

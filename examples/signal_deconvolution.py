@@ -12,12 +12,13 @@ from report import arguments, report, save
 from torch import Tensor
 
 import scorefield as sf
-from scorefield.inference.inverse import Convolution, GaussianNoise, Observation, PiGDM, Posterior
-from scorefield.lab import Model, train
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.experiment import Training
-from scorefield.lab.recipes.small import digits_mlp
+from scorefield.data import DataSource, open_data
+from scorefield.inverse import Convolution, GaussianNoise, Observation, PiGDM, Posterior
+from scorefield.models.experiment import Training
+from scorefield.models.model import Model
+from scorefield.recipes.small import digits_mlp
 from scorefield.sampling.named import with_steps
+from scorefield.training.trainer import train
 
 LENGTH = 64
 

@@ -21,14 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import scorefield as sf
-from inference.cases import GivenNoise as GivenProbes
+from likelihood.cases import GivenNoise as GivenProbes
 from sampling.doubles import GivenNoise
 from sampling.test_vectors import CLOCKS, release_of
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, log_density, transport
-from scorefield.lab.bridges import import_checkpoint
-from scorefield.lab.model import Model
+from scorefield.interop import import_checkpoint
+from scorefield.likelihood.probability_flow import FlowSettings, log_density, transport
 from scorefield.losses import DenoisingScoreMatching, Draw
+from scorefield.models.model import Model
 from scorefield.process import Levels, Tabulated
 from scorefield.process.grids import EveryLevel
 from scorefield.sampling import (

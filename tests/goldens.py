@@ -11,9 +11,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scorefield.lab.bridges import Hints, score_sde
-from scorefield.lab.model import build_score
-from scorefield.lab.weights import fill
+from scorefield.interop import Hints, score_sde
+from scorefield.models.model import build_score
+from scorefield.models.weights import fill
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.score import NetworkScore
 

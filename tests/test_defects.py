@@ -41,12 +41,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import scorefield.inference.annealed_importance as annealing
-import scorefield.inference.bridge as bridging
-import scorefield.inference.transition as moves
+import scorefield.energy.annealed_importance as annealing
+import scorefield.energy.bridge_sampling as bridging
+import scorefield.energy.transition as moves
 from sampling.doubles import Generated
 from scorefield._random import IndexedNoise
-from scorefield.inference import Chains, GaussianBase, Kernel, Schedule, path_to, run_chains
+from scorefield.energy.annealed_importance import GaussianBase, Schedule
+from scorefield.energy.chains import Chains, run_chains
+from scorefield.energy.normalising_constant import path_to
+from scorefield.energy.transition import Kernel
 from scorefield.losses import DenoisingScoreMatching
 from scorefield.process import GeometricSigmas, LinearSigmas, Tabulated
 from scorefield.score import Energy

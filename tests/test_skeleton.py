@@ -53,7 +53,7 @@ for name in f"{references} {extras}".split():
     sys.modules[name] = None  # importing it raises ModuleNotFoundError
 
 import scorefield
-rooms = [m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "app"]
+rooms = [m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "cli"]
 for room in rooms:
     __import__(f"scorefield.{room}")
 by_rooms = sorted(m for m in sys.modules if m.startswith("scorefield"))
@@ -119,7 +119,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def project_records() -> dict[str, type]:
     for module in pkgutil.walk_packages(scorefield.__path__, "scorefield."):
-        if not module.name.startswith("scorefield.app"):
+        if not module.name.startswith("scorefield.cli"):
             __import__(module.name)
     return {tag: cls for tag, cls in record_types().items() if cls.__module__.startswith("scorefield.")}
 

@@ -1,7 +1,7 @@
 """Train the `digits` model that ships with the package: `.venv/bin/python tools/bundle_digits.py`.
 
 Trains the recipe `digits` to its end and writes its average, without the raw weights and the optimiser, into
-src/scorefield/lab/bundled/models/digits.
+src/scorefield/models/bundled/digits.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from scorefield.app.progress import training_display
-from scorefield.lab.recipes import recipe
-from scorefield.lab.trainer import train
-from scorefield.lab.weights import choose, load_tensors, save_tensors
+from scorefield.cli.progress import training_display
+from scorefield.recipes import recipe
+from scorefield.training.trainer import train
+from scorefield.models.weights import choose, load_tensors, save_tensors
 
 RUN = Path("runs/bundled-digits")
-TARGET = Path(__file__).parent.parent / "src/scorefield/lab/bundled/models/digits"
+TARGET = Path(__file__).parent.parent / "src/scorefield/models/bundled/digits"
 LIMIT_MIB = 4.0
 
 

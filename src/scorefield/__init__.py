@@ -18,8 +18,8 @@ from scorefield._version import __version__ as __version__
 if TYPE_CHECKING:
     from scorefield.data_spec import ConditionSpec as ConditionSpec
     from scorefield.data_spec import DataSpec as DataSpec
-    from scorefield.lab.guides import load_guide as load_guide
-    from scorefield.lab.model import load as load
+    from scorefield.models.guidance import load_guide as load_guide
+    from scorefield.models.model import load as load
     from scorefield.process import VE as VE
     from scorefield.process import VP as VP
     from scorefield.process import SubVP as SubVP
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _HOME = {
     "ConditionSpec": "scorefield.data_spec",
     "DataSpec": "scorefield.data_spec",
-    "load": "scorefield.lab.model",
-    "load_guide": "scorefield.lab.guides",
+    "load": "scorefield.models.model",
+    "load_guide": "scorefield.models.guidance",
     "VE": "scorefield.process",
     "VP": "scorefield.process",
     "SubVP": "scorefield.process",

@@ -28,6 +28,8 @@ T = TypeVar("T")
 _TYPES: dict[str, type] = {}
 _TAG = "__record_tag__"
 _NOT_JSON = ("inf", "-inf", "nan")
+MOVED = {"scorefield.lab.recipes.points": "scorefield.recipes.points"}
+"""Modules whose names stand in older files -> where they are now."""
 _SCALARS = (bool, int, float, str, types.NoneType)
 
 
@@ -129,6 +131,12 @@ def _import_path(function: Any, path: str) -> str:
         path,
         f"{function!r} cannot be saved because it cannot be imported by name; define it at the top level of a module",
     )
+
+
+def moved(path: str) -> str:
+    """An import path "module:name" of an older file, with the name that its module has now."""
+    module, colon, name = path.partition(":")
+    return f"{MOVED.get(module, module)}{colon}{name}"
 
 
 def _imported(module: str, name: str) -> Any:
@@ -253,7 +261,7 @@ def _decode_sequence(data: Any, origin: type, arguments: tuple[Any, ...], path: 
 def _decode_callable(data: Any, path: str) -> Any:
     if not isinstance(data, str) or data.count(":") != 1:
         raise CodecError(path, f"expected a function as 'module:name', got {data!r}")
-    target = _imported(*data.split(":"))
+    target = _imported(*moved(data).split(":"))
     if not callable(target):
         raise CodecError(path, f"{data!r} is not a function that can be imported")
     return target

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 import scorefield as sf
-from lab.tiny import tiny
 from sampling.doubles import GivenNoise
 from scorefield._random import StepNoise
-from scorefield.app import main
-from scorefield.inference import FlowSettings
-from scorefield.lab import train
-from scorefield.lab.recipes import recipe
+from scorefield.cli import main
+from scorefield.likelihood.probability_flow import FlowSettings
 from scorefield.process import GeometricSigmas, Tabulated
+from scorefield.recipes import recipe
 from scorefield.sampling import HMC, MALA, Consistent, LadderScaled, Langevin, NoiseScaled, NormRatio, Sampler
 from scorefield.sampling.named import named
 from scorefield.score.oracles import Gaussian
 from scorefield.score.parametrisation import LevelLabel
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 LADDER = Tabulated(GeometricSigmas(0.01, 10.0, 12))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.app import calibrate_command, main
-from scorefield.inference.inverse import solvers
-from scorefield.lab import trust
-from scorefield.lab.trust import ORACLES, default_operator, exact_answers, judge, oracle_subject, simulate
-from scorefield.lab.trust.page import sections, summary
+from scorefield.cli import calibrate_command, main
+from scorefield.evaluation import calibration
+from scorefield.evaluation.calibration import ORACLES, default_operator, exact_answers, judge, oracle_subject, simulate
+from scorefield.evaluation.calibration.page import sections, summary
+from scorefield.inverse import all_solvers
 from tolerance import SIGNIFICANCE
 
 SMALL = ("-n", "16", "--answers", "3", "--steps", "4")
@@ -22,7 +22,7 @@ SMALL = ("-n", "16", "--answers", "3", "--steps", "4")
 def test_help_names_every_solver_and_oracle() -> None:
     text = Path(calibrate_command.__file__).read_text()
     told = text[text.index('"""Some of ddrm') :].split(", separated")[0].replace('"""Some of', "")
-    assert {name.strip() for name in told.split(",")} == set(solvers())
+    assert {name.strip() for name in told.split(",")} == set(all_solvers())
     listed = text[text.index("oracle:NAME with") :].split(", whose")[0]
     assert set(listed.removeprefix("oracle:NAME with").replace(" or", ",").replace(",", " ").split()) == set(ORACLES)
     assert "subject" in {field.name for field in fields(calibrate_command.Calibrate)}
@@ -40,7 +40,7 @@ def test_table_page_and_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "moment" not in page and "pigdm" in page and page.count("<svg") == 4
     assert len(list((tmp_path / "batches").glob("pigdm_*.npz"))) == 4
 
-    monkeypatch.setattr(trust, "answers", lambda *a, **k: pytest.fail("finished batches are not computed again"))
+    monkeypatch.setattr(calibration, "answers", lambda *a, **k: pytest.fail("finished batches are not computed again"))
     assert main([*words, "--batch-size", "12"]) == 0
     again = json.loads((tmp_path / "calibration.json").read_text())
     assert again["rows"] == record["rows"]

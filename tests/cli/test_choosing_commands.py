@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.tiny import tiny
 from scorefield._codec import dumps, loads
-from scorefield.app import choosing, main
-from scorefield.lab import train
-from scorefield.lab.choosing import SamplerTable, TunedSampler
-from scorefield.lab.model import bundled, load
-from scorefield.lab.sample_folder import read_samples
+from scorefield.cli import compare_samplers, main
+from scorefield.models.model import bundled, load
+from scorefield.models.sample_folder import read_samples
+from scorefield.models.sampler_records import SamplerTable, TunedSampler
 from scorefield.sampling.named import NAMED
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model folder with a measured table of a few samplers."""
     folder = train(tiny(steps=10, checkpoint_every=10), tmp_path_factory.mktemp("model") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scorefield.lab.choosing.candidates.NAMED", few())
-        patch.setattr(choosing, "TOLERANCE", 1e-3)
+        patch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few())
+        patch.setattr(compare_samplers, "TOLERANCE", 1e-3)
         assert main(["compare-samplers", str(folder), "-n", "8", "--calls", "4,9,16"]) == 0
     return folder
 
@@ -39,11 +39,11 @@ def model(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small measurements."""
-    monkeypatch.setattr("scorefield.lab.choosing.candidates.NAMED", few())
-    monkeypatch.setattr(choosing, "QUICK_NAMES", ("dpm",))
-    monkeypatch.setattr(choosing, "QUICK", 8)
-    monkeypatch.setattr(choosing, "QUICK_CALLS", (4, 9))
-    monkeypatch.setattr(choosing, "QUICK_TOLERANCE", 1e-2)
+    monkeypatch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few())
+    monkeypatch.setattr(compare_samplers, "QUICK_NAMES", ("dpm",))
+    monkeypatch.setattr(compare_samplers, "QUICK", 8)
+    monkeypatch.setattr(compare_samplers, "QUICK_CALLS", (4, 9))
+    monkeypatch.setattr(compare_samplers, "QUICK_TOLERANCE", 1e-2)
 
 
 def few() -> dict:
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_to_is_no_obstacle(
     def denied(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("scorefield.lab.choosing.write_record", denied)
+    monkeypatch.setattr("scorefield.evaluation.samplers.write_record", denied)
     assert main(["sample", str(model), "-n", "2", "--budget", "nfe=9", "--out", str(tmp_path / "s")]) == 0
     assert "not saved" in capsys.readouterr().out
     assert read_samples(tmp_path / "s").source.nfe in (4, 9)
@@ -139,8 +139,8 @@ def test_a_measurement_that_is_stopped_says_that_nothing_is_left(
     def stopped(*arguments: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"scorefield.lab.choosing.{work}", stopped)
-    monkeypatch.setattr("scorefield.lab.choosing.candidates.NAMED", few())
+    monkeypatch.setattr(f"scorefield.evaluation.samplers.{work}", stopped)
+    monkeypatch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few())
     before = sorted(model.iterdir())
     command, *rest = words.split()
     assert main([command, str(model), "-n", "8", *rest]) == 130
@@ -151,7 +151,7 @@ def test_a_measurement_that_is_stopped_says_that_nothing_is_left(
 def test_bundled_models_stay_as_they_are(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     folder = bundled()["digits"]
     before = sorted(p.name for p in folder.iterdir())
-    assert choosing._kept(folder, read(trained)) is None
+    assert compare_samplers._kept(folder, read(trained)) is None
     assert "bundled model" in capsys.readouterr().out
     assert sorted(p.name for p in folder.iterdir()) == before
 

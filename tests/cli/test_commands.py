@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.tiny import tiny
-from scorefield.app import commands, main
-from scorefield.app.run import _action
-from scorefield.lab import train
-from scorefield.lab.recipes import RECIPES
-from scorefield.lab.sample_folder import read_samples
+from scorefield.cli import commands, main
+from scorefield.cli.main import _action
+from scorefield.models.sample_folder import read_samples
+from scorefield.recipes import RECIPES
 from scorefield.sampling.named import NAMED
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str]):
 
 def test_help_is_quick_and_without_torch() -> None:
     code = (
-        "import sys\nfrom scorefield.app import main\n"
+        "import sys\nfrom scorefield.cli import main\n"
         "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -121,7 +121,7 @@ def test_train_sample_evaluate_likelihood(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_samples_are_those_of_the_library(tmp_path: Path, model: Path) -> None:
-    from scorefield.lab.model import load
+    from scorefield.models.model import load
 
     main(
         [
@@ -321,7 +321,7 @@ def test_no_space(refused, tmp_path: Path, model: Path, monkeypatch: pytest.Monk
 def test_ctrl_c_while_sampling_keeps_what_is_done(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scorefield.app.progress import SamplingDisplay
+    from scorefield.cli.progress import SamplingDisplay
 
     real = SamplingDisplay.finished
 
@@ -348,8 +348,8 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_two_processes_draw_the_same_samples(tmp_path: Path, model: Path) -> None:
     """Samples do not depend on the number of processes: equal to the rounding of another batch size."""
-    from lab.tiny import _free_port, _spawn
     from tolerance import SAMPLES_OF_ANOTHER_BATCH
+    from training.tiny import _free_port, _spawn
 
     words = ["sample", str(model), "-n", "13", "--steps", "20", "--sampler", "pc"]
     assert main([*words, "--out", str(tmp_path / "one")]) == 0
@@ -364,7 +364,7 @@ def test_two_processes_draw_the_same_samples(tmp_path: Path, model: Path) -> Non
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        launch = [sys.executable, "-m", "scorefield.app", *words, "--out", str(tmp_path / "two")]
+        launch = [sys.executable, "-m", "scorefield.cli", *words, "--out", str(tmp_path / "two")]
         processes.append(_spawn(launch, {**os.environ, **together, "OMP_NUM_THREADS": "1"}))
     for process in processes:
         output, _ = process.communicate(timeout=240)

@@ -10,15 +10,15 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from lab.tiny import tiny
-from scorefield.app import edit_commands, main
-from scorefield.app.commands import Latents
+from scorefield.cli import edit_commands, main
+from scorefield.cli.commands import Latents
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse import solvers
-from scorefield.lab import train
-from scorefield.lab.data import DataSource
-from scorefield.lab.recipes import recipe
+from scorefield.inverse import all_solvers
 from scorefield.nets.energy import EnergyResNet
+from scorefield.recipes import recipe
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 QUICK = ("-n", 2, "--answers", 3, "--steps", 4)
 
@@ -48,7 +48,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_choices_are_those_of_the_room() -> None:
-    assert set(get_args(edit_commands.SolverName)) == {"auto", *solvers()}
+    assert set(get_args(edit_commands.SolverName)) == {"auto", *all_solvers()}
 
 
 def test_inpainting_keeps_what_is_known_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_an_energy_is_inpainted_at_falling_temperatures(tmp_path: Path, capsys: 
 
 def test_interpolation_is_that_of_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("scorefield.app.latents.latents", asked.append)
+    monkeypatch.setattr("scorefield.cli.latents.latents", asked.append)
     assert run("digits", "interpolate", "-n", 4, "--points", 3, "--rtol", 0.1) == 0
     assert asked == [Latents("interpolate", "digits", n=4, points=3, rtol=0.1, out=Path("edit/digits/interpolate"))]
 

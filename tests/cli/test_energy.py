@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from lab.tiny import tiny
-from scorefield.app import main
-from scorefield.lab import train
-from scorefield.lab.model import load
-from scorefield.lab.recipes import recipe
+from scorefield.cli import main
+from scorefield.models.model import load
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.energy_mlp import EnergyMLP
+from scorefield.recipes import recipe
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatc
     np.save(tmp_path / "mask.npy", mask)
     words = ("-n", 2, "--answers", 2, "--steps", 20, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out")
     assert run(model, "restore", *words) == 0
-    from scorefield.lab.data import open_data
-    from scorefield.lab.evaluation import examples
+    from scorefield.data import open_data
+    from scorefield.evaluation import examples
 
     data = open_data(load(model).experiment.data)
     assert data.held_out is not None
@@ -90,7 +90,7 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatc
         assert not np.array_equal(restored[:, 0], restored[:, 1])
     answers = []
     for other in (x, np.where(mask, 16 - x, x)):
-        monkeypatch.setattr("scorefield.app.energy.examples", lambda *a, x=other, **k: (torch.from_numpy(x), None))
+        monkeypatch.setattr("scorefield.cli.energy.examples", lambda *a, x=other, **k: (torch.from_numpy(x), None))
         assert run(model, "restore", *words) == 0
         with np.load(tmp_path / "out" / "restored.npz") as found:
             answers.append(found["restored"])
@@ -141,7 +141,7 @@ def test_log_z_has_a_verdict_and_is_resumed(
     record = json.loads((tmp_path / "out" / "logz.json").read_text())
     assert record["value"] is None and record["modes"]["agree"] is False
     (tmp_path / "out" / "parts" / "reverse from noise_00000004.npz").unlink()
-    monkeypatch.setattr("scorefield.app.log_z.pilot", lambda *a, **k: pytest.fail("the schedule was kept"))
+    monkeypatch.setattr("scorefield.cli.energy_logz.pilot", lambda *a, **k: pytest.fail("the schedule was kept"))
     assert run(small, "logz", *words) == 0
     assert json.loads((tmp_path / "out" / "logz.json").read_text())["work_reverse"] == record["work_reverse"]
     assert "other seed" in refused(capsys, small, "logz", *words, "--seed", 1)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from lab.tiny import _free_port, _spawn, tiny
-from scorefield.app import main
-from scorefield.lab import train
-from scorefield.lab.evaluation import OfModel
-from scorefield.lab.model import load
+from scorefield.cli import main
+from scorefield.evaluation import OfModel
+from scorefield.models.model import load
+from scorefield.training.trainer import train
+from training.tiny import _free_port, _spawn, tiny
 
 HERE = Path(__file__).parent
 QUICK = ["--steps", "3", "--sampler", "em", "--features", "raw", "--batch-size", "32"]
@@ -255,7 +255,7 @@ def together(words: list[str], world: int) -> list[tuple[int, str]]:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}",
         }
-        processes.append(_spawn([sys.executable, "-m", "scorefield.app", *words], environment))
+        processes.append(_spawn([sys.executable, "-m", "scorefield.cli", *words], environment))
     found = []
     for process in processes:
         output, _ = process.communicate(timeout=120)

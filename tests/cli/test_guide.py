@@ -10,12 +10,13 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
-from lab.tiny import tiny
-from scorefield.app import guide_commands, main
-from scorefield.lab import guiding, train
-from scorefield.lab.guides import load_guide
-from scorefield.lab.model import load
-from scorefield.lab.sample_folder import read_samples
+from scorefield.cli import guide_commands, main
+from scorefield.models.guidance import load_guide
+from scorefield.models.model import load
+from scorefield.models.sample_folder import read_samples
+from scorefield.training import guidance
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 SMALL = (
     "network=GuideMLP", "network.width=8", "network.depth=1", "training.steps=4", "training.batch_size=16",
@@ -39,11 +40,11 @@ def guide(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert get_type_hints(guide_commands.TrainGuide)["kind"] == guiding.Kind and len(get_args(guiding.Kind)) == 2
+    assert get_type_hints(guide_commands.TrainGuide)["kind"] == guidance.Kind and len(get_args(guidance.Kind)) == 2
 
 
 def test_train_and_sample(model: Path, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (guide / guiding.FILE).is_file() and load_guide(guide).experiment.training.steps == 4
+    assert (guide / guidance.FILE).is_file() and load_guide(guide).experiment.training.steps == 4
     words = ["edit", str(model), "class", "--guide", str(guide), "--label", "7", "--scale", "2", "-n", "3"]
     out = tmp_path / "sevens"
     assert main([*words, "--sampler", "em", "--steps", "3", "--seed", "5", "--out", str(out)]) == 0
@@ -54,8 +55,8 @@ def test_train_and_sample(model: Path, guide: Path, tmp_path: Path, capsys: pyte
     assert torch.equal(read_samples(out).x, expected.x)
     record = json.loads((out / "samples.json").read_text())
     assert record["condition"] == {"class": 7} and record["source"]["nfe"] == 8
-    (guidance,) = record["source"]["settings"]["guidance"]
-    assert guidance["scale"] == 2.0 and guidance["guide_hash"] == load_guide(guide).hash
+    (applied,) = record["source"]["settings"]["guidance"]
+    assert applied["scale"] == 2.0 and applied["guide_hash"] == load_guide(guide).hash
     again = tmp_path / "again"  # the same by `sample`
     words = ["sample", str(model), "--guide", str(guide), "--condition", "class=7", "--scale", "2", "-n", "3"]
     assert main([*words, "--sampler", "em", "--steps", "3", "--seed", "5", "--out", str(again)]) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorefield.app import main
+from scorefield.cli import main
 
 LOOSE = ["--rtol", "0.002"]
 

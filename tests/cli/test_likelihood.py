@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lab.tiny import tiny
-from scorefield.app import main
-from scorefield.lab import train
-from scorefield.lab.model import Model
+from scorefield.cli import main
 from scorefield.losses import DenoisingScoreMatching
+from scorefield.models.model import Model
 from scorefield.process import VP, LinearBetas, Tabulated
 from scorefield.score import LevelLabel, NoiseForm
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 FAST = ("-n", "5", "--batch-size", "2", "--rtol", "3e-2", "--probes", "1")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scorefield.app.evaluation import real_data
+from scorefield.cli.reference_data import real_data
+from scorefield.data import DataError, DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataError, DataSource
 
 GREY = DataSpec((1, 4, 4), low=0.0, high=16.0, levels=17, model_range=(0.0, 1.0))
 SOURCE = DataSource("digits", model_range=(0.0, 1.0))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scorefield.lab.data import Data, DataError, DataSource, Split, open_data
+from scorefield.data import Data, DataError, DataSource, Split, open_data
 
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 

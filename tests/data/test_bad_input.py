@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.files import held, idx_bytes, pictures, png, write_idx, write_images, write_parquet
-from scorefield.lab.data import DataError, DataSource, open_data
+from data.files import held, idx_bytes, pictures, png, write_idx, write_images, write_parquet
+from scorefield.data import DataError, DataSource, open_data
 
 
 def refused(path, *parts: str, **fields) -> str:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tolerance
-from lab.data.files import pictures, write_images
-from scorefield.lab.data import DataError, DataSource, frame_geometry, open_data
+from data.files import pictures, write_images
+from scorefield.data import DataError, DataSource, frame_geometry, open_data
 
 
 def only(tmp_path, image: Image.Image, name: str = "a.png", save: dict | None = None, **fields) -> np.ndarray:
@@ -160,7 +160,7 @@ def test_flip_needs_images():
 def test_large_sets_are_surveyed_by_sample_and_checked_when_read(tmp_path, monkeypatch):
     p = pictures(30)
     write_images(tmp_path, {f"{i:02d}.png": p[i] for i in range(30)})
-    monkeypatch.setattr("scorefield.lab.data.rows.HEADERS_CHECKED", 2)
+    monkeypatch.setattr("scorefield.data.rows.HEADERS_CHECKED", 2)
     Image.fromarray(pictures(1, (6, 7))[0]).save(tmp_path / "11.png")
     Image.fromarray(p[5, :, :, 0]).save(tmp_path / "05.png")
     for skip_bad in (False, True):  # another shape is no damage: it is never skipped

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import tolerance
-from lab.data.files import held, pictures, png, write_images, write_parquet
+from data.files import held, pictures, png, write_images, write_parquet
 from scorefield._codec import with_field
+from scorefield.data import DataSource, inspect, open_data, suggest_recipe
+from scorefield.data.inspection import equal_steps
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource, inspect, open_data, suggest_recipe
-from scorefield.lab.data.inspection import equal_steps
 
 
 def obeyed(found) -> DataSource:
@@ -142,7 +142,7 @@ def test_what_cannot_be_used_is_a_problem_not_an_error(tmp_path):
 
 
 def test_large_sets_are_sampled(monkeypatch):
-    monkeypatch.setattr("scorefield.lab.data.inspection.INSPECTED", 50)
+    monkeypatch.setattr("scorefield.data.inspection.INSPECTED", 50)
     found = inspect(DataSource("digits"))
     assert found.looked_at == 50 and "50 evenly spaced examples of 1437" in "\n".join(found.lines())
 

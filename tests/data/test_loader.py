@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lab.data.files import held
-from scorefield.lab.data import Batches, DataError, DataSource, Loader, open_data
+from data.files import held
+from scorefield.data import Batches, DataError, DataSource, Loader, open_data
 
 
 class Squares:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import tolerance
-from scorefield.lab.data import Batches, epoch_order
-from scorefield.lab.data.order import flips, hash64, pick
+from scorefield.data import Batches, epoch_order
+from scorefield.data.order import flips, hash64, pick
 
 Z = float(stats.norm.isf(tolerance.SIGNIFICANCE / 2))
 

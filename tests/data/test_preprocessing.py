@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 import tolerance
-from lab.data.files import everything, held, labels, pictures, refused, whole, write_idx, write_images
+from data.files import everything, held, labels, pictures, refused, whole, write_idx, write_images
 from scorefield._codec import CodecError, dumps, loads, with_field
-from scorefield.lab.data import DataError, DataSource, Stacking, inspect, open_data
-from scorefield.lab.data.order import epoch_order
+from scorefield.data import DataError, DataSource, Stacking, inspect, open_data
+from scorefield.data.order import epoch_order
 
 # ---------------------------------------------------------------------------------------------------- CelebA
 

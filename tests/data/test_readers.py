@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.data.files import held, idx_bytes, labels, pictures, png, write_idx, write_images, write_parquet
+from data.files import held, idx_bytes, labels, pictures, png, write_idx, write_images, write_parquet
 from scorefield._codec import dumps, loads
-from scorefield.lab.data import Arrays, DataSource, Split, open_data, read_contents
-from scorefield.lab.data.source import Layout
+from scorefield.data import Arrays, DataSource, Split, open_data, read_contents
+from scorefield.data.source import Layout
 
 
 def everything(split: Split) -> torch.Tensor:

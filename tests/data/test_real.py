@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import tolerance
-from lab.data.files import held, labels
-from scorefield.lab.data import Batches, DataSource, Loader, open_data
+from data.files import held, labels
+from scorefield.data import Batches, DataSource, Loader, open_data
 
 
 def test_cifar10(test_data, monkeypatch):
@@ -18,7 +18,7 @@ def test_cifar10(test_data, monkeypatch):
     folder = test_data / "cifar10-jpeg"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    monkeypatch.setattr("scorefield.lab.data.rows.HEADERS_CHECKED", 500)  # the rest of 10,000 is only time
+    monkeypatch.setattr("scorefield.data.rows.HEADERS_CHECKED", 500)  # the rest of 10,000 is only time
     data = open_data(DataSource(str(folder), conditional=True, flip=True))
     assert (len(data.train), len(held(data))) == (50_000, 10_000) and data.spec.shape == (3, 32, 32)
     assert (data.spec.conditions[0].class_names or ())[:2] == ("airplane", "automobile")

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.data.files import everything, held, labels, pictures, refused, whole
-from lab.data.release_files import (
+from data.files import everything, held, labels, pictures, refused, whole
+from data.release_files import (
     bitwise_crc32c,
     encoded,
     example,
@@ -25,8 +25,8 @@ from lab.data.release_files import (
     write_lmdb,
     write_tfrecord,
 )
-from scorefield.lab.data import DataSource, crc32c, inspect, open_data
-from scorefield.lab.data.tfrecord import parse_example
+from scorefield.data import DataSource, crc32c, inspect, open_data
+from scorefield.data.readers.tfrecord import parse_example
 
 
 def planes(n: int, size: tuple[int, int] = (32, 32), seed: int = 0) -> np.ndarray:
@@ -160,8 +160,8 @@ def test_lmdb_is_read_by_threads_and_by_a_forked_child(tmp_path, lmdb):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_lmdb_is_read_after_a_fork(tmp_path, lmdb):
-    from scorefield.lab.data import read_contents
-    from scorefield.lab.data.content import Images
+    from scorefield.data import read_contents
+    from scorefield.data.readers.content import Images
 
     path, x = lsun(tmp_path / "a_lmdb", 70)
     (content,) = read_contents(DataSource(str(path))).values()

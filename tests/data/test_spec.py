@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import tolerance
-from lab.data.files import pictures, write_images
-from scorefield.lab.data import DataError, DataSource, open_data
-from scorefield.lab.data.survey import Moments
+from data.files import pictures, write_images
+from scorefield.data import DataError, DataSource, open_data
+from scorefield.data.survey import Moments
 
 
 def test_unbounded_floats_are_standardised_by_the_training_split():

@@ -9,19 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from lab.tiny import tiny
-from scorefield import _codec
-from scorefield.app import main
-from scorefield.inference import doctor
-from scorefield.lab.averages import Averages, share_of_start
-from scorefield.lab.data import open_data
-from scorefield.lab.doctor import AverageAge, Checkup, Examples, Settings, average_age, examine_model
-from scorefield.lab.doctor.page import levels, lines, remedies, sections, shown
-from scorefield.lab.evaluation import examples
-from scorefield.lab.experiment import Averaging
-from scorefield.lab.model import Model, load
-from scorefield.lab.report import write_report
-from scorefield.lab.trainer import train
+from scorefield import _codec, diagnostics
+from scorefield.cli import main
+from scorefield.data import open_data
+from scorefield.diagnostics import AverageAge, Checkup, Examples, Settings, average_age, examine_model
+from scorefield.diagnostics.page import levels, lines, remedies, sections, shown
+from scorefield.evaluation import examples
+from scorefield.models.experiment import Averaging
+from scorefield.models.model import Model, load
+from scorefield.reports.report import write_report
+from scorefield.training.ema import Averages, share_of_start
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 SETTINGS = Settings(count=32, levels=3)
 
@@ -126,9 +125,11 @@ def test_command_refuses_what_cannot_be(words: list[str], said: str, capsys: pyt
 
 
 def test_numbers_are_shown_with_half_of_their_interval() -> None:
-    assert shown(doctor.Size(0.5, 0.25, 0.75)) == "0.5\u00a0±0.2"
+    assert shown(diagnostics.Size(0.5, 0.25, 0.75)) == "0.5\u00a0±0.2"
     assert (
-        shown(doctor.Size(1e-16, 0.0, 2e-16)) == "0" and shown(None) == "" and shown(doctor.Size(2.0, 2.0, 2.0)) == "2"
+        shown(diagnostics.Size(1e-16, 0.0, 2e-16)) == "0"
+        and shown(None) == ""
+        and shown(diagnostics.Size(2.0, 2.0, 2.0)) == "2"
     )
 
 

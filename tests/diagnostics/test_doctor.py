@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield import _codec
+from scorefield import _codec, diagnostics
 from scorefield._random import IndexedNoise
-from scorefield.inference import doctor
-from scorefield.inference.doctor.identities import fokker_planck, of_the_mean, probed
-from scorefield.inference.doctor.levels import Examined, both_products
-from scorefield.inference.doctor.statistics import two_sided, upper_tail
-from scorefield.lab.doctor.planted import Plant, plants
+from scorefield.diagnostics.identities import fokker_planck, of_the_mean, probed
+from scorefield.diagnostics.levels import Examined, both_products
+from scorefield.diagnostics.planted_faults import Plant, plants
+from scorefield.diagnostics.statistics import two_sided, upper_tail
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.score import FunctionScore, Score
 from scorefield.score.energy import EnergyScore
@@ -37,10 +36,10 @@ def exact(name: str, dimension: int = 3) -> Mixture:
 
 
 def some_times(name: str, count: int = 5) -> list[float]:
-    return doctor.default_times(PROCESSES[name], count)
+    return diagnostics.default_times(PROCESSES[name], count)
 
 
-def bad(found: doctor.Examination) -> list[str]:
+def bad(found: diagnostics.Examination) -> list[str]:
     return [f.name for f in found.findings if f.verdict != "healthy"]
 
 
@@ -51,7 +50,7 @@ def bad(found: doctor.Examination) -> list[str]:
 @pytest.mark.parametrize("name", PROCESSES)
 def test_exact_scores_have_a_clean_bill(name: str, make: Callable[..., Gaussian | Mixture]) -> None:
     oracle = make(PROCESSES[name], 3)
-    found = doctor.examine(
+    found = diagnostics.examine(
         oracle,
         oracle.sample(96),
         times=some_times(name, 4),
@@ -66,13 +65,13 @@ def test_exact_scores_have_a_clean_bill(name: str, make: Callable[..., Gaussian 
         assert row.floor is not None and abs(row.floor.value) < 1e-9
         assert row.asymmetry is not None and row.asymmetry.value < 1e-9
         assert row.fokker_planck is None or row.fokker_planck.value < SCORE_FOKKER_PLANCK
-    assert _codec.loads(_codec.dumps(found), doctor.Examination) == found
+    assert _codec.loads(_codec.dumps(found), diagnostics.Examination) == found
 
 
 def test_loss_is_the_variance_that_x_leaves_in_the_noise() -> None:
     """On a Gaussian: E|z - E[z | x]|^2 / d is the mean of alpha^2 l / (alpha^2 l + sigma^2), and all else follows."""
     oracle = skewed_gaussian(PROCESSES["VP"], 4)
-    found = doctor.examine(oracle, oracle.sample(N), times=some_times("VP"))
+    found = diagnostics.examine(oracle, oracle.sample(N), times=some_times("VP"))
     variances = torch.linalg.eigvalsh(oracle.data_moments()[1])
     for row in found.rows:
         assert row.loss is not None and row.explained is not None
@@ -92,7 +91,9 @@ PLANTED += [("VP", plant) for plant in plants(PROCESSES["VP"], some_times("VP")[
 @pytest.mark.parametrize(("name", "plant"), PLANTED, ids=lambda v: v if isinstance(v, str) else f"{v.name}, {v.how}")
 def test_every_planted_fault_is_named(name: str, plant: Plant) -> None:
     oracle, times = skewed_gaussian(PROCESSES[name], 6), some_times(name)
-    found = doctor.examine(plant.into(oracle), oracle.sample(N), times=times, significance=SIGNIFICANCE, batch_size=N)
+    found = diagnostics.examine(
+        plant.into(oracle), oracle.sample(N), times=times, significance=SIGNIFICANCE, batch_size=N
+    )
     assert found.named is not None and found.named.name == plant.name, found.findings[0]
     assert found.verdict != "healthy" and found.findings[0].name == plant.name
     assert found.findings[0].size is not None and found.findings[0].advice
@@ -107,19 +108,21 @@ def test_small_shift_of_a_smooth_schedule_is_named_and_called_small() -> None:
     oracle = skewed_gaussian(process, 128)
     (plant,) = (p for p in plants(process, 1.0, shift=1e-3) if p.how.endswith("too late"))
     x = oracle.sample(1024)
-    found = doctor.examine(plant.into(oracle), x, times=some_times("VE", 8), significance=SIGNIFICANCE, batch_size=1024)
+    found = diagnostics.examine(
+        plant.into(oracle), x, times=some_times("VE", 8), significance=SIGNIFICANCE, batch_size=1024
+    )
     assert found.named is not None and found.named.name == "off-by-one time" and found.verdict == "suspect"
     assert "0.00" in found.named.says and "later" in found.named.says
-    assert found.named.fall.value < doctor.MARGIN and not found.named.failing
-    assert doctor.examine(oracle, x, times=some_times("VE", 8), batch_size=1024).verdict == "healthy"
+    assert found.named.fall.value < diagnostics.MARGIN and not found.named.failing
+    assert diagnostics.examine(oracle, x, times=some_times("VE", 8), batch_size=1024).verdict == "healthy"
 
 
 def test_frozen_level_that_no_default_time_meets_is_found_by_the_scan() -> None:
     process = PROCESSES["ladder"]
     oracle, stuck = exact("ladder"), float(process.time(torch.tensor(14.0)))  # type: ignore[attr-defined]
-    assert all(abs(t - stuck) > 1e-6 for t in doctor.default_times(process))
+    assert all(abs(t - stuck) > 1e-6 for t in diagnostics.default_times(process))
     (plant, _) = (p for p in plants(process, stuck) if p.name == "frozen level")
-    found = doctor.examine(plant.into(oracle), oracle.sample(64))
+    found = diagnostics.examine(plant.into(oracle), oracle.sample(64))
     assert found.named is not None and found.named.name == "frozen level"
     assert found.rows[found.named.levels[0]].time == pytest.approx(stuck)
 
@@ -127,9 +130,9 @@ def test_frozen_level_that_no_default_time_meets_is_found_by_the_scan() -> None:
 def test_average_that_was_never_updated_is_named() -> None:
     oracle, times = exact("VE"), some_times("VE")
     stale = FunctionScore(lambda x, t: 0.0 * x, oracle.process)
-    found = doctor.examine(stale, oracle.sample(N), times=times, others={"raw": oracle})
+    found = diagnostics.examine(stale, oracle.sample(N), times=times, others={"raw": oracle})
     assert found.named is not None and found.named.name == "EMA never updated" and found.verdict == "faulty"
-    assert doctor.examine(oracle, oracle.sample(N), times=times, others={"raw": stale}).verdict == "healthy"
+    assert diagnostics.examine(oracle, oracle.sample(N), times=times, others={"raw": stale}).verdict == "healthy"
 
 
 def test_conditions_go_with_their_examples() -> None:
@@ -137,7 +140,7 @@ def test_conditions_go_with_their_examples() -> None:
     labels = torch.arange(N) % 2
     x = oracle.sample(N, condition={"class": labels})
     right, wrong = (
-        doctor.examine(oracle, x, times=some_times("VE", 3), condition={"class": c}, batch_size=100)
+        diagnostics.examine(oracle, x, times=some_times("VE", 3), condition={"class": c}, batch_size=100)
         for c in (labels, 1 - labels)
     )
     assert right.verdict == "healthy" and wrong.verdict != "healthy"
@@ -146,7 +149,7 @@ def test_conditions_go_with_their_examples() -> None:
 def test_points_learnt_by_heart_are_told() -> None:
     oracle = exact("VE", 8)
     train = oracle.sample(64, start=N)
-    found = doctor.examine(Points(oracle.process, train), oracle.sample(128), times=some_times("VE"), train=train)
+    found = diagnostics.examine(Points(oracle.process, train), oracle.sample(128), times=some_times("VE"), train=train)
     assert "memorisation" in bad(found) and found.verdict == "faulty"
     gap = found.rows[0].gap
     assert gap is not None and gap.low > 0.9  # at the least level nothing is lost on a training example
@@ -157,9 +160,9 @@ def test_score_worse_than_a_gaussian_is_told_without_a_name() -> None:
     oracle = exact("VE")
     one = Gaussian(oracle.process, oracle.sample(64).mean(dim=0) + 2.0, 0.01 * torch.eye(3, dtype=torch.float64))
     x, train = oracle.sample(N), oracle.sample(N, start=N)
-    found = doctor.examine(one, x, times=some_times("VE", 4), train=train, exact=oracle)
+    found = diagnostics.examine(one, x, times=some_times("VE", 4), train=train, exact=oracle)
     assert found.verdict == "faulty"
-    told = [row for row in found.rows if row.gaussian is not None and row.gaussian.low > doctor.MARGIN]
+    told = [row for row in found.rows if row.gaussian is not None and row.gaussian.low > diagnostics.MARGIN]
     assert told and all(row.verdict == "faulty" for row in told)
 
 
@@ -229,7 +232,7 @@ def test_identities_reject_a_score_that_is_a_little_too_large() -> None:
 
 def test_field_without_data_is_examined_for_what_needs_none() -> None:
     oracle = exact("VP")
-    found = doctor.examine_field(oracle, oracle.sample(40), times=some_times("VP"))
+    found = diagnostics.examine_field(oracle, oracle.sample(40), times=some_times("VP"))
     assert found.verdict == "healthy" and "there are no data" in found.not_examined[0]
     assert all(row.loss is None and row.asymmetry is not None for row in found.rows)
 
@@ -237,16 +240,16 @@ def test_field_without_data_is_examined_for_what_needs_none() -> None:
 def test_what_cannot_be_examined_is_refused() -> None:
     oracle = exact("VE")
     with pytest.raises(ValueError, match="at least 32"):
-        doctor.examine(oracle, oracle.sample(8))
+        diagnostics.examine(oracle, oracle.sample(8))
     with pytest.raises(ValueError, match="not finite; `scorefield data"):
-        doctor.examine(oracle, oracle.sample(40) * math.nan)
+        diagnostics.examine(oracle, oracle.sample(40) * math.nan)
     with pytest.raises(ValueError, match="the score is not finite at t = "):
-        doctor.examine(FunctionScore(lambda x, t: x / 0.0, oracle.process), oracle.sample(40))
+        diagnostics.examine(FunctionScore(lambda x, t: x / 0.0, oracle.process), oracle.sample(40))
     with pytest.raises(ValueError, match="of one shape"):
-        doctor.examine(oracle, oracle.sample(40), train=torch.zeros(9, 5))
+        diagnostics.examine(oracle, oracle.sample(40), train=torch.zeros(9, 5))
     with pytest.raises(ValueError, match="alpha and sigma"):
         sde = GeneralSDE(drift=_drift, diffusion=_diffusion)
-        doctor.examine(oracle, oracle.sample(40), process=sde)  # type: ignore[arg-type]
+        diagnostics.examine(oracle, oracle.sample(40), process=sde)  # type: ignore[arg-type]
 
 
 def _drift(x: Tensor, t: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.test_chains import exact, gumbel, p_value
+from energy.test_chains import exact, gumbel, p_value
 from sampling.doubles import Generated
-from scorefield.inference import Ladder, PublishedAnneal, anneal, tune_ladder
+from scorefield.energy.annealing import Ladder, PublishedAnneal, anneal, tune_ladder
 from scorefield.sampling.temperature import TemperatureSchedule
 from scorefield.score import Energy
 from tolerance import FLOAT64, FOUR_DECIMALS, SIGNIFICANCE

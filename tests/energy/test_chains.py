@@ -10,13 +10,14 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-import scorefield.inference.transition as moves
+import scorefield.energy.transition as moves
 from sampling.doubles import Generated
 from scorefield._random import StepNoise
-from scorefield.inference import Chains, Kernel, posterior_energy, run_chains, tune
-from scorefield.inference.diagnostics import ess_bulk
-from scorefield.inference.inverse import GaussianNoise, Matrix, Observation
-from scorefield.inference.transition import State, transition
+from scorefield.energy.chains import Chains, run_chains
+from scorefield.energy.convergence import ess_bulk
+from scorefield.energy.posterior import posterior_energy
+from scorefield.energy.transition import Kernel, State, transition, tune
+from scorefield.inverse import GaussianNoise, Matrix, Observation
 from scorefield.process import VE
 from scorefield.score import Confined, Energy, EnergyForm, NetworkEnergy
 from scorefield.score.oracles import skewed_gaussian, skewed_mixture

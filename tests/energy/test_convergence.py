@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield.inference.diagnostics import Diagnostics, ess_bulk, ess_mean, ess_tail, r_hat
+from scorefield.energy.convergence import Diagnostics, ess_bulk, ess_mean, ess_tail, r_hat
 from tolerance import EFFECTIVE_SIZE
 
 F64 = torch.float64

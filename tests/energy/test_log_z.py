@@ -10,19 +10,10 @@ import torch
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.inference import (
-    AISSettings,
-    BoxBase,
-    GaussianBase,
-    LogZ,
-    Schedule,
-    energy_log_prob,
-    log_evidence,
-    log_z,
-    same_modes,
-)
-from scorefield.inference.bridge import acceptance_ratio, asymptotic_error, bridge, effective_chains
-from scorefield.inference.inverse import GaussianNoise, Matrix, Observation
+from scorefield.energy.annealed_importance import AISSettings, BoxBase, GaussianBase, Schedule
+from scorefield.energy.bridge_sampling import acceptance_ratio, asymptotic_error, bridge, effective_chains
+from scorefield.energy.normalising_constant import LogZ, energy_log_prob, log_evidence, log_z, same_modes
+from scorefield.inverse import GaussianNoise, Matrix, Observation
 from scorefield.process import VE
 from scorefield.score import Confined, Energy
 from scorefield.score.oracles import skewed_gaussian

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.inference.outliers import Reference, complexity, conformal, statistics, uniformity
+from scorefield.energy.outliers import Reference, complexity, conformal, statistics, uniformity
 from scorefield.process import VP, LinearSigmas, Tabulated
 from scorefield.score import EnergyScore
 from scorefield.score.oracles import Gaussian
@@ -46,7 +46,7 @@ def test_scores_of_a_closed_form_find_wider_data() -> None:
     inside, outside = 0.5 * normal(1, 80, 16), normal(2, 40, 16)
     found = statistics(score, torch.cat([inside, outside]), indices=range(120), sigma=0.2)
     assert "energy" not in found.values and "energy" in found.missing
-    from scorefield.inference.outliers import Statistics
+    from scorefield.energy.outliers import Statistics
 
     fitted = Reference.fit(Statistics({k: v[:40] for k, v in found.values.items()}, found.norms[:40], {}))
     scores = fitted.scores(found)

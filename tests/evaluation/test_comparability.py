@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield.app.evaluate_command import SelectName
-from scorefield.lab.data import DataError, open_data
-from scorefield.lab.data.source import DataSource
-from scorefield.lab.evaluation import (
-    SELECTING,
+from scorefield.cli.evaluate_command import SelectName
+from scorefield.data import DataError, open_data
+from scorefield.data.source import DataSource
+from scorefield.evaluation import (
     UnlikeError,
     compare_results,
     matched,
@@ -29,7 +28,7 @@ from scorefield.lab.evaluation import (
     sweep_lines,
     unlike,
 )
-from scorefield.lab.evaluation.alike import difference_interval
+from scorefield.evaluation.comparability import difference_interval
 from scorefield.metrics import (
     EnergyDistance,
     FeatureFacts,
@@ -45,6 +44,7 @@ from scorefield.metrics import (
     contributions,
     measure,
 )
+from scorefield.metrics.by_name import SELECTING
 
 
 def normal(seed: int, *shape: int) -> Tensor:

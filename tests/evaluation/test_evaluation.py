@@ -15,22 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.evaluation import (
-    BITS,
-    NAMED,
-    SELECTING,
-    Given,
-    Ingredients,
-    Measures,
-    SampleStream,
-    StalePartError,
-    asked,
-    functions_of,
-    others,
-    possible,
-    title,
-)
-from scorefield.lab.evaluation.named import DEFAULT
+from scorefield.evaluation import Given, Measures, SampleStream, StalePartError, held_out_density, others
 from scorefield.metrics import (
     FeatureFacts,
     FrechetDistance,
@@ -41,6 +26,17 @@ from scorefield.metrics import (
     RawFeatures,
     Reference,
     measure,
+)
+from scorefield.metrics.by_name import (
+    BITS,
+    DEFAULT,
+    NAMED,
+    SELECTING,
+    Ingredients,
+    asked,
+    functions_of,
+    possible,
+    title,
 )
 from tolerance import FLOAT64
 
@@ -303,32 +299,34 @@ def test_the_outlook_is_the_line_through_now_and_infinity() -> None:
 def test_bits_per_dim_are_those_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import dataclasses
 
-    from lab.tiny import tiny
-    from scorefield.inference.flow import FlowSettings
-    from scorefield.lab.data import open_data
-    from scorefield.lab.evaluation import Densities, bits_per_dim, density
-    from scorefield.lab.model import Model
-    from scorefield.lab.opening import build_network
+    from scorefield.data import open_data
+    from scorefield.evaluation import Densities, bits_per_dim
+    from scorefield.likelihood.probability_flow import FlowSettings
     from scorefield.metrics import ReferenceFacts
+    from scorefield.models.model import Model
+    from scorefield.models.networks import build_network
+    from training.tiny import tiny
 
     experiment = tiny()
     data = open_data(experiment.data)
     experiment = dataclasses.replace(experiment, spec=data.spec)
     torch.manual_seed(0)
     model = Model(experiment, build_network(experiment).eval().requires_grad_(False))
-    monkeypatch.setattr(density, "SETTINGS", FlowSettings(rtol=1e-2, atol=1e-2))
+    monkeypatch.setattr(held_out_density, "SETTINGS", FlowSettings(rtol=1e-2, atol=1e-2))
     x, _ = data.train.batch(range(3))
     densities = Densities(model, x, seed=2, size=2)
     stream = SampleStream(densities, (), tmp_path, 2)
     stream.run(3)
     result = bits_per_dim(densities, stream, ReferenceFacts("digits", "held-out", 3, "", None))
-    known = {"settings": density.SETTINGS, "seed": 2}
+    known = {"settings": held_out_density.SETTINGS, "seed": 2}
     parts = [model.log_prob(x[:2], **known), model.log_prob(x[2:], start=2, **known)]
     bits = torch.cat([p.bits_per_dim for p in parts]).double()  # type: ignore[misc]
     assert float(result) == float(bits.mean())
     low, high = result.value.interval or (0.0, 0.0)
     assert high - low == pytest.approx(2 * 1.959963984540054 * float(bits.std()) / 3**0.5, rel=FLOAT64)
-    assert result.receipt.settings["flow"] == density.SETTINGS and result.receipt.source.model_hash == model.hash
+    assert (
+        result.receipt.settings["flow"] == held_out_density.SETTINGS and result.receipt.source.model_hash == model.hash
+    )
     continuous = Model(dataclasses.replace(experiment, spec=DataSpec((1, 8, 8))), model.network)
     with pytest.raises(ValueError, match="continuous; their density in nats is `scorefield likelihood"):
         Densities(continuous, x)

@@ -11,28 +11,14 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import dumps, loads
-from scorefield.lab.choosing import (
-    Measured,
-    MeasureReceipt,
-    Real,
-    SamplerRow,
-    SamplerTable,
-    Subject,
-    TunedSampler,
-    choose,
-    measure,
-    nearer_to_data,
-    of_score,
-    parse_budget,
-    tune,
-)
-from scorefield.lab.choosing.candidates import Candidate, candidates, dry_run, other_grids, with_calls
-from scorefield.lab.choosing.measuring import converged_flow, trajectory_error, with_fronts
-from scorefield.lab.choosing.page import COLUMNS, cells, ordered, sections
-from scorefield.lab.choosing.records import Refused
-from scorefield.lab.choosing.settings import Setting, admissible_eta, settings_of
-from scorefield.lab.choosing.tuning import Criterion, search_number
+from scorefield.evaluation.samplers import Real, Subject, choose, measure, nearer_to_data, of_score, parse_budget, tune
+from scorefield.evaluation.samplers.candidates import Candidate, candidates, dry_run, other_grids, with_calls
+from scorefield.evaluation.samplers.measurement import converged_flow, trajectory_error, with_fronts
+from scorefield.evaluation.samplers.page import COLUMNS, cells, ordered, sections
+from scorefield.evaluation.samplers.settings import Setting, admissible_eta, settings_of
+from scorefield.evaluation.samplers.tuning import Criterion, search_number
 from scorefield.metrics.energy_distance import energy_distance
+from scorefield.models.sampler_records import Measured, MeasureReceipt, Refused, SamplerRow, SamplerTable, TunedSampler
 from scorefield.process import VE, VP, GeometricSigmas, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR, PowerSigma, Uniform
 from scorefield.sampling import (
@@ -82,7 +68,7 @@ def nine() -> tuple[list[Candidate], list[Refused]]:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer names, for what each of them would show."""
     few = {name: NAMED[name] for name in ("pc", "ancestral", "flow-heun", "dpm")}
-    monkeypatch.setattr("scorefield.lab.choosing.candidates.NAMED", few)
+    monkeypatch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few)
 
 
 def test_every_named_sampler_is_a_candidate_or_refused_with_a_reason(nine: Any) -> None:
@@ -399,7 +385,7 @@ def test_fronts() -> None:
 
 
 def test_the_page_shows_every_row_and_every_failure(tmp_path: Any) -> None:
-    from scorefield.lab.report import write_report
+    from scorefield.reports.report import write_report
 
     subject, refused = gaussian(VP()), [Refused("hmc", None, "needs an energy")]
     chosen = [Candidate(n, "", subject.named(n, k), n != "em") for n, k in (("dpm", 9), ("em", 9), ("dpm", 4))]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.lab import stacked
-from scorefield.lab.data import DataError, DataSource
-from scorefield.lab.stacked import FACTS, WEIGHTS, stacked_classifier
+from scorefield.data import DataError, DataSource
+from scorefield.evaluation import stacked_examples
+from scorefield.evaluation.stacked_examples import FACTS, WEIGHTS, stacked_classifier
 from scorefield.metrics import ClassifierFeatures, StackedClassifier
 
 SOURCE = DataSource("digits", stack=3, stack_passes=2, model_range=(0.0, 1.0))
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a classifier of few steps."""
     path = tmp_path_factory.mktemp("classifier")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stacked, "STEPS", 3)
+        patch.setattr(stacked_examples, "STEPS", 3)
         stacked_classifier(SOURCE, path)
     return path
 

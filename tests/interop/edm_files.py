@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scorefield.lab.bridges import edm
+from scorefield.interop import edm
 
 SMALL = {
     "img_resolution": 16,

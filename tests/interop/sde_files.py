@@ -13,7 +13,7 @@ from torch import Tensor
 from scorefield.data_spec import DataSpec
 from scorefield.nets import Network, NetworkConfig, published_order
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "score_sde"
+GOLDEN = Path(__file__).parents[1] / "golden" / "score_sde"
 
 PUBLISHED: dict[str, Any] = json.loads((GOLDEN / "ncsnpp_ve_continuous" / "config.json").read_text())
 """The configuration of the published ve/cifar10_ncsnpp_continuous, but for its sizes."""

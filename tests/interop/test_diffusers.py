@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.lab.bridges import BridgeError, Hints, diffusers_folder, diffusers_unet, import_checkpoint
-from scorefield.lab.describe import meta_network
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model, load
+from scorefield.interop import BridgeError, Hints, diffusers_folder, diffusers_unet, import_checkpoint
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import Model, load
+from scorefield.models.networks import meta_network
 from scorefield.nets import MLP, NCSNpp
 from scorefield.process import VE, VP
 from scorefield.process.grids import Uniform

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from lab.bridges.edm_files import CLASSES, DDPMPP, NCSNPP, Persistent, denoised, dumps, preconditioned, snapshot
-from scorefield.lab.bridges import BridgeError, Hints, edm, import_checkpoint, reading, restricted
-from scorefield.lab.model import Model, load
+from interop.edm_files import CLASSES, DDPMPP, NCSNPP, Persistent, denoised, dumps, preconditioned, snapshot
+from scorefield.interop import BridgeError, Hints, edm, import_checkpoint, reading, restricted_pickle
+from scorefield.models.model import Model, load
 from scorefield.nets import NCSNpp
 from scorefield.process import VE, VP
 from scorefield.sampling.sampler import Sampler
@@ -211,7 +211,7 @@ def test_instructions_that_reach_around_the_table_are_refused(tmp_path: Path) ->
     for program, why in programs.items():
         path.write_bytes(program)
         with pytest.raises(BridgeError) as caught:
-            restricted.read_pickle(path)
+            restricted_pickle.read_pickle(path)
         assert why in str(caught.value), program
 
 

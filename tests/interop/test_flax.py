@@ -18,11 +18,11 @@ from torch import Tensor
 
 import scorefield as sf
 from goldens import SCORE_SDE, golden
-from lab.bridges.sde_files import configured, made, published_state
+from interop.sde_files import configured, made, published_state
 from nets import published_nets as published
-from scorefield.lab.bridges import BridgeError, Hints, import_checkpoint, score_sde
-from scorefield.lab.bridges.flax_tree import flax_order
-from scorefield.lab.bridges.score_sde_config import configuration
+from scorefield.interop import BridgeError, Hints, import_checkpoint, score_sde
+from scorefield.interop.flax_tree import flax_order
+from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import NCSNpp, UNet
 from tolerance import GOLDEN_SCORE
 

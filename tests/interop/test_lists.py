@@ -15,10 +15,10 @@ from torch import Tensor
 import scorefield as sf
 from sampling.doubles import GivenNoise
 from scorefield.data_spec import DataSpec
-from scorefield.lab.bridges import BRIDGES, BridgeError, Hints, import_checkpoint
-from scorefield.lab.model import Model
+from scorefield.interop import BRIDGES, BridgeError, Hints, import_checkpoint
 from scorefield.losses import DenoisingScoreMatching
 from scorefield.losses.denoising import Draw
+from scorefield.models.model import Model
 from scorefield.nets import NCSN, ACSMUNet, EnergyResNet, NCSNv2, NetworkConfig
 from scorefield.process import Levels, Tabulated
 from scorefield.process.grids import EveryLevel
@@ -26,7 +26,7 @@ from scorefield.sampling import Chain, Consistent, Hold, LadderScaled, Langevin,
 from scorefield.score import EnergyForm, ScaledTime, network_score
 from tolerance import GOLDEN_SCORE
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 LISTS = ("ncsn/cifar_style", "ncsn/mnist_style_28", "ncsnv2/cifar_style", "acsm/ncsnv2", "acsm/unet")
 ENERGIES = ("mdsm/res12_gray", "mdsm/res18_rgb")
 
@@ -198,7 +198,7 @@ def save(content: Any, path: Path) -> Path:
 
 
 def test_every_layout_has_a_reader() -> None:
-    from scorefield.lab.bridges.reading import LAYOUTS
+    from scorefield.interop.reading import LAYOUTS
 
     assert set(BRIDGES) == set(LAYOUTS)
     with pytest.raises(BridgeError, match="Did you mean ncsnv2"):

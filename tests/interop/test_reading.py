@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.lab.bridges.imported import BridgeError
-from scorefield.lab.bridges.reading import LAYOUTS, layout_of, read_config, read_torch, recognise
+from scorefield.interop.imported import BridgeError
+from scorefield.interop.reading import LAYOUTS, layout_of, read_config, read_torch, recognise
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 class Bomb:

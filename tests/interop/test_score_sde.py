@@ -11,24 +11,15 @@ import torch
 
 import scorefield as sf
 from goldens import SCORE_SDE, golden
-from lab.bridges.sde_files import (
-    GOLDEN,
-    PUBLISHED,
-    configured,
-    made,
-    published_state,
-    release_file,
-    table,
-    written,
-)
+from interop.sde_files import GOLDEN, PUBLISHED, configured, made, published_state, release_file, table, written
 from nets import published_nets as published
-from scorefield.lab.bridges import BridgeError, Hints, import_checkpoint, score_sde
-from scorefield.lab.bridges.score_sde_config import configuration, data_source, experiment_name
-from scorefield.lab.bridges.score_sde_shapes import network_of
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes import recipe
+from scorefield.interop import BridgeError, Hints, import_checkpoint, score_sde
+from scorefield.interop.score_sde_config import configuration, data_source, experiment_name
+from scorefield.interop.score_sde_shapes import network_of
 from scorefield.losses import DenoisingScoreMatching, Likelihood
+from scorefield.models.experiment import Experiment
 from scorefield.nets import DDPM, NCSN, NCSNpp, NCSNv2, Network, NetworkConfig, load_published, published_order
+from scorefield.recipes import recipe
 from scorefield.sampling import (
     AdaptiveFlow,
     Ancestral,

@@ -17,23 +17,23 @@ from torch import Tensor
 from torch.nn import functional
 
 import scorefield as sf
-from lab.bridges.sde_files import configured, made, published_state, release_file, written
+from interop.sde_files import configured, made, published_state, release_file, written
+from scorefield._files import NoSpaceError
 from scorefield.data_spec import DataSpec
-from scorefield.lab.bridges import BRIDGES, BridgeError, Hints, Imported, import_checkpoint, imported
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import heard
-from scorefield.lab.bridges.noise_table import ladder_of, take_table
-from scorefield.lab.bridges.score_sde_config import configuration
-from scorefield.lab.files import NoSpaceError
-from scorefield.lab.recipes import recipe
+from scorefield.interop import BRIDGES, BridgeError, Hints, Imported, import_checkpoint, imported
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import heard
+from scorefield.interop.noise_table import ladder_of, take_table
+from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import ACSMUNet, NCSNv2, NetworkConfig
 from scorefield.nets.refine import MeanPooledConv, RefineStyle, max_pool
 from scorefield.process import GeometricSigmas, LinearSigmas, Tabulated
+from scorefield.recipes import recipe
 from scorefield.sampling import Consistent, LadderScaled, Langevin
 from scorefield.sampling.sampler import UniformStart
 from tolerance import GOLDEN_SCORE
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 FOLDERS = {
     "ncsn": "ncsn/cifar_style",
     "ncsnv2": "ncsnv2/cifar_style",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.inference import inverse as inv
-from scorefield.inference.inverse.operators import Composed, Rescaled, RowScaled
-from scorefield.inference.inverse.pixels import Grouped
+from scorefield import inverse as inv
+from scorefield.inverse.operators.operator import Composed, Rescaled, RowScaled
+from scorefield.inverse.operators.pixels import Grouped
 
 IMAGE = (3, 4, 6)
 F64 = torch.float64

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._random import IndexedNoise
-from scorefield.inference.inverse import GaussianNoise, LinearOperator, Observation, PosteriorRun, Solver
+from scorefield.inverse import GaussianNoise, LinearOperator, Observation, PosteriorRun, Solver
 from scorefield.process import VP
 from scorefield.process.grids import Uniform
 from scorefield.sampling import DDIM, EulerMaruyama, Sampler

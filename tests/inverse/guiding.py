@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse import GaussianNoise, Linear, LinearOperator, Matrix, Observation
+from scorefield.inverse import GaussianNoise, Linear, LinearOperator, Matrix, Observation
 from scorefield.process import VE, VP, LinearBetas, Process, SubVP, Tabulated
 from scorefield.score.oracles import Gaussian, skewed_gaussian
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sampling.doubles import Generated
 from scorefield._random import IndexedNoise
-from scorefield.inference.inverse import Channels, GaussianNoise, Mask, Observation, Operator
-from scorefield.inference.inverse.solver import OBSERVED, Solver, Unobserving
-from scorefield.inference.inverse.spectral import grid_alone
+from scorefield.inverse import Channels, GaussianNoise, Mask, Observation, Operator
+from scorefield.inverse.solvers.solver import OBSERVED, Solver, Unobserving
+from scorefield.inverse.solvers.spectral import grid_alone
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.sampling import Sampler, drive
 from scorefield.score import FunctionScore, Score

@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from inference.exact_posterior import NOISE, OPERATOR, PRIOR
-from scorefield.inference.calibration import (
+from inverse.exact_posterior import NOISE, OPERATOR, PRIOR
+from scorefield.inverse import Observation
+from scorefield.inverse.calibration import (
     Calibration,
     calibrate,
     coverage,
@@ -28,7 +29,6 @@ from scorefield.inference.calibration import (
     wilson,
     z_scores,
 )
-from scorefield.inference.inverse import Observation
 from tolerance import FLOAT64, SIGNIFICANCE
 
 F64 = torch.float64

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.guiding import F64, numbers
-from scorefield.inference.inverse import (
+from inverse.guiding import F64, numbers
+from scorefield.inverse import (
     GaussianNoise,
     Matrix,
     MomentMatched,

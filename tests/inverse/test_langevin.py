@@ -6,23 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.guiding import (
-    EVENT,
-    F64,
-    MATRIX,
-    PROCESSES,
-    STD,
-    TIMES,
-    Y,
-    anisotropic,
-    numbers,
-    observed,
-    times,
-)
+from inverse.guiding import EVENT, F64, MATRIX, PROCESSES, STD, TIMES, Y, anisotropic, numbers, observed, times
 from sampling.doubles import GivenNoise
 from scorefield._random import StepNoise
-from scorefield.inference.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation, StudentNoise
-from scorefield.inference.inverse.langevin import ConditionedLangevin, Measured, PosteriorLangevin, Settling
+from scorefield.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation, StudentNoise
+from scorefield.inverse.solvers.langevin import ConditionedLangevin, Measured, PosteriorLangevin, Settling
 from scorefield.process import VE, Process, Tabulated
 from scorefield.process.grids import EveryLevel, GeometricSigma
 from scorefield.sampling import MALA, Ancestral, Chain, Hold, LadderScaled, Langevin, NoiseScaled, Repeat, Sampler, Step

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.cases import F64, numbers
-from scorefield.inference import inverse as inv
+from inverse.cases import F64, numbers
+from scorefield import inverse as inv
 from scorefield.process import VE
 from scorefield.sampling.named import with_steps
 from scorefield.score import Score
@@ -41,7 +41,7 @@ def answers(name: str, score: Score, image: Tensor, mask: inv.Mask = MASK) -> Te
     return solver.run(score, observation, sampler, indices=range(3), dtype=F64).x
 
 
-@pytest.mark.parametrize("name", inv.solvers())
+@pytest.mark.parametrize("name", inv.all_solvers())
 def test_values_that_are_hidden_reach_no_answer(name: str) -> None:
     """Whatever stands in the hidden entries of the image of which y is taken, NaN among them."""
     x = answers(name, COUPLED, IMAGE)
@@ -50,7 +50,7 @@ def test_values_that_are_hidden_reach_no_answer(name: str) -> None:
     assert not torch.equal(x, answers(name, COUPLED, IMAGE + 1.0)), "the seen ones do"
 
 
-@pytest.mark.parametrize("name", inv.solvers())
+@pytest.mark.parametrize("name", inv.all_solvers())
 def test_answers_hear_of_y_where_it_was_seen_alone(name: str) -> None:
     """Under a law of independent entries the hidden ones are those of any other y, to the bit."""
     x, other = (answers(name, INDEPENDENT, IMAGE + shift) for shift in (0.0, 0.3))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy import stats
 
-from inference.inverse.cases import F64, IMAGE, numbers
+from inverse.cases import F64, IMAGE, numbers
 from scorefield import DataSpec
+from scorefield import inverse as inv
 from scorefield._codec import dumps, loads
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.inference import inverse as inv
-from scorefield.inference.inverse import GaussianNoise, LaplaceNoise, MeasurementNoise, Observation, PoissonNoise
-from scorefield.inference.inverse import StudentNoise as Student
+from scorefield.inverse import GaussianNoise, LaplaceNoise, MeasurementNoise, Observation, PoissonNoise
+from scorefield.inverse import StudentNoise as Student
 from tolerance import FLOAT32, FLOAT64, SIGNIFICANCE
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from inference.inverse.cases import F64, IMAGE, linear_operators, numbers
-from scorefield.inference import inverse as inv
-from scorefield.inference.inverse.fourier import BOUNDARIES, Boundary
-from scorefield.inference.inverse.operators import LARGEST_MATRIX, Function, LinearOperator, Rescaled
+from inverse.cases import F64, IMAGE, linear_operators, numbers
+from scorefield import inverse as inv
+from scorefield.inverse.operators.fourier import BOUNDARIES, Boundary
+from scorefield.inverse.operators.operator import LARGEST_MATRIX, Function, LinearOperator, Rescaled
 from tolerance import CUT_BLUR, FLOAT32, FLOAT64
 
 CASES = linear_operators()

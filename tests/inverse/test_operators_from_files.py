@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.inference import inverse as inv
-from scorefield.inference.inverse.named import OPERATORS, SIDES
-from scorefield.lab.operators import operator_of, read_array, read_part
+from scorefield import inverse as inv
+from scorefield.inverse.operators.by_name import OPERATORS, SIDES
+from scorefield.inverse.operators.from_files import operator_of, read_array, read_part
 
 IMAGE = (3, 4, 6)
 

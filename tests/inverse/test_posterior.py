@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from inference.exact_posterior import FAULTS, NOISE, OPERATOR, PRIOR, Exact, problems
+from inverse.exact_posterior import FAULTS, NOISE, OPERATOR, PRIOR, Exact, problems
 from scorefield._random import StepNoise
-from scorefield.inference.inverse import (
+from scorefield.inverse import (
     Function,
     GaussianNoise,
     MeasurementNoise,
@@ -21,8 +21,8 @@ from scorefield.inference.inverse import (
     posterior,
     residual_test,
     solver_named,
-    table,
 )
+from scorefield.inverse.solvers import table
 from scorefield.sampling import FlowHeun, Sampler
 from tolerance import FLOAT64, SIGNIFICANCE
 
@@ -32,7 +32,7 @@ F64 = torch.float64
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exact solver alone stands in the table."""
-    monkeypatch.setattr(table, "solvers", lambda: {"exact": Exact})
+    monkeypatch.setattr(table, "all_solvers", lambda: {"exact": Exact})
     monkeypatch.setattr(table, "PREFERRED", (("exact", "the prior is an oracle"),))
 
 

@@ -8,25 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.stepping import (
-    F64,
-    GREY,
-    GRIDS,
-    MASK,
-    OPERATORS,
-    fast,
-    image,
-    independent,
-    p_of_variance,
-    seen,
-    states,
-)
+from inverse.stepping import F64, GREY, GRIDS, MASK, OPERATORS, fast, image, independent, p_of_variance, seen, states
 from sampling.doubles import Generated, GivenNoise
 from scorefield._random import StepNoise
-from scorefield.inference.inverse import DiffPIR, Function, GaussianNoise, LaplaceNoise, Linear, Matrix, Observation
-from scorefield.inference.inverse.proximal import DataStep, Proximal, conjugate, linearised
-from scorefield.inference.inverse.solver import OBSERVED, Unobserving
-from scorefield.inference.inverse.spectral import grid_alone
+from scorefield.inverse import DiffPIR, Function, GaussianNoise, LaplaceNoise, Linear, Matrix, Observation
+from scorefield.inverse.solvers.proximal import DataStep, Proximal, conjugate, linearised
+from scorefield.inverse.solvers.solver import OBSERVED, Unobserving
+from scorefield.inverse.solvers.spectral import grid_alone
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.process.grids import LogSNR
 from scorefield.sampling import Hold, Sampler

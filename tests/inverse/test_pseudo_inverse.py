@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.guiding import (
+from inverse.guiding import (
     EVENT,
     F64,
     MATRIX,
@@ -25,10 +25,10 @@ from inference.inverse.guiding import (
     observed,
     times,
 )
-from scorefield.inference.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation
-from scorefield.inference.inverse.pseudo_inverse import Matched, MomentMatched, PiGDM, PseudoInverse
-from scorefield.inference.inverse.solver import OBSERVED
-from scorefield.inference.inverse.tilted import Tilted, TiltingSolver
+from scorefield.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation
+from scorefield.inverse.solvers.pseudo_inverse import Matched, MomentMatched, PiGDM, PseudoInverse
+from scorefield.inverse.solvers.solver import OBSERVED
+from scorefield.inverse.solvers.tilted_score import Tilted, TiltingSolver
 from scorefield.process import VE, VP, Process
 from scorefield.sampling.named import dpm
 from scorefield.score import FunctionScore, Score

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import small_score
-from inference.inverse.guiding import EVENT, F64, MATRIX, PROCESSES, TIMES, Y, anisotropic, numbers, observed, times
+from inverse.guiding import EVENT, F64, MATRIX, PROCESSES, TIMES, Y, anisotropic, numbers, observed, times
+from likelihood.cases import small_score
 from sampling.doubles import sines
 from scorefield._random import StepNoise
-from scorefield.inference.inverse import Function, GaussianNoise, LaplaceNoise, Observation, StudentNoise
-from scorefield.inference.inverse.reconstruction import DPS
-from scorefield.inference.inverse.solver import OBSERVED, take_observed
+from scorefield.inverse import Function, GaussianNoise, LaplaceNoise, Observation, StudentNoise
+from scorefield.inverse.solvers.reconstruction import DPS
+from scorefield.inverse.solvers.solver import OBSERVED, take_observed
 from scorefield.process import VE, Process
 from scorefield.process.grids import EveryLevel, Uniform
 from scorefield.sampling import DDIM, Ancestral, Chain, Langevin, Sampler

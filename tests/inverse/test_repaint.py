@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.stepping import EVENT, F64, MASK, Recorded, fast, image, independent, p_of_variance, seen, states
+from inverse.stepping import EVENT, F64, MASK, Recorded, fast, image, independent, p_of_variance, seen, states
 from sampling.doubles import Generated
-from scorefield.inference.inverse import GaussianNoise, Matrix, Observation, RePaint, Replacement
+from scorefield.inverse import GaussianNoise, Matrix, Observation, RePaint, Replacement
 from scorefield.process import VE, VP, GeometricSigmas, Process, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR, Uniform
 from scorefield.sampling import Ancestral, Sampler

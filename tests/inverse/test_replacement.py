@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.stepping import (
+from inverse.stepping import (
     EVENT,
     F64,
     FAMILIES,
@@ -23,9 +23,9 @@ from inference.inverse.stepping import (
 )
 from sampling.doubles import Generated
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.inference.inverse import Function, GaussianNoise, Matrix, Observation
-from scorefield.inference.inverse.replacement import Carried, Imposing, Replaced, Replacement
-from scorefield.inference.inverse.solver import OBSERVED, Unobserving
+from scorefield.inverse import Function, GaussianNoise, Matrix, Observation
+from scorefield.inverse.solvers.replacement import Carried, Imposing, Replaced, Replacement
+from scorefield.inverse.solvers.solver import OBSERVED, Unobserving
 from scorefield.process import VE, GeometricSigmas, Tabulated
 from scorefield.process.grids import LogSNR, Uniform
 from scorefield.sampling import (
@@ -106,7 +106,7 @@ def test_the_known_part_has_the_noise_of_every_level(std: float, monkeypatch: py
         sigma = min(sigma for sigma, _ in told)
         assert p_of_variance(dict(told)[sigma], sigma**2 + std**2) < SIGNIFICANCE
         return
-    monkeypatch.setattr("scorefield.inference.inverse.replacement.Imposing", CleanStart)
+    monkeypatch.setattr("scorefield.inverse.solvers.replacement.Imposing", CleanStart)
     score.asked.clear()
     fast(Replacement(), score, observation, sampler, n)
     sigma, d = deviations()[0]
@@ -136,7 +136,7 @@ def test_noisy_y_of_an_independent_coordinate_gives_its_posterior(monkeypatch: p
         return [p_of_variance(x[:, i], float(covariance[i, i])) for i in range(2)]
 
     assert min(p_values()) > SIGNIFICANCE
-    monkeypatch.setattr("scorefield.inference.inverse.replacement.Imposing", ToTheEnd)
+    monkeypatch.setattr("scorefield.inverse.solvers.replacement.Imposing", ToTheEnd)
     assert p_values()[0] < SIGNIFICANCE
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.inference.inverse import (
+from scorefield.inverse import (
     Function,
     GaussianNoise,
     LaplaceNoise,
     Matrix,
     Observation,
+    all_solvers,
     choose,
     posterior,
-    solvers,
 )
-from scorefield.inference.inverse.table import (
+from scorefield.inverse.solvers.table import (
     PREFERRED,
     as_markdown,
     calls_of,
@@ -43,13 +43,13 @@ def test_documents_hold_the_table() -> None:
 
 
 def test_every_solver_is_used_by_its_name_alone() -> None:
-    assert {name for name, _ in PREFERRED} <= set(solvers())
-    for name, cls in solvers().items():
+    assert {name for name, _ in PREFERRED} <= set(all_solvers())
+    for name, cls in all_solvers().items():
         assert solver_named(name) == cls() and cls.exact
         assert not refusals(cls(), PRIOR, SEEN), name
 
 
-@pytest.mark.parametrize("name", sorted(solvers()))
+@pytest.mark.parametrize("name", sorted(all_solvers()))
 def test_calls_are_those_that_are_made(name: str) -> None:
     solver = solver_named(name)
     few = with_steps(solver.default_sampler(PRIOR), 6)

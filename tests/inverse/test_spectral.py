@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.stepping import (
+from inverse.stepping import (
     EVENT,
     F64,
     GREY,
@@ -24,9 +24,9 @@ from inference.inverse.stepping import (
 )
 from sampling.doubles import Generated, GivenNoise
 from scorefield._random import StepNoise
-from scorefield.inference.inverse import DDRM, Function, GaussianNoise, Matrix, Observation
-from scorefield.inference.inverse.solver import OBSERVED, Unobserving
-from scorefield.inference.inverse.spectral import Diagonal, grid_alone
+from scorefield.inverse import DDRM, Function, GaussianNoise, Matrix, Observation
+from scorefield.inverse.solvers.solver import OBSERVED, Unobserving
+from scorefield.inverse.solvers.spectral import Diagonal, grid_alone
 from scorefield.process import VE, VP, GeneralSDE, Process, SubVP
 from scorefield.process.grids import LogSNR, Uniform
 from scorefield.sampling import Hold, Sampler

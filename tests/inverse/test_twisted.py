@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.inverse.guiding import EVENT, F64, MATRIX, PROCESSES, STD, Y, anisotropic, numbers, observed
-from scorefield.inference.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation
-from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
-from scorefield.inference.inverse.reconstruction import DPS
-from scorefield.inference.inverse.twisted import FilterRun, TwistedParticles, _Filter
+from inverse.guiding import EVENT, F64, MATRIX, PROCESSES, STD, Y, anisotropic, numbers, observed
+from scorefield.inverse import Function, GaussianNoise, LaplaceNoise, Matrix, Observation
+from scorefield.inverse.solvers.pseudo_inverse import MomentMatched, PiGDM
+from scorefield.inverse.solvers.reconstruction import DPS
+from scorefield.inverse.solvers.twisted_particles import FilterRun, TwistedParticles, _Filter
 from scorefield.process import VP
 from scorefield.process.grids import EveryLevel, LogSNR
 from scorefield.sampling import Ancestral, Chain, FlowEuler, Langevin, Sampler

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from scorefield.inference import FlowSettings
+from scorefield.likelihood.probability_flow import FlowSettings
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.score import NetworkScore, NoiseForm, ScaledTime
 from scorefield.score.oracles import Gaussian, Oracle

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import scorefield as sf
-from inference.cases import PROCESSES, TIGHT, NoNoise
+from likelihood.cases import PROCESSES, TIGHT, NoNoise
 from scorefield._random import IndexedNoise
-from scorefield.inference import FlowSettings, decoded_density, log_density, transport
+from scorefield.likelihood.probability_flow import FlowSettings, decoded_density, log_density, transport
 from scorefield.process.grids import Uniform
 from scorefield.sampling import AdaptiveFlow, Sampler
 from scorefield.score import oracles

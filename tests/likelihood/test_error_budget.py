@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import GivenNoise, NoNoise, at
+from likelihood.cases import GivenNoise, NoNoise, at
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, LogProb, Moments, difference, flow_log_prob, log_density
-from scorefield.inference.budget import DEVIATIONS, Term, interval, prior_mismatch, truncation
-from scorefield.inference.divergence import Exact, Hutchinson, HutchPlusPlus
+from scorefield.likelihood.divergence import Exact, Hutchinson, HutchPlusPlus
+from scorefield.likelihood.error_budget import DEVIATIONS, Moments, Term, interval, prior_mismatch, truncation
+from scorefield.likelihood.log_prob import LogProb, difference, flow_log_prob
+from scorefield.likelihood.probability_flow import FlowSettings, log_density
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.score import FunctionScore, oracles
 from tolerance import CALIBRATED, FLOAT64, FLOW_DENSITY, FLOW_FLOAT32, TRUNCATED

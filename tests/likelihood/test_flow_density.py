@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import (
+from likelihood.cases import (
     EXACT,
     PROCESSES,
     TIGHT,
@@ -20,8 +20,7 @@ from inference.cases import (
     small_score,
 )
 from scorefield._codec import dumps, loads, with_field
-from scorefield.inference import FlowSettings, log_density
-from scorefield.inference.flow import PROBE_STEP
+from scorefield.likelihood.probability_flow import PROBE_STEP, FlowSettings, log_density
 from scorefield.process import VE, VP, GeneralSDE, TimeLimits
 from scorefield.process.general import NormalPrior
 from scorefield.score import EnergyScore, FunctionScore, oracles

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from goldens import CONTINUOUS, golden
-from inference.cases import GivenNoise
+from likelihood.cases import GivenNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, log_density, transport
+from scorefield.likelihood.probability_flow import FlowSettings, log_density, transport
 from tolerance import GOLDEN_BITS, GOLDEN_FLOW, GOLDEN_LATENT, GOLDEN_SCORE
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from scorefield.inference import FlowSettings
+from scorefield.likelihood.probability_flow import FlowSettings
 
 pytestmark = pytest.mark.slow
 

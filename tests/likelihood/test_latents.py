@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from inference.cases import TIGHT
-from scorefield.inference import transport
-from scorefield.inference.latents import agreement, interpolate, tempered
+from likelihood.cases import TIGHT
+from scorefield.likelihood.latents import agreement, interpolate, tempered
+from scorefield.likelihood.probability_flow import transport
 from scorefield.process import VE, VP
 from scorefield.score.oracles import Gaussian
 from tolerance import FLOAT64, FLOW_DENSITY

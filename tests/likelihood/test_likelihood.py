@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import EXACT, TIGHT, GivenNoise, NoNoise, gaussian_flow, nats_with_this_prior, small_score
+from likelihood.cases import EXACT, TIGHT, GivenNoise, NoNoise, gaussian_flow, nats_with_this_prior, small_score
 from scorefield._random import PRIOR_STEP, IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, LogProb, flow_log_prob, log_density
-from scorefield.inference.flow import PROBE_STEP
-from scorefield.inference.likelihood import DEQUANTISE_STEP
+from scorefield.likelihood.log_prob import DEQUANTISE_STEP, LogProb, flow_log_prob
+from scorefield.likelihood.probability_flow import PROBE_STEP, FlowSettings, log_density
 from scorefield.process import VE, VP, LinearBetas, Process, SubVP, Tabulated
 from scorefield.score import FunctionScore, LevelLabel, NetworkScore, NoiseForm, oracles
 from tolerance import BITS, FLOAT64, FLOW_DENSITY, FLOW_FLOAT32, LEADING_ORDER, PRIOR_MISMATCH

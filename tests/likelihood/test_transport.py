@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import EXACT, PROCESSES, TIGHT, NoNoise, at, gaussian_flow, small_score
-from scorefield.inference import FlowSettings, log_density, require_flow, transport
+from likelihood.cases import EXACT, PROCESSES, TIGHT, NoNoise, at, gaussian_flow, small_score
+from scorefield.likelihood.probability_flow import FlowSettings, log_density, require_flow, transport
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, Tabulated
 from scorefield.score import FunctionScore, LevelLabel, NetworkScore, NoiseForm, Score, oracles
 from tolerance import FLOW_DENSITY, FLOW_FLOAT32

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.cases import GivenNoise, NoNoise
+from likelihood.cases import GivenNoise, NoNoise
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import FlowSettings, flow_log_prob, variational_bound
-from scorefield.inference.bound import _decode
-from scorefield.inference.dequantisation import Kumaraswamy, gap
+from scorefield.likelihood.bound import _decode, variational_bound
+from scorefield.likelihood.dequantisation import Kumaraswamy, gap
+from scorefield.likelihood.log_prob import flow_log_prob
+from scorefield.likelihood.probability_flow import FlowSettings
 from scorefield.process import VP, LinearBetas, Tabulated
 from scorefield.score import oracles
 from tolerance import CALIBRATED, FLOAT64, PLANE_QUADRATURE, QUADRATURE

@@ -13,7 +13,7 @@ from scorefield._codec import dumps, loads
 from scorefield.losses import ConditionLikelihood, Draw, Objective
 from scorefield.process import VE, Process, Tabulated
 from scorefield.score import Category, NetworkGuide, Quantity, oracles
-from scorefield.score.guide import SPREAD
+from scorefield.score.guidance_model import SPREAD
 from tolerance import FLOAT64, PLANE_QUADRATURE, QUADRATURE
 
 MEANS, DEVIATIONS, WEIGHTS, CLASSES = (-1.0, 0.3, 0.9), (0.5, 0.4, 0.7), (0.3, 0.5, 0.2), (0, 1, 0)

@@ -30,7 +30,7 @@ from scorefield.metrics import (
     image_preparation,
     measure_all,
 )
-from scorefield.metrics import inception as module
+from scorefield.metrics.features import inception as module
 from tolerance import FLOAT32
 
 RGB = DataSpec((3, 4, 4), low=-1.0, high=1.0, levels=256)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scorefield.metrics import Reference, SlicedWasserstein, measure, random_directions, wasserstein_1d
-from scorefield.metrics.sliced import potential
+from scorefield.metrics.sliced_wasserstein import potential
 from tolerance import FLOAT64, QUANTILE_GRID, SIGNIFICANCE
 
 

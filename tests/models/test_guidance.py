@@ -11,21 +11,21 @@ import pytest
 import torch
 
 import scorefield as sf
-from lab.tiny import fingerprint, tiny
+from scorefield.data import DataError, DataSource, open_data
 from scorefield.data_spec import DataSpec
-from scorefield.lab import train
-from scorefield.lab.data import DataError, DataSource, open_data
-from scorefield.lab.experiment import Experiment, GuideExperiment
-from scorefield.lab.guides import Guide
-from scorefield.lab.guiding import FILE, guide_experiment, level_times, train_guide, with_data
-from scorefield.lab.model import Model
-from scorefield.lab.recipes import recipe
+from scorefield.models.experiment import Experiment, GuideExperiment
+from scorefield.models.guidance import Guide
+from scorefield.models.model import Model
 from scorefield.nets import MLP, GuideMLP
 from scorefield.process import VE, LinearBetas, Tabulated
+from scorefield.recipes import recipe
 from scorefield.score import Category, Guided, Quantity
-from scorefield.score.guided import clock
+from scorefield.score.guidance import clock
 from scorefield.score.parametrisation import LevelLabel
+from scorefield.training.guidance import FILE, guide_experiment, level_times, train_guide, with_data
+from scorefield.training.trainer import train
 from tolerance import FLOAT32
+from training.tiny import fingerprint, tiny
 
 SHORT = {"steps": 6, "batch_size": 16, "checkpoint_every": 3, "validate_every": 6, "validation_examples": 8, "keep": 3}
 

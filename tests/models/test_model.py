@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from scorefield.data_spec import DataSpec
-from scorefield.inference.flow import FlowSettings
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model
-from scorefield.lab.recipes import recipe
+from scorefield.likelihood.probability_flow import FlowSettings
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import Model
 from scorefield.nets.mlp import MLP
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.process.tabulated import Tabulated
+from scorefield.recipes import recipe
 from scorefield.sampling.named import NAMED
 from tolerance import FLOAT32, FLOW_FLOAT32, SAMPLES_OF_ANOTHER_BATCH
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from inference.exact_posterior import NOISE, OPERATOR, PRIOR, Exact, problems
+from inverse.exact_posterior import NOISE, OPERATOR, PRIOR, Exact, problems
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse import Observation, PiGDM, TwistedParticles, posterior
-from scorefield.lab.measured import HasPosterior
+from scorefield.inverse import Observation, PiGDM, TwistedParticles, posterior
+from scorefield.models.posterior import HasPosterior
 
 
 class Fake(HasPosterior):

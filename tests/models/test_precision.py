@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import scorefield as sf
-from scorefield.lab.model import Model, load
-from scorefield.lab.opening import run_in
-from scorefield.lab.sample_folder import source_of
+from scorefield.models.loading import run_in
+from scorefield.models.model import Model, load
+from scorefield.models.sample_folder import source_of
 from scorefield.score.energy import EnergyForm
 from tolerance import BF16_SAMPLES
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from scorefield._codec import dumps, loads
-from scorefield.lab.data import DataSource
-from scorefield.lab.describe import describe_experiment, meta_network
-from scorefield.lab.experiment import Adam, Experiment
-from scorefield.lab.recipes import RECIPES, recipe
+from scorefield.data import DataSource
+from scorefield.models.description import describe_experiment
+from scorefield.models.experiment import Adam, Experiment
+from scorefield.models.networks import meta_network
 from scorefield.process import VE, VP, GeometricSigmas, LinearSigmas, Process, SubVP, Tabulated
+from scorefield.recipes import RECIPES, recipe
 from scorefield.sampling import (
     Chain,
     Consistent,

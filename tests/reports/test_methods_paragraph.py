@@ -12,17 +12,11 @@ from pathlib import Path
 import pytest
 
 import scorefield
-from scorefield.lab.bibliography import PAPERS, bibliography, cited
-from scorefield.lab.paper import of_metrics, of_model, of_process, of_samples, paper_section
-from scorefield.lab.recipes import recipe
-from scorefield.metrics import (
-    FeatureFacts,
-    MetricResult,
-    Receipt,
-    ReferenceFacts,
-    Value,
-)
+from scorefield.metrics import FeatureFacts, MetricResult, Receipt, ReferenceFacts, Value
 from scorefield.process import VE, VP
+from scorefield.recipes import recipe
+from scorefield.reports.bibliography import PAPERS, bibliography, cited
+from scorefield.reports.methods_paragraph import of_metrics, of_model, of_process, of_samples, paper_section
 from scorefield.sampling import DDIM, Chain, Langevin, NoiseScaled, ReverseDiffusion, Sampler
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +27,7 @@ def _classes() -> dict[str, list[type]]:
     """Every class of the rooms below the command line, by name."""
     found: dict[str, list[type]] = {}
     for module in pkgutil.walk_packages(scorefield.__path__, "scorefield."):
-        if not module.name.startswith("scorefield.app"):
+        if not module.name.startswith("scorefield.cli"):
             inside = vars(importlib.import_module(module.name))
             for name, thing in inside.items():
                 if inspect.isclass(thing) and thing.__module__ == module.name:

@@ -17,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab import curves, figures, page, report
-from scorefield.lab.figures import image_grid, save_png, shrink_to_range, wide_columns
-from scorefield.lab.report import (
+from scorefield.metrics import FrechetDistance, RawFeatures, Reference, SampleSource, SlicedWasserstein, measure
+from scorefield.plot import pictures
+from scorefield.plot.pictures import image_grid, save_png, shrink_to_range, wide_columns
+from scorefield.reports import page, report, training_curves
+from scorefield.reports.report import (
     Block,
     Section,
     evolution,
@@ -32,7 +34,6 @@ from scorefield.lab.report import (
     text,
     write_report,
 )
-from scorefield.metrics import FrechetDistance, RawFeatures, Reference, SampleSource, SlicedWasserstein, measure
 from tolerance import FLOAT32
 
 GREY = DataSpec((1, 4, 4), low=0.0, high=16.0, levels=17)
@@ -190,7 +191,7 @@ def test_figures_take_the_pages_colours(html: str) -> None:
 
 
 def test_pyplot_is_never_touched() -> None:
-    for module in (figures, curves, page, report):
+    for module in (pictures, training_curves, page, report):
         assert "pyplot as" not in inspect.getsource(module) and not hasattr(module, "plt")
 
 

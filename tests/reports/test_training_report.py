@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lab.test_simulated_run import simulated
-from lab.tiny import tiny, two_players
-from scorefield.lab import training_report as module
-from scorefield.lab.data import open_data
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.trainer import train
-from scorefield.lab.training_report import training_report
+from scorefield.data import open_data
+from scorefield.models.experiment import Experiment
 from scorefield.process.grids import Uniform
+from scorefield.reports import training_report as module
+from scorefield.reports.training_report import training_report
 from scorefield.sampling import ReverseDiffusion, Sampler
+from scorefield.training.trainer import train
+from training.test_simulated_run import simulated
+from training.tiny import tiny, two_players
 
 FEW = {"samples": 4, "sample_steps": 3, "steps": 7, "validate_every": 7, "checkpoint_every": 7}
 

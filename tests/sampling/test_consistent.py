@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sampling.doubles import GivenNoise, sines
 from scorefield._random import StepNoise
-from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR
 from scorefield.sampling import (
@@ -26,6 +25,7 @@ from scorefield.sampling import (
 )
 from scorefield.score import FunctionScore
 from scorefield.score.oracles import Gaussian
+from scorefield.selftest.orders import affine_chain
 from tolerance import CHAIN_VECTOR, EXACT_NOISE, FLOAT64, STATIONARY
 
 F64 = torch.float64

@@ -16,13 +16,13 @@ from torch import Tensor
 from sampling.doubles import Generated
 from scorefield._codec import dumps, loads
 from scorefield._random import StepNoise
-from scorefield.lab.selftest.orders import LOW_STARTS, low_start_order
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, Focused, LogSNR, Quadratic, Uniform
 from scorefield.sampling import AdaptiveFlow, ExponentialMultistep, Sampler, Step, drive
 from scorefield.sampling.exponential import exponential_moments, exponential_weights
 from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Gaussian, skewed_mixture
+from scorefield.selftest.orders import LOW_STARTS, low_start_order
 from tolerance import EXPONENTIAL_WEIGHTS, FEW_STEPS, FLOAT32, FLOAT64, ORDER, WEIGHTS_OF_CHAINS
 
 F64 = torch.float64

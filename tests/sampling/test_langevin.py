@@ -11,12 +11,12 @@ from torch import Tensor
 from sampling.doubles import Generated, GivenNoise, frozen
 from scorefield._math import norm_event
 from scorefield._random import StepNoise
-from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeometricSigmas, LinearBetas, Process, Tabulated
 from scorefield.process.grids import EveryLevel
 from scorefield.sampling import Chain, Hold, LadderScaled, Langevin, NoiseScaled, NormRatio, Repeat, Sampler
 from scorefield.score import Score
 from scorefield.score.oracles import Gaussian
+from scorefield.selftest.orders import affine_chain
 from tolerance import FLOAT64, SIGNIFICANCE, STATIONARY
 
 F64 = torch.float64

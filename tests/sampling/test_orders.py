@@ -1,4 +1,4 @@
-"""Every step has the order it declares; see `scorefield.lab.selftest.orders` for how that is measured."""
+"""Every step has the order it declares; see `scorefield.selftest.orders` for how that is measured."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ from torch import Tensor
 
 from scorefield._math import over_event
 from scorefield._random import StepNoise
-from scorefield.lab.selftest.orders import (
-    PROBLEMS,
-    Problem,
-    affine_chain,
-    applies,
-    chain_error,
-    measured_order,
-    ordered_steps,
-    step_types,
-)
 from scorefield.process import VP, Process
 from scorefield.process.grids import Uniform
 from scorefield.sampling import (
@@ -37,6 +27,16 @@ from scorefield.sampling import (
 from scorefield.sampling.adaptive import attempt
 from scorefield.score import BoundScore
 from scorefield.score.oracles import Gaussian, skewed_gaussian
+from scorefield.selftest.orders import (
+    PROBLEMS,
+    Problem,
+    affine_chain,
+    applies,
+    chain_error,
+    measured_order,
+    ordered_steps,
+    step_types,
+)
 from tolerance import AFFINE, FLOAT64, ORDER
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from scorefield._codec import dumps, loads
 from scorefield._random import IndexedNoise
-from scorefield.lab.selftest.orders import affine_chain
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
 from scorefield.process.general import NormalPrior
 from scorefield.process.grids import EveryLevel, GeometricSigma, LogSNR, Uniform
@@ -38,6 +37,7 @@ from scorefield.sampling import (
 from scorefield.sampling.named import NAMED, named, with_steps
 from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Mixture, skewed_gaussian, skewed_mixture
+from scorefield.selftest.orders import affine_chain
 from tolerance import ARRIVAL, DENOISED, FLOAT64, ORDER
 
 F64 = torch.float64

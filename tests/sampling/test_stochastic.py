@@ -12,7 +12,6 @@ from torch import Tensor
 from sampling.doubles import Generated, GivenNoise
 from scorefield._codec import dumps, loads
 from scorefield._random import StepNoise
-from scorefield.lab.selftest.orders import PROBLEMS, affine_chain, chain_error
 from scorefield.process import VE, VP, GeometricSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, Focused, LogSNR, PowerSigma, Quadratic
 from scorefield.sampling import (
@@ -31,6 +30,7 @@ from scorefield.sampling import (
 from scorefield.sampling.named import edm, named
 from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Gaussian, Mixture, skewed_gaussian, skewed_mixture
+from scorefield.selftest.orders import PROBLEMS, affine_chain, chain_error
 from tolerance import FLOAT64, ONE_STEP, ORDER, SPREAD, STEP_CHAINS, TWO_INTEGRATORS
 
 F64 = torch.float64

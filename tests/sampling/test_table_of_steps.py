@@ -10,15 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.sampling import (
-    Chain,
-    Consistent,
-    Hold,
-    InpaintingLangevin,
-    Langevin,
-    Repeat,
-    TemperatureLangevin,
-)
+from scorefield.sampling import Chain, Consistent, Hold, InpaintingLangevin, Langevin, Repeat, TemperatureLangevin
 from scorefield.sampling.step import Step
 
 PAGE = Path(__file__).parents[2] / "docs" / "sampling.md"

@@ -1,6 +1,6 @@
 """Defects made on purpose, one coefficient or one line each, and which checks of the selftest must find them.
 
-`python -m lab.selftest_mutants [ROOM ...]`, run in the folder `tests`, makes each of them in turn, runs those rooms
+`python -m selftest.selftest_mutants [ROOM ...]`, run in the folder `tests`, makes each of them in turn, runs those rooms
 (all of them by default: more than a minute a defect) and prints which checks failed.
 """
 
@@ -18,15 +18,15 @@ from torch import Tensor
 from scorefield._math import over_event
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import likelihood
-from scorefield.inference.inverse.twisted import _Filter
-from scorefield.lab.selftest import ROOMS, Bench, run_check
+from scorefield.inverse.solvers.twisted_particles import _Filter
+from scorefield.likelihood import log_prob
 from scorefield.losses import NoiseVariance
 from scorefield.metrics.frechet import Moments
 from scorefield.metrics.kernels import BLOCK, _Discrepancy
 from scorefield.process import VP, SubVP
 from scorefield.sampling import Ancestral, Consistent, ExponentialMultistep, FlowHeun, Langevin, Moved, metropolis
 from scorefield.score import NoiseForm
+from scorefield.selftest import ROOMS, Bench, run_check
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -121,14 +121,14 @@ def without_kernels(patch: pytest.MonkeyPatch) -> None:
 
 
 def mismatch_subtracted(patch: pytest.MonkeyPatch) -> None:
-    right = likelihood.prior_mismatch
+    right = log_prob.prior_mismatch
 
     def wrong(*arguments: Any) -> Any:
         term = right(*arguments)
         assert term is not None
         return replace(term, value=-term.value)
 
-    patch.setattr(likelihood, "prior_mismatch", wrong)
+    patch.setattr(log_prob, "prior_mismatch", wrong)
 
 
 def bins_forgotten(patch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from lab.selftest_mutants import MUTANTS, failing
-from scorefield.app import main
-from scorefield.app.selftest_command import RoomName
-from scorefield.lab.selftest import ROOMS, Bench, Check, Found, bench_of, certify, run, run_check
-from scorefield.lab.selftest.page import sections
+from scorefield.cli import main
+from scorefield.cli.selftest_command import RoomName
 from scorefield.sampling import Step
+from scorefield.selftest import ROOMS, Bench, Check, Found, bench_of, certify, run, run_check
+from scorefield.selftest.page import sections
+from selftest.selftest_mutants import MUTANTS, failing
 
 CPU = Bench(torch.device("cpu"))
 EVERY = [check for room in ROOMS.values() for check in room.checks]

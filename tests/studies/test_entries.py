@@ -12,12 +12,12 @@ import torch
 import tyro
 from PIL import Image
 
-from scorefield.app import commands
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.observer import Silent
-from scorefield.lab.recipes import RECIPES
-from scorefield.lab.reproduce import ENTRIES, PAPERS, Claim, Drawing, Entry, Findings, Job, Table, find, write_findings
-from scorefield.lab.reproduce.entry import Crowd, mean_interval, wilson
+from scorefield.cli import commands
+from scorefield.plot.pictures import Theme, grid_of_axes
+from scorefield.recipes import RECIPES
+from scorefield.studies.papers import ENTRIES, PAPERS, Claim, Drawing, Entry, Findings, Job, Table, find, write_findings
+from scorefield.studies.papers.entry import Crowd, mean_interval, wilson
+from scorefield.training.observer import Silent
 from tolerance import FLOAT64
 
 

@@ -14,26 +14,26 @@ import pytest
 import torch
 
 from scorefield import _codec
-from scorefield.app import commands, main
-from scorefield.app.comparing import seconds_of
+from scorefield.cli import commands, main
+from scorefield.cli.compare_methods import seconds_of
+from scorefield.data import DataSource, open_data
 from scorefield.data_spec import DataSpec
-from scorefield.lab import comparing
-from scorefield.lab.choosing.candidates import dry_run
-from scorefield.lab.comparing import METHODS, MethodRun, Terms, body_of, fitting, over_seeds
-from scorefield.lab.comparing.claims import _density_difference, verdict
-from scorefield.lab.comparing.objective import common_objective
-from scorefield.lab.comparing.records import Density, Estimate
-from scorefield.lab.comparing.sizes import Body, count, energy_network, score_network
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model
-from scorefield.lab.observer import Silent
+from scorefield.evaluation.samplers.candidates import dry_run
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import Model
 from scorefield.nets.mlp import MLP
 from scorefield.process.families import VE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.energy import EnergyForm
+from scorefield.studies import methods
+from scorefield.studies.methods import METHODS, MethodRun, Terms, body_of, fitting, over_seeds
+from scorefield.studies.methods.claims import _density_difference, verdict
+from scorefield.studies.methods.objective import common_objective
+from scorefield.studies.methods.records import Density, Estimate
+from scorefield.studies.methods.sizes import Body, count, energy_network, score_network
+from scorefield.training.observer import Silent
 from tolerance import ALIKE_SIZES, FLOAT64, SIGNIFICANCE
 
 SIGMAS = NormalDist().inv_cdf(1.0 - SIGNIFICANCE / 2.0)
@@ -149,7 +149,7 @@ def test_densities_are_paired_by_example(tmp_path: Path):
     base = np.linspace(-50.0, 50.0, 20)
     noise, runs = 0.01 * np.sin(np.arange(20.0)), []
     for method, value in (("sub-vp", base - 0.1 + noise), ("vp", base.copy())):
-        folder = comparing.run_folder(tmp_path, method, 0)
+        folder = methods.run_folder(tmp_path, method, 0)
         folder.mkdir(parents=True)
         value[3] = np.nan if method == "vp" else value[3]
         np.savez(folder / "density.npz", value=value, calls=np.ones(20))
@@ -221,8 +221,8 @@ def test_a_comparison_is_written_as_it_comes_and_goes_on(
 def test_a_run_stopped_after_training_is_not_trained_again(numbers: Path, tmp_path: Path):
     source = DataSource(str(numbers))
     data = open_data(source)
-    t = Terms(source, data.spec, comparing.farthest(data), "mlp", 0.002, 24)
-    judge = comparing.judge_of(data, 30, 0)
+    t = Terms(source, data.spec, methods.farthest(data), "mlp", 0.002, 24)
+    judge = methods.judge_of(data, 30, 0)
 
     class Impatient(Silent):
         def message(self, text: str) -> None:
@@ -231,17 +231,17 @@ def test_a_run_stopped_after_training_is_not_trained_again(numbers: Path, tmp_pa
 
     method, run = METHODS["vp"], tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        comparing.run_method(method, 0, t, data, judge, run, Impatient())
+        methods.run_method(method, 0, t, data, judge, run, Impatient())
     weights = (run / "model.safetensors").read_bytes()
-    found = comparing.run_method(method, 0, t, data, judge, run, Silent())
+    found = methods.run_method(method, 0, t, data, judge, run, Silent())
     assert (run / "model.safetensors").read_bytes() == weights and found.samples[0].failed == 0
-    assert comparing.read_run(run) == found and found.no_density == "not asked for"
+    assert methods.read_run(run) == found and found.no_density == "not asked for"
 
 
 def test_too_little_held_out_is_refused(tmp_path: Path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32))
     with pytest.raises(ValueError, match="20 or more are needed"):
-        comparing.judge_of(open_data(DataSource(str(tmp_path / "x.npy"))), 30, 0)
+        methods.judge_of(open_data(DataSource(str(tmp_path / "x.npy"))), 30, 0)
 
 
 # ------------------------------------------------------------------------------------------------ by objective
@@ -261,7 +261,7 @@ def test_losses_on_the_same_noise(numbers: Path):
     held = open_data(DataSource(str(numbers))).held_out
     assert held is not None
     c = 0.05
-    least, other = comparing.compare_objectives([("a", constant(0.0)), ("b", constant(c))], held, draws=8)
+    least, other = methods.compare_objectives([("a", constant(0.0)), ("b", constant(c))], held, draws=8)
     found = least.beyond + other.beyond
     spread = 2 * c / math.sqrt(8 * 3 * len(held))
     assert abs(abs(found) - c * c) < SIGMAS * spread
@@ -269,7 +269,7 @@ def test_losses_on_the_same_noise(numbers: Path):
     # Independent noise of the two would leave the spread of the losses themselves.
     assert other.beyond_half < 0.2 * other.half
     model = constant(c)
-    same = comparing.compare_objectives([("a", model), ("b", model)], held, draws=1)
+    same = methods.compare_objectives([("a", model), ("b", model)], held, draws=1)
     assert same[1].beyond == 0.0 == same[1].beyond_half and not same[1].worse
 
 
@@ -282,7 +282,7 @@ def test_models_that_do_not_compare_are_refused():
         common_objective([a, ("b", constant(0.0, process=VE()))])
     with pytest.raises(ValueError, match="two models or more"):
         common_objective([a])
-    groups = comparing.alike([a, ("b", weighted), ("c", constant(1.0))])
+    groups = methods.alike([a, ("b", weighted), ("c", constant(1.0))])
     assert [[name for name, _ in group] for group in groups] == [["a", "c"]]
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.lab.observer import Silent
-from scorefield.lab.reproduce import objective_sampler
-from scorefield.lab.reproduce.entry import Crowd, Job
-from scorefield.lab.reproduce.objective_sampler import (
+from scorefield.losses import Objective
+from scorefield.sampling.named import NAMED
+from scorefield.score.oracles.examples import skewed_mixture
+from scorefield.studies.papers import objective_sampler
+from scorefield.studies.papers.entry import Crowd, Job
+from scorefield.studies.papers.objective_sampler import (
     BOUND,
     OBJECTIVES,
     PROCESS,
@@ -23,9 +25,7 @@ from scorefield.lab.reproduce.objective_sampler import (
     train,
     untrained,
 )
-from scorefield.losses import Objective
-from scorefield.sampling.named import NAMED
-from scorefield.score.oracles.examples import skewed_mixture
+from scorefield.training.observer import Silent
 from tolerance import FLOAT32
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.lab.reproduce.energy_levels import PublishedHead
-from scorefield.lab.reproduce.low_density import mixture, regions, thresholds
-from scorefield.lab.reproduce.on_digits import Judge
-from scorefield.lab.reproduce.shells import crossing, measured_overlap, overlap, relative_width
-from scorefield.lab.reproduce.tiny_noise import NOISE, Curve, running_median
+from scorefield.studies.papers.energy_levels import PublishedHead
+from scorefield.studies.papers.low_density import mixture, regions, thresholds
+from scorefield.studies.papers.on_digits import Judge
+from scorefield.studies.papers.shells import crossing, measured_overlap, overlap, relative_width
+from scorefield.studies.papers.tiny_noise import NOISE, Curve, running_median
 from tolerance import FLOAT64
 
 

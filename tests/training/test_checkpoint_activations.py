@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from scorefield.lab.recipes import recipe
-from scorefield.lab.trainer import TrainingError, train
-from scorefield.lab.weights import load_tensors
+from scorefield.models.weights import load_tensors
+from scorefield.recipes import recipe
+from scorefield.training.trainer import TrainingError, train
 
 
 def test_the_run_is_the_same(tmp_path: Path) -> None:

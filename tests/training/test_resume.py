@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab.tiny import TWO_PLAYERS, CrashAt, CrashError, fingerprint, finish, kill_at, start, tiny
-from scorefield.lab import checkpoints, train
-from scorefield.lab.run_folder import read_experiment
-from scorefield.lab.trainer import TrainingError
+from scorefield.models.checkpoint_folder import latest_checkpoint
+from scorefield.models.run_folder import read_experiment
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.score.parametrisation import LogSigma
+from scorefield.training.trainer import TrainingError, train
+from training.tiny import TWO_PLAYERS, CrashAt, CrashError, fingerprint, finish, kill_at, start, tiny
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def test_the_comparison_can_fail(whole: dict, tmp_path: Path) -> None:
     """Mutants of resuming: forgotten optimiser moments, forgotten averages, another seed."""
     with pytest.raises(CrashError):
         train(tiny(), tmp_path / "run", observer=CrashAt(15))
-    newest = checkpoints.latest(tmp_path / "run")
+    newest = latest_checkpoint(tmp_path / "run")
     assert newest is not None
-    from scorefield.lab.weights import load_tensors, save_tensors
+    from scorefield.models.weights import load_tensors, save_tensors
 
     path = newest / "score.optimiser.safetensors"
     sets, metadata = load_tensors(path)
@@ -142,6 +142,6 @@ def test_ctrl_c_saves_and_exits_130(tmp_path: Path) -> None:
     processes = start(run, 2000)
     kill_at(processes, run, 21, signal.SIGINT)
     assert finish(processes) == 130
-    state = checkpoints.latest(run)
+    state = latest_checkpoint(run)
     assert state is not None and (run / "model.safetensors").is_file()
     assert int(state.name.split("_")[1]) >= 21

@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from lab.tiny import tiny
 from scorefield._codec import dumps, loads
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model, build_score
-from scorefield.lab.opening import find, open_network
-from scorefield.lab.run_folder import read_experiment
-from scorefield.lab.trainer import train
+from scorefield.data import DataSource
 from scorefield.losses import Custom, SlicedScoreMatching
+from scorefield.models.experiment import Experiment
+from scorefield.models.loading import find, open_network
+from scorefield.models.model import Model, build_score
+from scorefield.models.run_folder import read_experiment
 from scorefield.nets import MLP, EnergyMLP
 from scorefield.process import VP, GeneralSDE
 from scorefield.process.grids import Quadratic
 from scorefield.sampling import EulerMaruyama, Sampler
 from scorefield.score.energy import EnergyForm
 from scorefield.score.parametrisation import LogSigma, NoiseForm, ScaledTime, ScoreForm
+from scorefield.training.trainer import train
+from training.tiny import tiny
 
 
 def pull(x: Tensor, t: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def elapsed(process, t: Tensor) -> Tensor:
 def simulated() -> Experiment:
     return replace(
         tiny(steps=4, validate_every=4, checkpoint_every=4),
-        data=DataSource("scorefield.lab.recipes.points:spiral"),
+        data=DataSource("scorefield.recipes.points:spiral"),
         spec=None,
         process=GeneralSDE(pull, strength, "diagonal"),
         network=MLP(width=16, depth=1, embedding="positional"),

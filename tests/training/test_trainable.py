@@ -12,21 +12,23 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from lab.tiny import CrashAt, CrashError, fingerprint, tiny, two_players
 from scorefield._codec import dumps, loads, with_field
-from scorefield.lab import checkpoints, train
-from scorefield.lab.data import open_data
-from scorefield.lab.describe import describe_experiment
-from scorefield.lab.experiment import Adam, Adversary, Experiment
-from scorefield.lab.players import TrainingError, adam, build_critic, players
-from scorefield.lab.recipes import recipe
-from scorefield.lab.run_folder import read_metrics
-from scorefield.lab.weights import WeightsError, load_tensors, save_tensors
+from scorefield.data import open_data
 from scorefield.losses import RaLSGAN, SlicedScoreMatching
+from scorefield.models.checkpoint_folder import latest_checkpoint
+from scorefield.models.description import describe_experiment
+from scorefield.models.experiment import Adam, Adversary, Experiment
+from scorefield.models.networks import build_critic
+from scorefield.models.run_folder import read_metrics
+from scorefield.models.weights import WeightsError, load_tensors, save_tensors
 from scorefield.nets import BigGANCritic, DCGANCritic
 from scorefield.process import GeneralSDE, TimeLimits
+from scorefield.recipes import recipe
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
+from scorefield.training.trainable import TrainingError, adam, trainable_modules
+from scorefield.training.trainer import train
 from tolerance import FLOAT32
+from training.tiny import CrashAt, CrashError, fingerprint, tiny, two_players
 
 SHORT: dict[str, Any] = {"steps": 6, "batch_size": 8, "log_every": 4, "validate_every": 0, "checkpoint_every": 2}
 
@@ -38,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sets_of(run: Path, name: str) -> dict[str, dict[str, Tensor]]:
-    newest = checkpoints.latest(run)
+    newest = latest_checkpoint(run)
     assert newest is not None
     return load_tensors(newest / f"{name}.safetensors")[0]
 
@@ -85,7 +87,7 @@ def test_a_forgotten_critic_is_seen(whole: Path, tmp_path: Path) -> None:
     """Mutant of resuming: the critic's moments at zero change both players; its file missing is an error."""
     with pytest.raises(CrashError):
         train(two_players(**SHORT), tmp_path / "run", observer=CrashAt(5))
-    newest = checkpoints.latest(tmp_path / "run")
+    newest = latest_checkpoint(tmp_path / "run")
     assert newest is not None
     path = newest / "critic.optimiser.safetensors"
     sets, metadata = load_tensors(path)
@@ -95,7 +97,7 @@ def test_a_forgotten_critic_is_seen(whole: Path, tmp_path: Path) -> None:
     mutant, right = fingerprint(tmp_path / "run"), fingerprint(whole)
     assert mutant["critic.safetensors"] != right["critic.safetensors"]
     assert mutant["score.safetensors"] != right["score.safetensors"]
-    newest = checkpoints.latest(tmp_path / "run")
+    newest = latest_checkpoint(tmp_path / "run")
     assert newest is not None
     (newest / "critic.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"critic\.safetensors"):
@@ -119,7 +121,7 @@ def test_checkpoints_of_one_player_are_still_read(tmp_path: Path) -> None:
     train(tiny(**SHORT), tmp_path / "whole")
     with pytest.raises(CrashError):
         train(tiny(**SHORT), tmp_path / "run", observer=CrashAt(3))
-    newest = checkpoints.latest(tmp_path / "run")
+    newest = latest_checkpoint(tmp_path / "run")
     assert newest is not None
     state = json.loads((newest / "state.json").read_text())
     assert state["schema"] == 2 and sum(map(sum, state["sums"]["score"]["rows"])) > 0.0
@@ -224,7 +226,7 @@ def test_a_critic_that_does_not_fit_is_refused_before_anything_is_written(
         assert experiment.spec is not None
         build_critic(experiment, experiment.spec)
         return
-    with pytest.raises(TrainingError, match=message):
+    with pytest.raises(ValueError, match=message):
         train(experiment, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -240,15 +242,17 @@ def diffusion(x: Tensor, t: Tensor) -> Tensor:
 def test_unbounded_data_and_general_processes_are_refused() -> None:
     points = replace(recipe("points-2d"), adversary=two_players().adversary)
     points = replace(points, spec=open_data(points.data).spec)
-    with pytest.raises(TrainingError, match=r"unbounded.*adversary\.clamp=false"):
-        players(points, Accelerator(cpu=True))
+    with pytest.raises(ValueError, match=r"unbounded.*adversary\.clamp=false"):
+        trainable_modules(points, Accelerator(cpu=True))
     assert points.adversary is not None
     free = replace(points, adversary=replace(points.adversary, clamp=False))
-    assert [p.name for p in players(free, Accelerator(cpu=True))] == ["score", "critic"]
+    assert [p.name for p in trainable_modules(free, Accelerator(cpu=True))] == ["score", "critic"]
     limits = TimeLimits(1e-3, 1e-3, 1e-3)
     general = GeneralSDE(drift, diffusion, affine=True, state_dependent=False, t_min=limits)
-    with pytest.raises(TrainingError, match="GeneralSDE has no one alpha"):
-        players(replace(free, process=general, form=ScoreForm(), time_input=ScaledTime()), Accelerator(cpu=True))
+    with pytest.raises(ValueError, match="GeneralSDE has no one alpha"):
+        trainable_modules(
+            replace(free, process=general, form=ScoreForm(), time_input=ScaledTime()), Accelerator(cpu=True)
+        )
 
 
 def test_compiling_what_is_differentiated_twice_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from lab.tiny import tiny
-from scorefield.lab import train
-from scorefield.lab.averages import Averages
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.experiment import Adam, Averaging
-from scorefield.lab.files import NoSpaceError
-from scorefield.lab.model import load
-from scorefield.lab.observer import Silent
-from scorefield.lab.run_folder import read_experiment, read_metrics
-from scorefield.lab.trainer import TrainingError
-from scorefield.lab.weights import WeightsError
+from scorefield._files import NoSpaceError
+from scorefield.data import DataSource, open_data
 from scorefield.losses.denoising import Custom, DenoisingScoreMatching
+from scorefield.models.experiment import Adam, Averaging
+from scorefield.models.model import load
+from scorefield.models.run_folder import read_experiment, read_metrics
+from scorefield.models.weights import WeightsError
 from scorefield.nets.mlp import MLP
+from scorefield.training.ema import Averages
+from scorefield.training.observer import Silent
+from scorefield.training.trainer import TrainingError, train
 from tolerance import FLOAT32
+from training.tiny import tiny
 
 
 def test_a_run_folder_is_a_model_folder(tmp_path: Path) -> None:
@@ -131,7 +130,7 @@ def test_a_non_finite_loss_stops_with_a_bundle(tmp_path: Path) -> None:
     experiment = replace(tiny(), objective=DenoisingScoreMatching(weighting=Custom(broken_weight)))
     with pytest.raises(TrainingError, match=r"not finite at step 0.*sigma = .*non_finite_step_0") as error:
         train(experiment, tmp_path / "run")
-    from scorefield.lab.weights import load_tensors
+    from scorefield.models.weights import load_tensors
 
     bundle = next((tmp_path / "run").glob("non_finite_*.safetensors"))
     assert bundle.name in str(error.value)
@@ -157,7 +156,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     """safetensors reports a full disk as an error of its own; it must become ours, and nothing half-written stays."""
     from safetensors import SafetensorError
 
-    from scorefield.lab import weights
+    from scorefield.models import weights
 
     real, calls = weights.save_file, []
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment
-from scorefield.lab.observer import Silent
-from scorefield.lab.recipes import recipe
+from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.mlp import MLP
+from scorefield.recipes import recipe
+from scorefield.training.observer import Silent
 
-TRAIN = "from scorefield.app import main; raise SystemExit(main())"
+TRAIN = "from scorefield.cli import main; raise SystemExit(main())"
 SETTINGS = (
     "network.width=16",
     "network.depth=1",

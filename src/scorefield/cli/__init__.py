@@ -6,6 +6,6 @@ progress   rich bars on a terminal, plain lines in a log
 training, sampling, evaluation, describing, demo   what the commands do
 """
 
-from scorefield.app.run import main
+from scorefield.cli.main import main
 
 __all__ = ["main"]

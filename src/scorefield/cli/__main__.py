@@ -1,7 +1,7 @@
-"""`python -m scorefield.app`, for launchers such as torchrun."""
+"""`python -m scorefield.cli`, for launchers such as torchrun."""
 
 import sys
 
-from scorefield.app.run import main
+from scorefield.cli.main import main
 
 sys.exit(main())

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scorefield.app.batches import in_batches
-from scorefield.inference.outliers import Statistics, statistics, time_of_noise
-from scorefield.lab.model import Model
+from scorefield.cli.batches import in_batches
+from scorefield.energy.outliers import Statistics, statistics, time_of_noise
+from scorefield.models.model import Model
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.energy import NetworkEnergy
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.app.progress import sampling_display
-from scorefield.lab.files import replacing, write_json
+from scorefield._files import replacing, write_json
+from scorefield.cli.progress import sampling_display
 
 Arrays = dict[str, Tensor]
 

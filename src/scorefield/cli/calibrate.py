@@ -11,23 +11,22 @@ from typing import Any
 import torch
 
 from scorefield import _codec
-from scorefield.app.batches import Arrays, in_batches
-from scorefield.app.calibrate_command import Calibrate
-from scorefield.app.evaluation import real_data
-from scorefield.inference.inverse.operators import Operator
-from scorefield.inference.inverse.solver import Solver
-from scorefield.inference.inverse.table import refusals, require, solver_named, solvers
-from scorefield.lab import trust
-from scorefield.lab.evaluation import examples
-from scorefield.lab.files import write_json
-from scorefield.lab.model import load
-from scorefield.lab.operators import operator_of
-from scorefield.lab.paper import paper_section
-from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment, environment_lines
-from scorefield.lab.trust import Problems, SolverRow, Subject
-from scorefield.lab.trust.measuring import has_exact
-from scorefield.lab.trust.page import sections, summary, tests
+from scorefield._files import write_json
+from scorefield.cli.batches import Arrays, in_batches
+from scorefield.cli.calibrate_command import Calibrate
+from scorefield.cli.reference_data import real_data
+from scorefield.evaluation import calibration, examples
+from scorefield.evaluation.calibration import Problems, SolverRow, Subject
+from scorefield.evaluation.calibration.measurement import has_exact
+from scorefield.evaluation.calibration.page import sections, summary, tests
+from scorefield.inverse.operators.from_files import operator_of
+from scorefield.inverse.operators.operator import Operator
+from scorefield.inverse.solvers.solver import Solver
+from scorefield.inverse.solvers.table import all_solvers, refusals, require, solver_named
+from scorefield.models.model import load
+from scorefield.models.run_folder import environment, environment_lines
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.report import write_report
 from scorefield.sampling.sampler import Sampler
 
 LEAST = 16
@@ -53,7 +52,7 @@ def calibrate(command: Calibrate) -> None:
     _check(command)
     subject = _subject(command)
     operator, named = _operator(command.operator, subject)
-    problems = trust.simulate(subject, operator, command.n, noise=command.noise, seed=command.seed)
+    problems = calibration.simulate(subject, operator, command.n, noise=command.noise, seed=command.seed)
     asked, refused = _asked(command, problems)
     out = command.out or Path("calibration") / subject.name.replace(":", "-")
     told = (
@@ -110,12 +109,12 @@ def _subject(command: Calibrate) -> Subject:
     if kind == "oracle":
         if command.truth == "data":
             raise ValueError("--truth data: an oracle has no data; its truths are exact samples")
-        return trust.oracle_subject(name)
+        return calibration.oracle_subject(name)
     model = load(command.subject, weights=command.weights)
     if command.truth == "model":
-        return trust.model_subject(model)
+        return calibration.model_subject(model)
     data = real_data(model.experiment.data, command.data, model.data)
-    return trust.model_subject(model, examples(data.held_out or data.train, command.n)[0])
+    return calibration.model_subject(model, examples(data.held_out or data.train, command.n)[0])
 
 
 def _of(command: Calibrate, subject: Subject) -> str:
@@ -128,7 +127,7 @@ def _of(command: Calibrate, subject: Subject) -> str:
 
 def _operator(text: str | None, subject: Subject) -> tuple[Operator, str]:
     if text is None:
-        return trust.default_operator(subject.shape), "random mixtures of all entries, half as many"
+        return calibration.default_operator(subject.shape), "random mixtures of all entries, half as many"
     return operator_of(text, subject.shape), text
 
 
@@ -136,9 +135,11 @@ def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[t
     """The solvers to measure, and those left out with the reason."""
     subject, observation = problems.subject, problems.observation
     everyone = command.solvers.strip() == "all"
-    names = list(solvers()) if everyone else [part.strip() for part in command.solvers.split(",") if part.strip()]
+    names = list(all_solvers()) if everyone else [part.strip() for part in command.solvers.split(",") if part.strip()]
     if not names:
-        raise ValueError(f"--solvers {command.solvers!r} names no solver; give all, or some of {', '.join(solvers())}")
+        raise ValueError(
+            f"--solvers {command.solvers!r} names no solver; give all, or some of {', '.join(all_solvers())}"
+        )
     asked, refused = [], []
     for name in dict.fromkeys(names):
         solver = subject.fitted(solver_named(name), observation)
@@ -173,17 +174,17 @@ def _measure(command: Calibrate, problems: Problems, asked: list[_Asked], out: P
     }
     rows, exact = [], None
     if has_exact(problems):
-        exact = trust.exact_answers(problems, command.answers, seed=command.seed, rows=slice(0, command.n))
-        rows.append(trust.judge("exact", problems, exact, exact=exact, seed=command.seed))
+        exact = calibration.exact_answers(problems, command.answers, seed=command.seed, rows=slice(0, command.n))
+        rows.append(calibration.judge("exact", problems, exact, exact=exact, seed=command.seed))
     for one in asked:
 
         def answered(rows: slice, one: _Asked = one) -> Arrays:
-            return trust.answers(problems, one.solver, one.sampler, command.answers, seed=command.seed, rows=rows)
+            return calibration.answers(problems, one.solver, one.sampler, command.answers, seed=command.seed, rows=rows)
 
         settings = {"solver": _codec.encode(one.solver), "sampler": _codec.encode(one.sampler)}
         arrays = in_batches(answered, command.n, size, out / "batches", one.name, {**identity, **settings})
         rows.append(
-            trust.judge(
+            calibration.judge(
                 one.name, problems, arrays, exact=exact, solver=one.solver, sampler=one.sampler, seed=command.seed
             )
         )

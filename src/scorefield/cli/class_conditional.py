@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scorefield.app.commands import Sample
-from scorefield.app.guide_commands import ClassConditional
-from scorefield.app.sampling import sample
-from scorefield.lab.guides import load_guide
-from scorefield.lab.opening import find
-from scorefield.lab.run_folder import read_experiment
+from scorefield.cli.commands import Sample
+from scorefield.cli.guide_commands import ClassConditional
+from scorefield.cli.sample import sample
+from scorefield.models.guidance import load_guide
+from scorefield.models.loading import find
+from scorefield.models.run_folder import read_experiment
 
 
 def class_conditional(model: str, action: ClassConditional) -> None:

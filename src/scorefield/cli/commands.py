@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scorefield.app.calibrate_command import Calibrate
-from scorefield.app.compare_command import Compare
-from scorefield.app.doctor_command import Doctor
-from scorefield.app.edit_commands import Edit
-from scorefield.app.energy_commands import Energy
-from scorefield.app.evaluate_command import Evaluate
-from scorefield.app.guide_commands import TrainGuide
-from scorefield.app.sampler_names import SamplerName
-from scorefield.app.selftest_command import Selftest
+from scorefield.cli.calibrate_command import Calibrate
+from scorefield.cli.compare_command import Compare
+from scorefield.cli.doctor_command import Doctor
+from scorefield.cli.edit_commands import Edit
+from scorefield.cli.energy_commands import Energy
+from scorefield.cli.evaluate_command import Evaluate
+from scorefield.cli.guide_commands import TrainGuide
+from scorefield.cli.sampler_names import SamplerName
+from scorefield.cli.selftest_command import Selftest
 
 LayoutName = Literal["score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers"]
 """The keys of `lab.bridges.BRIDGES`; a test compares the two."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from scorefield import _codec
-from scorefield.app.compare_command import Compare
-from scorefield.lab.evaluation import compare_results, matched, overridden, require_alike
-from scorefield.lab.evaluation.alike import Difference, ResultComparison, shown
-from scorefield.lab.files import write_json
-from scorefield.lab.run_folder import environment
+from scorefield._files import write_json
+from scorefield.cli.compare_command import Compare
+from scorefield.evaluation import compare_results, matched, overridden, require_alike
+from scorefield.evaluation.comparability import Difference, ResultComparison, shown
 from scorefield.metrics import MetricResult, Value
+from scorefield.models.run_folder import environment
 
 FILE = "metrics.json"
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import torch
 
-from scorefield.app.batches import claim
-from scorefield.app.commands import CompareMethods
-from scorefield.app.evaluation import real_data
-from scorefield.app.progress import bar, on_terminal
-from scorefield.lab import comparing
-from scorefield.lab.comparing import METHODS, Judge, Loss, Method, MethodRun, Terms, run_folder
-from scorefield.lab.comparing.page import Line
-from scorefield.lab.data import Data, DataSource, open_data
-from scorefield.lab.files import write_json
-from scorefield.lab.model import Model, load
-from scorefield.lab.reproduce.entry import Claim
-from scorefield.lab.reproduce.writing import VERDICT
-from scorefield.lab.trainer import Interrupted
+from scorefield._files import write_json
+from scorefield.cli.batches import claim
+from scorefield.cli.commands import CompareMethods
+from scorefield.cli.progress import bar, on_terminal
+from scorefield.cli.reference_data import real_data
+from scorefield.data import Data, DataSource, open_data
 from scorefield.metrics.receipt import short
+from scorefield.models.model import Model, load
+from scorefield.studies import methods
+from scorefield.studies.methods import METHODS, Judge, Loss, Method, MethodRun, Terms, run_folder
+from scorefield.studies.methods.page import Line
+from scorefield.studies.papers.entry import Claim
+from scorefield.studies.papers.writing import VERDICT
+from scorefield.training.trainer import Interrupted
 
 
 def compare_methods(command: CompareMethods) -> None:
@@ -44,23 +44,23 @@ def compare_methods(command: CompareMethods) -> None:
         return
     terms, data = _terms(command)
     names = tuple(METHODS) if command.methods is None else tuple(name.strip() for name in command.methods.split(","))
-    chosen = comparing.fitting(terms, names)
+    chosen = methods.fitting(terms, names)
     out = command.out or Path("runs") / f"compare-{Path(terms.data.path or 'data').stem}"
     print("\n".join(_plan(chosen, terms, data, command, out)), flush=True)
     if command.dry_run:
         print("nothing was written")
         return
-    judge = comparing.judge_of(data, command.n, command.density)
+    judge = methods.judge_of(data, command.n, command.density)
     claim(out / "terms.json", _identity(terms, data, judge))
     runs = _run_all(chosen, command.seeds, terms, data, judge, out)
     if command.by == "objective":
         models = [(f"{r.method}, seed {r.seed}", load(run_folder(out, r.method, r.seed))) for r in runs]
         _objectives(models, data, out)
         return
-    page, claims = comparing.write_comparison(out, runs, terms, judge)
-    print("\n".join(["", *_words(comparing.lines_of(runs), terms, judge), "", *comparing.notes(runs), ""]))
+    page, claims = methods.write_comparison(out, runs, terms, judge)
+    print("\n".join(["", *_words(methods.lines_of(runs), terms, judge), "", *methods.notes(runs), ""]))
     print("\n".join(_said(claims)))
-    print(f"{out / comparing.page.RESULTS}\n{page}")
+    print(f"{out / methods.page.RESULTS}\n{page}")
 
 
 # ------------------------------------------------------------------------------------------------ the plan
@@ -69,16 +69,16 @@ def compare_methods(command: CompareMethods) -> None:
 def _terms(command: CompareMethods) -> tuple[Terms, Data]:
     if command.seeds < 1:
         raise ValueError(f"--seeds {command.seeds}: train each method at least once")
-    if command.n < comparing.running.LEAST or command.density < 0:
+    if command.n < methods.running.LEAST or command.density < 0:
         raise ValueError(
-            f"-n {command.n} and --density {command.density}: distances need {comparing.running.LEAST} samples, and a"
+            f"-n {command.n} and --density {command.density}: distances need {methods.running.LEAST} samples, and a"
             " number of examples is not negative"
         )
     seconds = seconds_of(command.budget)
     source = DataSource(command.data)
     data = open_data(source)
-    body = comparing.body_of(data.spec, command.network)
-    return Terms(source, data.spec, comparing.farthest(data), body, seconds / 60.0, command.calls), data
+    body = methods.body_of(data.spec, command.network)
+    return Terms(source, data.spec, methods.farthest(data), body, seconds / 60.0, command.calls), data
 
 
 def seconds_of(budget: str) -> float:
@@ -104,7 +104,7 @@ def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: Compare
     per_call, total = _seconds_per_call(terms), 0.0
     for method in chosen:
         network = method.experiment(terms, 0).network
-        size = comparing.sizes.count(network, terms.spec)
+        size = methods.sizes.count(network, terms.spec)
         samplings = method.samplings(terms)
         # An energy's call is a forward and a backward pass, three times the cost of a forward pass.
         calls = len(samplings) * terms.calls * (3 if method.name == "mdsm" else 1)
@@ -124,7 +124,7 @@ def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: Compare
 
 def _seconds_per_call(terms: Terms) -> float:
     """Seconds of one network call of one sample, in batches of 128, on a quiet machine."""
-    network = comparing.sizes.score_network(terms.body, terms.spec, "positional").build(terms.spec).eval()
+    network = methods.sizes.score_network(terms.body, terms.spec, "positional").build(terms.spec).eval()
     x, c = torch.zeros(128, *terms.spec.shape), torch.zeros(128)
     if not all(n % m == 0 for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)):
         sides = [-(-n // m) * m for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)]
@@ -171,10 +171,10 @@ def _run_all(
     for seed in range(seeds):
         for method in chosen:
             folder = run_folder(out, method.name, seed)
-            new = comparing.read_run(folder) is None
+            new = methods.read_run(folder) is None
             try:
                 with _display(f"{method.name}, seed {seed}", 60 * terms.minutes) as observer:
-                    run = comparing.run_method(method, seed, terms, data, judge, folder, observer)
+                    run = methods.run_method(method, seed, terms, data, judge, folder, observer)
             except (Interrupted, KeyboardInterrupt):
                 raise KeyboardInterrupt(
                     f"stopped in {method.name}, seed {seed}; {len(runs)} runs are finished, in {out}. The same command"
@@ -182,7 +182,7 @@ def _run_all(
                 ) from None
             runs.append(run)
             if new:
-                comparing.write_comparison(out, runs, terms, judge)
+                methods.write_comparison(out, runs, terms, judge)
             print(_line(run), flush=True)
     return runs
 
@@ -232,7 +232,7 @@ def _display(what: str, seconds: float) -> Iterator[_Display]:
 
 def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
     """The table as aligned text."""
-    found = comparing.results_table(lines, terms, judge)
+    found = methods.results_table(lines, terms, judge)
     texts = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in found.rows]
     rows = [list(found.columns), *texts]
     widths = [max(len(row[k]) for row in rows) for k in range(len(found.columns))]
@@ -252,7 +252,7 @@ def _of_models(command: CompareMethods) -> None:
     path = None if command.data == "digits" else command.data
     (_, first), *_ = models
     data = real_data(first.experiment.data, path, first.data)
-    _show(comparing.compare_objectives(models, data.held_out or data.train), (data.held_out or data.train).name)
+    _show(methods.compare_objectives(models, data.held_out or data.train), (data.held_out or data.train).name)
 
 
 def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
@@ -261,7 +261,7 @@ def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
     Raises:
         ValueError: None do.
     """
-    groups = comparing.alike(models)
+    groups = methods.alike(models)
     if not groups:
         raise ValueError(
             "no two of these methods have one weighting and one set of levels; ncsnv2 and adversarial do, and so do two"
@@ -270,7 +270,7 @@ def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
     assert data.held_out is not None
     record = []
     for group in groups:
-        found = comparing.compare_objectives(group, data.held_out)
+        found = methods.compare_objectives(group, data.held_out)
         _show(found, data.held_out.name)
         record.append([vars(loss) for loss in found])
     write_json(out / "objectives.json", record)

@@ -10,22 +10,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scorefield.app.commands import CompareSamplers, Sample, Tune
-from scorefield.app.evaluation import real_data
-from scorefield.inference.flow import require_flow
-from scorefield.lab import choosing
-from scorefield.lab.choosing import MeasureReceipt, Real, SamplerTable, StaleError, TunedSampler
-from scorefield.lab.choosing.candidates import admitted, candidates, dry_run, with_calls
-from scorefield.lab.choosing.page import COLUMNS, cells, ordered, sections
-from scorefield.lab.choosing.records import TUNED
-from scorefield.lab.choosing.tuned_page import tuned_sections
-from scorefield.lab.data import DataError
-from scorefield.lab.evaluation import examples
-from scorefield.lab.model import Model, build_score, bundled, continuous, find, load
-from scorefield.lab.paper import paper_section
-from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment, environment_lines
+from scorefield.cli.commands import CompareSamplers, Sample, Tune
+from scorefield.cli.reference_data import real_data
+from scorefield.data import DataError
+from scorefield.evaluation import examples, samplers
+from scorefield.evaluation.samplers import Real
+from scorefield.evaluation.samplers.candidates import admitted, candidates, dry_run, with_calls
+from scorefield.evaluation.samplers.page import COLUMNS, cells, ordered, sections
+from scorefield.evaluation.samplers.tuning_page import tuned_sections
+from scorefield.likelihood.probability_flow import require_flow
 from scorefield.metrics.receipt import ReferenceFacts, data_hash
+from scorefield.models.model import Model, bundled, find, load
+from scorefield.models.run_folder import environment, environment_lines
+from scorefield.models.sampler_files import StaleError
+from scorefield.models.sampler_records import TABLE, TUNED, MeasureReceipt, SamplerTable, TunedSampler
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.report import write_report
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler
 
@@ -36,7 +36,7 @@ QUICK, QUICK_CALLS, QUICK_TOLERANCE = 8, (5, 10, 20, 50), 1e-5
 QUICK_NAMES = ("dpm", "edm")
 """What a budget measures by itself where there is no table: samples, numbers of calls, tolerance of the flow."""
 
-TOLERANCE = choosing.measuring.TOLERANCE
+TOLERANCE = samplers.measurement.TOLERANCE
 """Of the converged flow that samplers are compared with."""
 
 FLOW_CALLS = 400
@@ -126,7 +126,7 @@ def _kept(folder: Path, value: SamplerTable | TunedSampler) -> Path | None:
         print(f"not saved: {folder.name} is a bundled model; copy its folder, {folder}, to keep what is measured")
         return None
     try:
-        return choosing.write_record(folder, value)
+        return samplers.write_record(folder, value)
     except OSError as error:
         if not isinstance(error, PermissionError) and error.errno not in (errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
@@ -176,7 +176,7 @@ def compare_samplers(command: CompareSamplers) -> None:
     folder, model = find(command.model), load(command.model, weights=command.weights)
     held_out = _held_out(model, command.data)
     receipt = _receipt(model, command.n, command.seed, command.batch_size, held_out)
-    choosing.measuring.require_enough(command.n, held_out.real)
+    samplers.measurement.require_enough(command.n, held_out.real)
     subject = _subject(model, command.seed, receipt.batch_size, held_out)
     names = command.samplers.split(",") if command.samplers else None
     chosen, refused = candidates(subject, calls, names=names, variants=command.variants)
@@ -186,7 +186,7 @@ def compare_samplers(command: CompareSamplers) -> None:
     seconds = total * command.n * subject.seconds_per_call(receipt.batch_size)
     _say(f"measuring {len(chosen)} samplers of {model.name} with {command.n} samples each: about {_duration(seconds)}")
     with _nothing_kept():
-        table = choosing.measure(
+        table = samplers.measure(
             subject, chosen, receipt, real=held_out.real, refused=refused, tolerance=TOLERANCE, say=_say
         )
     print()
@@ -203,13 +203,13 @@ def compare_samplers(command: CompareSamplers) -> None:
         environment=environment_lines(facts),
     )
     if saved is None:
-        choosing.write_record(out, table)
-    print(f"{saved or out / choosing.records.TABLE}\n{page}")
+        samplers.write_record(out, table)
+    print(f"{saved or out / TABLE}\n{page}")
 
 
-def _subject(model: Model, seed: int, batch_size: int, held_out: _HeldOut) -> choosing.Subject:
+def _subject(model: Model, seed: int, batch_size: int, held_out: _HeldOut) -> samplers.Subject:
     """The model, and the tuned sampler if it has one that fits its weights."""
-    subject = choosing.of_model(model, seed=seed, batch_size=batch_size, labels=held_out.labels)
+    subject = samplers.of_model(model, seed=seed, batch_size=batch_size, labels=held_out.labels)
     try:
         return replace(subject, own={**subject.own, "tuned": model.sampler("tuned")})
     except ValueError:
@@ -242,8 +242,8 @@ def tune_sampler(command: Tune) -> None:
             "the model does not say where its data are; give them with --data PATH, or use --criterion flow"
         )
     receipt = _receipt(model, command.n, command.seed, command.batch_size, held_out)
-    choosing.measuring.require_enough(command.n, held_out.real)
-    subject = choosing.of_model(model, seed=command.seed, batch_size=receipt.batch_size, labels=held_out.labels)
+    samplers.measurement.require_enough(command.n, held_out.real)
+    subject = samplers.of_model(model, seed=command.seed, batch_size=receipt.batch_size, labels=held_out.labels)
     sampler = _to_tune(model, command)
     calls = dry_run(sampler, model.process).calls
     seconds = TRIALS * calls * command.n * subject.seconds_per_call(receipt.batch_size)
@@ -252,7 +252,7 @@ def tune_sampler(command: Tune) -> None:
         f" about {_duration(seconds)}"
     )
     with _nothing_kept():
-        found = choosing.tune(subject, sampler, receipt, real=held_out.real, say=_say)
+        found = samplers.tune(subject, sampler, receipt, real=held_out.real, say=_say)
     print()
     print("\n".join(found.conclusion))
     print(f"criterion: {found.criterion}, model units, {command.n} samples a trial; smaller differences than its")
@@ -308,10 +308,10 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
     assert command.budget is not None
     if command.sampler is not None or command.steps is not None:
         raise ValueError("--budget chooses the sampler and its steps; leave out --sampler and --steps, or --budget")
-    budget = choosing.parse_budget(command.budget)
+    budget = samplers.parse_budget(command.budget)
     folder = find(command.model)
     try:
-        table = choosing.read_table(folder, model.hash)
+        table = samplers.read_table(folder, model.hash)
     except StaleError as error:
         print(f"{error}\nmeasuring again")
         table = None
@@ -320,8 +320,8 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
     now = table.receipt.seconds_per_call
     if budget.kind == "seconds":  # the machine may be another, or busier
         size = max(1, min(command.n, command.batch_size or 128))
-        now = choosing.of_model(model, batch_size=size, labels=_labels(model)).seconds_per_call()
-    choice = choosing.choose(table, budget, command.n, model.process, now)
+        now = samplers.of_model(model, batch_size=size, labels=_labels(model)).seconds_per_call()
+    choice = samplers.choose(table, budget, command.n, model.process, now)
     low, high = choice.interval
     print(f"{command.budget}: {choice.title}, {choice.calls:.4g} network calls per sample, {choice.how}")
     print(f"  {choice.sampler}")
@@ -330,7 +330,7 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
         f" {choice.seconds:.3g} s for {command.n} samples"
     )
     calls = budget.amount if budget.kind == "nfe" else choice.calls
-    nearer = None if budget.kind == "error" else choosing.nearer_to_data(table, calls)
+    nearer = None if budget.kind == "error" else samplers.nearer_to_data(table, calls)
     if nearer is not None and nearer.beyond_flow is not None:
         closer = nearer.beyond_flow
         print(
@@ -347,7 +347,7 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
         ValueError: The model has no flow.
     """
     try:
-        require_flow(build_score(continuous(model.experiment), model.network))
+        require_flow(model.as_flow())
     except ValueError as error:
         raise ValueError(
             f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --data PATH"
@@ -357,15 +357,15 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
         f"no table of this model's samplers yet: measuring quickly with {QUICK} samples (errors against the flow only)"
     )
     receipt = _receipt(model, QUICK, 0, None, _HeldOut())
-    subject = choosing.of_model(model, batch_size=receipt.batch_size, labels=_labels(model))
+    subject = samplers.of_model(model, batch_size=receipt.batch_size, labels=_labels(model))
     chosen, refused = candidates(subject, QUICK_CALLS, names=QUICK_NAMES)
     with _nothing_kept():
-        table = choosing.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
+        table = samplers.measure(subject, chosen, receipt, refused=refused, tolerance=QUICK_TOLERANCE)
     if not any(row.error for row in table.rows):
         reasons = "; ".join(one.reason for one in table.refused if one.name == "the converged flow")
         raise ValueError(f"no error against the flow can be measured ({reasons})")
     if _kept(folder, table):
-        print(f"kept in {folder / choosing.records.TABLE}; scorefield compare-samplers {folder} measures it better")
+        print(f"kept in {folder / TABLE}; scorefield compare-samplers {folder} measures it better")
     return table
 
 

@@ -8,30 +8,22 @@ from dataclasses import replace
 import torch
 
 from scorefield import _codec
-from scorefield.app.commands import Demo
-from scorefield.app.evaluation import neighbour_sections
-from scorefield.app.progress import sampling_display, training_display
-from scorefield.inference.flow import FlowSettings
-from scorefield.lab.data import open_data
-from scorefield.lab.evaluation import choose_features, compare, examples, summary
-from scorefield.lab.files import write_json
-from scorefield.lab.model import Model, load
-from scorefield.lab.page import facts
-from scorefield.lab.paper import paper_section
-from scorefield.lab.recipes import recipe
-from scorefield.lab.report import (
-    Section,
-    evolution,
-    loss_curves,
-    metric_table,
-    sample_grid,
-    text,
-    write_report,
-)
-from scorefield.lab.run_folder import environment, environment_lines, read_metrics
-from scorefield.lab.sample_folder import source_of, write_samples
-from scorefield.lab.trainer import train
+from scorefield._files import write_json
+from scorefield.cli.commands import Demo
+from scorefield.cli.progress import sampling_display, training_display
+from scorefield.cli.reference_data import neighbour_sections
+from scorefield.data import open_data
+from scorefield.evaluation import choose_features, compare, examples, summary
+from scorefield.likelihood.probability_flow import FlowSettings
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment, environment_lines, read_metrics
+from scorefield.models.sample_folder import source_of, write_samples
+from scorefield.recipes import recipe
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.page import facts
+from scorefield.reports.report import Section, evolution, loss_curves, metric_table, sample_grid, text, write_report
 from scorefield.sampling.sampler import Progress
+from scorefield.training.trainer import train
 
 SAMPLES = 256
 SCORED = 120

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from scorefield._codec import CodecError, near, with_field
-from scorefield.app.commands import DataCommand, Describe, Recipes
-from scorefield.app.training import experiment_of
-from scorefield.lab.choosing import read_tuned
-from scorefield.lab.choosing.records import TABLE, TUNED, TunedSampler
-from scorefield.lab.data import DataSource, inspect
-from scorefield.lab.describe import describe_experiment
-from scorefield.lab.model import bundled, find
-from scorefield.lab.recipes import RECIPES
-from scorefield.lab.run_folder import read_experiment
-from scorefield.lab.weights import load_tensors
+from scorefield.cli.commands import DataCommand, Describe, Recipes
+from scorefield.cli.train import experiment_of
+from scorefield.data import DataSource, inspect
+from scorefield.models.description import describe_experiment
+from scorefield.models.model import bundled, find
+from scorefield.models.run_folder import read_experiment
+from scorefield.models.sampler_files import read_tuned
+from scorefield.models.sampler_records import TABLE, TUNED, TunedSampler
+from scorefield.models.weights import load_tensors
+from scorefield.recipes import RECIPES
 
 
 def describe(command: Describe) -> None:

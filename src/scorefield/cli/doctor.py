@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from scorefield import _codec
-from scorefield.app.calibrating import lines_of
-from scorefield.app.doctor_command import Doctor
-from scorefield.app.evaluation import real_data
-from scorefield.app.progress import sampling_display
-from scorefield.lab.data import Data, Split
-from scorefield.lab.doctor import Checkup, Examples, Settings, examine_model, examine_oracle
-from scorefield.lab.doctor.page import levels, lines, sections
-from scorefield.lab.evaluation import examples
-from scorefield.lab.files import write_text
-from scorefield.lab.model import Model, load
-from scorefield.lab.page import Section
-from scorefield.lab.paper import paper_section
-from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment_lines
-from scorefield.lab.trust import oracle_subject
+from scorefield._files import write_text
+from scorefield.cli.calibrate import lines_of
+from scorefield.cli.doctor_command import Doctor
+from scorefield.cli.progress import sampling_display
+from scorefield.cli.reference_data import real_data
+from scorefield.data import Data, Split
+from scorefield.diagnostics import Checkup, Examples, Settings, examine_model, examine_oracle
+from scorefield.diagnostics.page import levels, lines, sections
+from scorefield.evaluation import examples
+from scorefield.evaluation.calibration import oracle_subject
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment_lines
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.page import Section
+from scorefield.reports.report import write_report
 
 MOST = 5000
 """Training examples used at most."""

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 
 from scorefield import _codec
-from scorefield.app.progress import sampling_display
-from scorefield.lab import ranks
-from scorefield.lab.evaluation import Given, Measures, OfModel, SampleStream, others, ranges, summary, title
-from scorefield.lab.files import write_json
-from scorefield.lab.run_folder import environment
-from scorefield.lab.sample_folder import source_of
+from scorefield._files import write_json
+from scorefield.cli.progress import sampling_display
+from scorefield.evaluation import Given, Measures, OfModel, SampleStream, others, ranges, summary
 from scorefield.metrics import FrechetDistance, MetricResult, SampleSource
+from scorefield.metrics.by_name import title
+from scorefield.models.run_folder import environment
+from scorefield.models.sample_folder import source_of
+from scorefield.training import distributed
 
 
 def drawn(stream: SampleStream, n: int, what: str, early: Early | None = None) -> None:
     """Make this process's parts, show how far they are, and wait for those of the others."""
-    rank, world = ranks.start()
+    rank, world = distributed.start()
     for line in others(stream.samples.folder.parent, stream.samples) if rank == 0 else ():
         print(line)
     mine = sum(count for k, (_, count) in enumerate(ranges(n, stream.size)) if k % world == rank)
@@ -34,7 +35,7 @@ def drawn(stream: SampleStream, n: int, what: str, early: Early | None = None) -
 
         stream.run(n, rank=rank, world=world, after=after)
     try:
-        ranks.all_sum(torch.zeros(1))
+        distributed.all_sum(torch.zeros(1))
     except RuntimeError as error:  # of gloo, where a process is gone
         raise ValueError(
             f"another process stopped before its part was done ({str(error).splitlines()[0]}); what is finished is in"

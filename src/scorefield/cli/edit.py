@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import encode
+from scorefield._files import replacing, write_json
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.app import edit_commands as commands
-from scorefield.app.batches import Arrays, in_batches
-from scorefield.app.class_conditional import class_conditional
-from scorefield.app.commands import Latents
-from scorefield.app.evaluation import real_data
+from scorefield.cli import edit_commands as commands
+from scorefield.cli.batches import Arrays, in_batches
+from scorefield.cli.class_conditional import class_conditional
+from scorefield.cli.commands import Latents
+from scorefield.cli.reference_data import real_data
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse import (
+from scorefield.evaluation import examples
+from scorefield.inverse import (
     Channels,
     Choice,
     GaussianNoise,
@@ -31,13 +33,11 @@ from scorefield.inference.inverse import (
     choose,
     solver_named,
 )
-from scorefield.inference.inverse.known import Known
-from scorefield.inference.inverse.table import require
-from scorefield.lab.evaluation import examples
-from scorefield.lab.figures import image_grid, kind, save_png
-from scorefield.lab.files import replacing, write_json
-from scorefield.lab.model import Model, load
-from scorefield.lab.operators import operator_of, read_array
+from scorefield.inverse.operators.from_files import operator_of, read_array
+from scorefield.inverse.solvers.diagonal_measurement import Known
+from scorefield.inverse.solvers.table import require
+from scorefield.models.model import Model, load
+from scorefield.plot.pictures import image_grid, kind, save_png
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import STATUS
@@ -302,7 +302,7 @@ def _on_scale(std: Tensor, spec: DataSpec) -> Tensor:
 
 
 def _interpolate(model: str, action: commands.Interpolate) -> None:
-    from scorefield.app.latents import latents
+    from scorefield.cli.latents import latents
 
     latents(
         Latents(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scorefield.app.guide_commands import ClassConditional
+from scorefield.cli.guide_commands import ClassConditional
 
 SolverName = Literal[
     "auto",

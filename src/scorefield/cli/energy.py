@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield._files import write_text
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.app import energy_commands as commands
-from scorefield.app.at_noise import ladder_of, measured, noise_level
-from scorefield.app.batches import save
-from scorefield.app.evaluation import real_data
-from scorefield.app.progress import sampling_display
+from scorefield.cli import energy_commands as commands
+from scorefield.cli.at_noise import ladder_of, measured, noise_level
+from scorefield.cli.batches import save
+from scorefield.cli.progress import sampling_display
+from scorefield.cli.reference_data import real_data
 from scorefield.data_spec import DataSpec
-from scorefield.inference.outliers import time_of_noise
-from scorefield.lab.evaluation import examples
-from scorefield.lab.figures import image_grid, save_png
-from scorefield.lab.files import write_text
-from scorefield.lab.model import Model, load
-from scorefield.lab.operators import read_part
+from scorefield.energy.outliers import time_of_noise
+from scorefield.evaluation import examples
+from scorefield.inverse.operators.from_files import read_part
+from scorefield.models.model import Model, load
+from scorefield.plot.pictures import image_grid, save_png
 from scorefield.process.grids import Uniform
 from scorefield.sampling.sampler import DataStart, Sampler
 from scorefield.sampling.temperature import InpaintingLangevin, TemperatureLangevin
@@ -36,12 +36,12 @@ def energy(command: commands.Energy) -> None:
     """Carry out the command."""
     action: Any = command.action
     if isinstance(action, commands.Outliers):
-        from scorefield.app.outliers import outliers
+        from scorefield.cli.energy_outliers import outliers
 
         outliers(command.model, action)
         return
     if isinstance(action, commands.LogNormaliser):
-        from scorefield.app.log_z import log_normaliser
+        from scorefield.cli.energy_logz import log_normaliser
 
         log_normaliser(command.model, action)
         return

@@ -19,24 +19,16 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import dumps, loads
+from scorefield._files import write_json, write_text
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.app.batches import Arrays, claim, in_batches, read, save
-from scorefield.app.energy_commands import LogNormaliser
-from scorefield.app.evaluation import real_data
-from scorefield.app.progress import sampling_display
-from scorefield.inference.annealed_importance import (
-    AISSettings,
-    Base,
-    BoxBase,
-    GaussianBase,
-    Schedule,
-    Work,
-    pilot,
-    work,
-)
-from scorefield.inference.annealing import Ladder, anneal, tune_ladder
-from scorefield.inference.chains import run_chains
-from scorefield.inference.normaliser import (
+from scorefield.cli.batches import Arrays, claim, in_batches, read, save
+from scorefield.cli.energy_commands import LogNormaliser
+from scorefield.cli.progress import sampling_display
+from scorefield.cli.reference_data import real_data
+from scorefield.energy.annealed_importance import AISSettings, Base, BoxBase, GaussianBase, Schedule, Work, pilot, work
+from scorefield.energy.annealing import Ladder, anneal, tune_ladder
+from scorefield.energy.chains import run_chains
+from scorefield.energy.normalising_constant import (
     REVERSE,
     EnergyLogProb,
     LogZ,
@@ -46,11 +38,10 @@ from scorefield.inference.normaliser import (
     path_to,
     same_modes,
 )
-from scorefield.inference.transition import pilot_noise, tune
-from scorefield.lab.evaluation import examples
-from scorefield.lab.files import write_json, write_text
-from scorefield.lab.model import Model, load
-from scorefield.lab.run_folder import environment
+from scorefield.energy.transition import pilot_noise, tune
+from scorefield.evaluation import examples
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment
 from scorefield.score.energy import Confined, Energy, NetworkEnergy
 
 BEYOND = 5.0

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
+from scorefield._files import write_json
 from scorefield._random import IndexedNoise
-from scorefield.app.at_noise import measured, noise_level
-from scorefield.app.batches import in_batches, save
-from scorefield.app.energy_commands import Outliers
-from scorefield.app.evaluation import real_data
+from scorefield.cli.at_noise import measured, noise_level
+from scorefield.cli.batches import in_batches, save
+from scorefield.cli.energy_commands import Outliers
+from scorefield.cli.reference_data import real_data
+from scorefield.data import DataError, open_data
 from scorefield.data_spec import DataSpec
-from scorefield.inference.flow import require_flow
-from scorefield.inference.outliers import Reference, Statistics, complexity, conformal, uniformity
-from scorefield.lab.data import DataError, open_data
-from scorefield.lab.evaluation import examples
-from scorefield.lab.files import write_json
-from scorefield.lab.model import Model, build_score, continuous, load
-from scorefield.lab.page import Section, table, text
-from scorefield.lab.report import sample_grid, write_report
-from scorefield.lab.run_folder import environment, environment_lines
+from scorefield.energy.outliers import Reference, Statistics, complexity, conformal, uniformity
+from scorefield.evaluation import examples
+from scorefield.likelihood.probability_flow import require_flow
 from scorefield.metrics.detection import Detection, advantage, clopper_pearson, detection
 from scorefield.metrics.receipt import Value
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment, environment_lines
+from scorefield.reports.page import Section, table, text
+from scorefield.reports.report import sample_grid, write_report
 
 SYNTHETIC = ("uniform", "constant")
 """Outliers that need no file."""
@@ -104,7 +104,7 @@ def _everything(
         missing["likelihood"] = "not asked for; --likelihood computes -log p by the flow, slowly"
     else:
         try:
-            require_flow(build_score(continuous(model.experiment), model.network))
+            require_flow(model.as_flow())
         except ValueError as error:
             missing["likelihood"] = str(error)
         else:

@@ -10,45 +10,33 @@ import numpy as np
 import torch
 
 from scorefield import _codec
-from scorefield.app.choosing import chosen_sampler, require_numbers
-from scorefield.app.drawing import Early, drawn, source_of_draws
-from scorefield.app.evaluate_command import Evaluate
-from scorefield.app.evaluation import neighbour_sections, real_data
+from scorefield._files import write_json
+from scorefield.cli.compare_samplers import chosen_sampler, require_numbers
+from scorefield.cli.drawing import Early, drawn, source_of_draws
+from scorefield.cli.evaluate_command import Evaluate
+from scorefield.cli.reference_data import neighbour_sections, real_data
+from scorefield.data import DataError, DataSource, Split, open_data
+from scorefield.data.order import pick
 from scorefield.data_spec import DataSpec
-from scorefield.lab import ranks
-from scorefield.lab.data import DataError, DataSource, Split, open_data
-from scorefield.lab.data.order import pick
-from scorefield.lab.evaluation import (
-    BITS,
+from scorefield.evaluation import (
     Comparison,
     Densities,
     Given,
-    Ingredients,
     Measures,
     OfModel,
     SampleStream,
     against,
-    asked,
     bits_per_dim,
     choose_features,
     examples,
     examples_at,
     finished,
     first_of,
-    functions_of,
-    possible,
     reference_of,
     summary,
     why_not,
 )
-from scorefield.lab.files import write_json
-from scorefield.lab.model import Model, load
-from scorefield.lab.opening import default_device
-from scorefield.lab.paper import paper_section
-from scorefield.lab.report import Section, metric_table, sample_grid, write_report
-from scorefield.lab.run_folder import environment, environment_lines
-from scorefield.lab.sample_folder import ARRAYS, RECORD, read_samples
-from scorefield.lab.stacked import stacked_classifier
+from scorefield.evaluation.stacked_examples import stacked_classifier
 from scorefield.metrics import (
     FeatureCache,
     Features,
@@ -60,8 +48,16 @@ from scorefield.metrics import (
     features_by_name,
     read_statistics,
 )
-from scorefield.metrics.features import feature_rows
+from scorefield.metrics.by_name import BITS, Ingredients, asked, functions_of, possible
+from scorefield.metrics.features.feature import feature_rows
 from scorefield.metrics.statistics import MOMENTS, ROWS, Statistics
+from scorefield.models.loading import default_device
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment, environment_lines
+from scorefield.models.sample_folder import ARRAYS, RECORD, read_samples
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.report import Section, metric_table, sample_grid, write_report
+from scorefield.training import distributed
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def evaluate(command: Evaluate) -> None:
     """
     asked(command.metrics)
     require_numbers(1 if command.n is None else command.n, command.seed, command.batch_size)
-    ranks.start()
+    distributed.start()
     target = Path(command.target)
     folder = target.parent if target.name == ARRAYS else target
     if (folder / RECORD).is_file():
@@ -211,7 +207,7 @@ def run(
     model = draws.model if isinstance(draws, OfModel) else None
     ingredients, names = prepared(command, job, model)
     measured = [name for name in names if name != BITS]
-    first = ranks.rank() == 0
+    first = distributed.rank() == 0
     # Only the first process measures; it refuses data that features cannot take before anything is drawn.
     measures = Measures(measured, ingredients) if first else None
     functions = functions_of(measured, ingredients)
@@ -257,7 +253,7 @@ def prepared(command: Evaluate, job: Job, model: Model | None) -> tuple[Ingredie
         if command.metrics != "all":
             raise ValueError(reason)
         names, left = tuple(name for name in names if name != BITS), (*left, reason)
-    for line in left if ranks.rank() == 0 else ():
+    for line in left if distributed.rank() == 0 else ():
         print(f"left out: {line}")
     return ingredients, names
 
@@ -280,7 +276,7 @@ def _bits(command: Evaluate, job: Job, model: Model) -> MetricResult | None:
     stream = SampleStream(densities, (), job.out / "parts", min(command.batch_size, 32))
     drawn(stream, len(x), "densities")
     facts = ReferenceFacts(job.reference.name, job.part, len(x), "", job.reference.spec.units)
-    return bits_per_dim(densities, stream, facts) if ranks.rank() == 0 else None
+    return bits_per_dim(densities, stream, facts) if distributed.rank() == 0 else None
 
 
 def of_draws(draws: Given | OfModel, stream: SampleStream, n: int, results: list[MetricResult]) -> Section:

@@ -8,36 +8,34 @@ from pathlib import Path
 import torch
 
 from scorefield import _codec
-from scorefield.app.choosing import require_numbers
-from scorefield.app.drawing import drawn, source_of_draws
-from scorefield.app.evaluate_command import Evaluate
-from scorefield.app.evaluating import Job, classes, draws_of, features_of, holds_statistics, run
-from scorefield.app.evaluation import real_data
-from scorefield.lab import ranks
-from scorefield.lab.data import DataError
-from scorefield.lab.evaluation import (
+from scorefield._files import write_json
+from scorefield.cli.compare_samplers import require_numbers
+from scorefield.cli.drawing import drawn, source_of_draws
+from scorefield.cli.evaluate import Job, classes, draws_of, features_of, holds_statistics, run
+from scorefield.cli.evaluate_command import Evaluate
+from scorefield.cli.reference_data import real_data
+from scorefield.data import DataError
+from scorefield.evaluation import (
     Candidate,
     Measures,
     OfModel,
     SampleStream,
     against,
-    asked,
-    functions_of,
-    lacking,
     ranked,
     require_selecting,
     splits_of,
     steps_of,
     sweep_lines,
 )
-from scorefield.lab.evaluation.sweep import Splits
-from scorefield.lab.files import write_json
-from scorefield.lab.model import Model, load
-from scorefield.lab.run_folder import environment
-from scorefield.lab.sample_folder import RECORD
+from scorefield.evaluation.checkpoint_selection import Splits
 from scorefield.metrics import FeatureCache, MetricResult
+from scorefield.metrics.by_name import asked, functions_of, lacking
 from scorefield.metrics.energy_distance import Jackknifed
 from scorefield.metrics.paired import contributions
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment
+from scorefield.models.sample_folder import RECORD
+from scorefield.training import distributed
 
 
 def sweep(command: Evaluate) -> None:
@@ -57,7 +55,7 @@ def sweep(command: Evaluate) -> None:
     steps = steps_of(folder, command.checkpoints)
     if command.reference is not None and holds_statistics(command.reference):
         raise DataError("--checkpoints needs real examples, to choose by one part and report on another; give data")
-    ranks.start()
+    distributed.start()
     model = _at(command, steps[-1])
     job, splits = _job(command, model)
     best, table = _choose(command, job, splits, steps, n)
@@ -127,7 +125,7 @@ def _choose(command: Evaluate, job: Job, splits: Splits, steps: list[int], n: in
     ingredients = against(split, None, features_of(command, job), seed=command.seed, cache=cache, rows=rows, part=part)
     if (reason := lacking(command.select, ingredients)) is not None:
         raise ValueError(reason)
-    first, found = ranks.rank() == 0, _Found([], [])
+    first, found = distributed.rank() == 0, _Found([], [])
     measures = Measures([command.select], ingredients) if first else None
     for step in steps:
         model = _at(command, step)
@@ -139,7 +137,7 @@ def _choose(command: Evaluate, job: Job, splits: Splits, steps: list[int], n: in
             _measure(measures, command.select, stream, draws, n, found)
     best, table = (0, []) if measures is None else ranked(steps, found.results, found.parts)
     # Rank 0 alone has measured; the sum over processes tells all.
-    return int(ranks.all_sum(torch.tensor([float(best if first else 0)]))), table
+    return int(distributed.all_sum(torch.tensor([float(best if first else 0)]))), table
 
 
 def _measure(measures: Measures, name: str, stream: SampleStream, draws: OfModel, n: int, found: _Found) -> None:

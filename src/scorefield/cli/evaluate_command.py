@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from scorefield.app.sampler_names import SamplerName
+from scorefield.cli.sampler_names import SamplerName
 
 SelectName = Literal[
     "fid",

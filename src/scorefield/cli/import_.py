@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from scorefield.app.commands import Export, Import
-from scorefield.lab.bridges import EXPORTS, Hints, import_checkpoint
-from scorefield.lab.model import find
-from scorefield.lab.run_folder import units
+from scorefield.cli.commands import Export, Import
+from scorefield.interop import EXPORTS, Hints, import_checkpoint
+from scorefield.models.model import find
+from scorefield.models.model_card import units
 
 
 def import_model(command: Import) -> None:

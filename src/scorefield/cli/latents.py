@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield._files import replacing
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.app.commands import Latents
-from scorefield.app.evaluation import real_data
-from scorefield.inference.flow import FlowSettings
-from scorefield.inference.latents import agreement, interpolate, tempered
-from scorefield.lab.evaluation import examples
-from scorefield.lab.figures import image_grid, save_png
-from scorefield.lab.files import replacing
-from scorefield.lab.model import Model, load
+from scorefield.cli.commands import Latents
+from scorefield.cli.reference_data import real_data
+from scorefield.evaluation import examples
+from scorefield.likelihood.latents import agreement, interpolate, tempered
+from scorefield.likelihood.probability_flow import FlowSettings
+from scorefield.models.model import Model, load
+from scorefield.plot.pictures import image_grid, save_png
 
 
 def latents(command: Latents) -> None:

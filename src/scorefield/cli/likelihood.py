@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
+from scorefield._files import replacing, write_json
 from scorefield._random import IndexedNoise
-from scorefield.app.batches import claim
-from scorefield.app.commands import Likelihood
-from scorefield.app.evaluation import real_data
-from scorefield.app.progress import sampling_display
-from scorefield.inference.bound import VariationalBound, variational_bound
-from scorefield.inference.budget import LEVEL, Moments
-from scorefield.inference.flow import FlowSettings, require_flow
-from scorefield.inference.likelihood import LogProb
-from scorefield.lab.evaluation import LARGEST, examples
-from scorefield.lab.files import replacing, write_json
-from scorefield.lab.model import Model, build_score, continuous, join, load
+from scorefield.cli.batches import claim
+from scorefield.cli.commands import Likelihood
+from scorefield.cli.progress import sampling_display
+from scorefield.cli.reference_data import real_data
+from scorefield.evaluation import LARGEST, examples
+from scorefield.likelihood.bound import VariationalBound, variational_bound
+from scorefield.likelihood.error_budget import LEVEL, Moments
+from scorefield.likelihood.log_prob import LogProb
+from scorefield.likelihood.probability_flow import FlowSettings, require_flow
+from scorefield.models.model import Model, join, load
 from scorefield.process.tabulated import Tabulated
 
 Result = TypeVar("Result", LogProb, VariationalBound)
@@ -124,7 +124,7 @@ def _refuse(command: Likelihood, model: Model) -> None:
         _ladder(model)
     if command.way != "bound":
         try:
-            require_flow(build_score(continuous(model.experiment), model.network))
+            require_flow(model.as_flow())
         except ValueError as error:
             raise ValueError(f"{error}. Its variational bound needs no flow: --way bound") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tyro
 
-from scorefield.app import commands
+from scorefield.cli import commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        from scorefield.lab.trainer import TrainingError
+        from scorefield.training.trainer import TrainingError
 
         known = (ValueError, ImportError, TrainingError)
         files = (FileNotFoundError, PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -65,88 +65,92 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _leave_processes() -> None:
     """Part from other processes, if there are any; a command that needed no torch has none."""
-    if (ranks := sys.modules.get("scorefield.lab.ranks")) is not None:
+    if (ranks := sys.modules.get("scorefield.training.distributed")) is not None:
         ranks.leave()
 
 
 def _action(command: Any) -> Callable[[Any], int | None]:
     """The function that carries out a command; torch is imported here and not before."""
     if isinstance(command, commands.Demo):
-        from scorefield.app.demo import demo
+        from scorefield.cli.demo import demo
 
         return demo
     if isinstance(command, commands.Train):
-        from scorefield.app.training import train
+        from scorefield.cli.train import train
 
         return train
     if isinstance(command, commands.TrainGuide):
-        from scorefield.app.guiding import train_a_guide
+        from scorefield.cli.train_guide import train_a_guide
 
         return train_a_guide
     if isinstance(command, commands.Sample):
-        from scorefield.app.sampling import sample
+        from scorefield.cli.sample import sample
 
         return sample
     if isinstance(command, commands.Evaluate):
         if command.checkpoints is not None:
-            from scorefield.app.sweeping import sweep
+            from scorefield.cli.evaluate_checkpoints import sweep
 
             return sweep
-        from scorefield.app.evaluating import evaluate
+        from scorefield.cli.evaluate import evaluate
 
         return evaluate
     if isinstance(command, commands.Compare):
-        from scorefield.app.comparing_results import compare
+        from scorefield.cli.compare import compare
 
         return compare
     if isinstance(command, commands.CompareSamplers | commands.Tune):
-        from scorefield.app import choosing
+        from scorefield.cli import compare_samplers
 
-        return choosing.compare_samplers if isinstance(command, commands.CompareSamplers) else choosing.tune_sampler
+        return (
+            compare_samplers.compare_samplers
+            if isinstance(command, commands.CompareSamplers)
+            else compare_samplers.tune_sampler
+        )
     if isinstance(command, commands.CompareMethods):
-        from scorefield.app.comparing import compare_methods
+        from scorefield.cli.compare_methods import compare_methods
 
         return compare_methods
     if isinstance(command, commands.Likelihood):
-        from scorefield.app.likelihood import likelihood
+        from scorefield.cli.likelihood import likelihood
 
         return likelihood
     if isinstance(command, commands.Latents):
-        from scorefield.app.latents import latents
+        from scorefield.cli.latents import latents
 
         return latents
     if isinstance(command, commands.Edit):
-        from scorefield.app.editing import edit
+        from scorefield.cli.edit import edit
 
         return edit
     if isinstance(command, commands.Energy):
-        from scorefield.app.energy import energy
+        from scorefield.cli.energy import energy
 
         return energy
     if isinstance(command, commands.Calibrate):
-        from scorefield.app.calibrating import calibrate
+        from scorefield.cli.calibrate import calibrate
 
         return calibrate
     if isinstance(command, commands.Doctor):
-        from scorefield.app.doctoring import examine
+        from scorefield.cli.doctor import examine
 
         return examine
     if isinstance(command, commands.Import | commands.Export):
-        from scorefield.app import bridging
+        from scorefield.cli import import_
 
-        return bridging.import_model if isinstance(command, commands.Import) else bridging.export_model
+        return import_.import_model if isinstance(command, commands.Import) else import_.export_model
     if isinstance(command, commands.Reproduce):
-        from scorefield.app.reproducing import reproduce
+        from scorefield.cli.reproduce import reproduce
 
         return reproduce
     if isinstance(command, commands.Selftest):
-        from scorefield.app.selftesting import selftest
+        from scorefield.cli.selftest import selftest
 
         return selftest
-    from scorefield.app import describing
+    from scorefield.cli import describe
 
     if isinstance(command, commands.Describe):
-        return describing.describe
+        return describe.describe
     if isinstance(command, commands.DataCommand):
-        return describing.inspect_data
-    return describing.list_recipes
+        return describe.inspect_data
+    return describe.list_recipes

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
+from scorefield.data import Data, DataError, DataSource, open_data
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import Data, DataError, DataSource, open_data
-from scorefield.lab.evaluation import Comparison
-from scorefield.lab.report import Section, nearest_neighbours
+from scorefield.evaluation import Comparison
+from scorefield.reports.report import Section, nearest_neighbours
 
 
 def real_data(source: DataSource, path: str | None, spec: DataSpec) -> Data:

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from scorefield.app.commands import Reproduce
-from scorefield.app.progress import bar
-from scorefield.lab.reproduce import ENTRIES, PAPERS, VERDICT, Entry, Job, find, write_findings
+from scorefield.cli.commands import Reproduce
+from scorefield.cli.progress import bar
+from scorefield.studies.papers import ENTRIES, PAPERS, VERDICT, Entry, Job, find, write_findings
 
 
 def reproduce(command: Reproduce) -> None:

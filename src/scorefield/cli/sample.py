@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scorefield.app.choosing import chosen_sampler, require_numbers, sampler_for
-from scorefield.app.commands import Sample
-from scorefield.app.progress import sampling_display
-from scorefield.lab import ranks
-from scorefield.lab.guides import load_guide
-from scorefield.lab.model import Model, Samples, join, load
-from scorefield.lab.sample_folder import write_samples
+from scorefield.cli.commands import Sample
+from scorefield.cli.compare_samplers import chosen_sampler, require_numbers, sampler_for
+from scorefield.cli.progress import sampling_display
+from scorefield.models.guidance import load_guide
+from scorefield.models.model import Model, Samples, join, load
+from scorefield.models.sample_folder import write_samples
+from scorefield.training import distributed
 
 
 def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
 def sample(command: Sample) -> None:
     """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
     require_numbers(command.n, command.seed, command.batch_size, command.start)
-    rank, world = ranks.start()
+    rank, world = distributed.start()
     model = load(command.model, weights=command.weights, precision=command.precision, compile=command.compile)
     if command.guide is not None or command.scale != 1.0:
         guide = None if command.guide is None else load_guide(command.guide, device=model.device)
@@ -62,7 +62,7 @@ def sample(command: Sample) -> None:
     condition = conditions_of(command.condition, model)
     if command.n < world:
         raise ValueError(f"-n {command.n} leaves some of {world} processes without a sample; draw at least {world}")
-    mine = ranks.share(command.n, rank, world)
+    mine = distributed.share(command.n, rank, world)
     done: list[Samples] = []
     with sampling_display(len(mine)) as display:
 
@@ -91,7 +91,7 @@ def sample(command: Sample) -> None:
                 f" --start"
                 f" {command.start + len(kept.x)} -n {command.n - len(kept.x)}"
             ) from None
-    samples = ranks.gather(join(done), join)  # seconds add up over batches and processes: compute time
+    samples = distributed.gather(join(done), join)  # seconds add up over batches and processes: compute time
     if samples is None:
         return
     picture = write_samples(out, model, samples, condition, images=command.images)

@@ -6,14 +6,14 @@ import time
 
 import torch
 
-from scorefield.app.progress import bar
-from scorefield.app.selftest_command import Selftest
-from scorefield.lab.files import write_json
-from scorefield.lab.report import write_report
-from scorefield.lab.run_folder import environment_lines
-from scorefield.lab.selftest import Bench, Room, Row, bench_of, certify, run
-from scorefield.lab.selftest.page import sections
-from scorefield.lab.selftest.running import checks_of, rooms_named
+from scorefield._files import write_json
+from scorefield.cli.progress import bar
+from scorefield.cli.selftest_command import Selftest
+from scorefield.models.run_folder import environment_lines
+from scorefield.reports.report import write_report
+from scorefield.selftest import Bench, Room, Row, bench_of, certify, run
+from scorefield.selftest.page import sections
+from scorefield.selftest.running import checks_of, rooms_named
 
 
 def selftest(command: Selftest) -> int:

@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from scorefield._codec import loads, with_field
-from scorefield.app.commands import Train
-from scorefield.app.progress import training_display
-from scorefield.lab import ranks
-from scorefield.lab.data import DataError, open_data
-from scorefield.lab.describe import describe_experiment
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes import recipe
-from scorefield.lab.trainer import train as run_training
-from scorefield.lab.training_report import training_report
+from scorefield.cli.commands import Train
+from scorefield.cli.progress import training_display
+from scorefield.data import DataError, open_data
+from scorefield.models.description import describe_experiment
+from scorefield.models.experiment import Experiment
+from scorefield.recipes import recipe
+from scorefield.reports.training_report import training_report
+from scorefield.training import distributed
+from scorefield.training.trainer import train as run_training
 
 
 def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
@@ -71,5 +71,5 @@ def train(command: Train) -> None:
         return
     with training_display(experiment.training.steps) as display:
         run_training(experiment, out, resume=command.resume, observer=display, data=data)
-    if ranks.rank() == 0:
+    if distributed.rank() == 0:
         print(f"trained: {out}\n{training_report(out, data)}\n  scorefield sample {out}\n  scorefield evaluate {out}")

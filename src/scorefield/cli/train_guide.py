@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from scorefield._codec import with_field
-from scorefield.app.guide_commands import TrainGuide
-from scorefield.app.progress import training_display
-from scorefield.lab import ranks
-from scorefield.lab.data import open_data
-from scorefield.lab.guiding import Measured, guide_experiment, train_guide, with_data
-from scorefield.lab.model import load
-from scorefield.score.guide import Category
+from scorefield.cli.guide_commands import TrainGuide
+from scorefield.cli.progress import training_display
+from scorefield.data import open_data
+from scorefield.models.model import load
+from scorefield.score.guidance_model import Category
+from scorefield.training import distributed
+from scorefield.training.guidance import Measured, guide_experiment, train_guide, with_data
 
 
 def train_a_guide(command: TrainGuide) -> None:
@@ -27,7 +27,7 @@ def train_a_guide(command: TrainGuide) -> None:
     out = command.out or Path("runs") / f"{model.name}-guide"
     with training_display(experiment.training.steps) as display:
         guide, found = train_guide(experiment, data, out, resume=command.resume, observer=display)
-    if ranks.rank() != 0:
+    if distributed.rank() != 0:
         return
     if found is not None:
         print("\n".join(table(found, isinstance(guide.answer, Category))))

@@ -31,27 +31,28 @@ the slice's r-th contiguous part; example i is mirrored in epoch e when the top 
 | a map-style dataset | `DataSource("package.module:make_dataset")`, or `open_data(DataSource(), dataset)` |
 """
 
-from scorefield.lab.data.arrays import read_array
-from scorefield.lab.data.cifar import read_cifar
-from scorefield.lab.data.content import Arrays, Content, Images
-from scorefield.lab.data.crc32c import crc32c
-from scorefield.lab.data.digits import read_digits
-from scorefield.lab.data.folder import read_folder
-from scorefield.lab.data.idx import read_idx, read_idx_file
-from scorefield.lab.data.images import frame_geometry
-from scorefield.lab.data.inspection import Inspection, inspect, suggest_recipe
-from scorefield.lab.data.lmdb_files import read_lmdb
-from scorefield.lab.data.loader import Loader
-from scorefield.lab.data.objects import import_dataset, read_object
-from scorefield.lab.data.opening import open_data, read_contents
-from scorefield.lab.data.order import Batches, BatchIndices, epoch_order
-from scorefield.lab.data.parquet import read_parquet
-from scorefield.lab.data.rows import Rows, rows_of
-from scorefield.lab.data.source import DataError, DataSource
-from scorefield.lab.data.split import Data, Split
-from scorefield.lab.data.stacking import Stacking
-from scorefield.lab.data.survey import Survey, survey
-from scorefield.lab.data.tfrecord import read_tfrecord
+from scorefield.data import readers
+from scorefield.data.images import frame_geometry
+from scorefield.data.inspection import Inspection, inspect, suggest_recipe
+from scorefield.data.loader import Loader
+from scorefield.data.opening import open_data, read_contents
+from scorefield.data.order import Batches, BatchIndices, epoch_order
+from scorefield.data.readers.arrays import read_array
+from scorefield.data.readers.cifar import read_cifar
+from scorefield.data.readers.content import Arrays, Content, Images
+from scorefield.data.readers.crc32c import crc32c
+from scorefield.data.readers.digits import read_digits
+from scorefield.data.readers.folder import read_folder
+from scorefield.data.readers.idx import read_idx, read_idx_file
+from scorefield.data.readers.lmdb_files import read_lmdb
+from scorefield.data.readers.objects import import_dataset, read_object
+from scorefield.data.readers.parquet import read_parquet
+from scorefield.data.readers.tfrecord import read_tfrecord
+from scorefield.data.rows import Rows, rows_of
+from scorefield.data.source import DataError, DataSource
+from scorefield.data.split import Data, Split
+from scorefield.data.stacking import Stacking
+from scorefield.data.survey import Survey, survey
 
 __all__ = [
     "Arrays",
@@ -75,6 +76,7 @@ __all__ = [
     "inspect",
     "open_data",
     "read_array",
+    "readers",
     "read_cifar",
     "read_contents",
     "read_digits",

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from scorefield.lab.data.source import DataError, DataSource
+from scorefield.data.source import DataError, DataSource
 
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
 """What PIL raises for damaged files (its decoders are not consistent)."""

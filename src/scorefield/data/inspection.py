@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from scorefield.data.images import DECODE_ERRORS, NATIVE, convert, read_header
+from scorefield.data.opening import choose_splits, open_data, read_contents
+from scorefield.data.readers.content import Arrays, Content, Images
+from scorefield.data.rows import ArrayRows, chunks, evenly
+from scorefield.data.source import DataError, DataSource
+from scorefield.data.survey import Moments
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data.content import Arrays, Content, Images
-from scorefield.lab.data.images import DECODE_ERRORS, NATIVE, convert, read_header
-from scorefield.lab.data.opening import choose_splits, open_data, read_contents
-from scorefield.lab.data.rows import ArrayRows, chunks, evenly
-from scorefield.lab.data.source import DataError, DataSource
-from scorefield.lab.data.survey import Moments
 
 INSPECTED = 100_000
 """Examples read: all of a split up to this size, so many evenly spaced ones of a larger one."""

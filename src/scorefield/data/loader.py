@@ -10,8 +10,8 @@ from types import TracebackType
 
 from torch import Tensor
 
-from scorefield.lab.data.order import Batches
-from scorefield.lab.data.split import Split
+from scorefield.data.order import Batches
+from scorefield.data.split import Split
 
 Batch = tuple[Tensor, dict[str, Tensor]]
 

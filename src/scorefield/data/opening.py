@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from scorefield._codec import near
-from scorefield.lab.data import arrays, cifar, folder, idx, lmdb_files, tfrecord
-from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.digits import read_digits
-from scorefield.lab.data.objects import import_dataset, is_object_path, read_object
-from scorefield.lab.data.order import pick
-from scorefield.lab.data.parquet import read_parquet
-from scorefield.lab.data.rows import ImageRows, Rows, rows_of
-from scorefield.lab.data.source import DataError, DataSource
-from scorefield.lab.data.split import Data, Split
-from scorefield.lab.data.stacking import stack_labels
-from scorefield.lab.data.survey import Survey, check_values, conditions_of, needs_survey, spec_of, survey
+from scorefield.data.order import pick
+from scorefield.data.readers import arrays, cifar, folder, idx, lmdb_files, tfrecord
+from scorefield.data.readers.content import Arrays, Content
+from scorefield.data.readers.digits import read_digits
+from scorefield.data.readers.objects import import_dataset, is_object_path, read_object
+from scorefield.data.readers.parquet import read_parquet
+from scorefield.data.rows import ImageRows, Rows, rows_of
+from scorefield.data.source import DataError, DataSource
+from scorefield.data.split import Data, Split
+from scorefield.data.stacking import stack_labels
+from scorefield.data.survey import Survey, check_values, conditions_of, needs_survey, spec_of, survey
 
 
 def open_data(source: DataSource, dataset: Any = None) -> Data:

@@ -11,8 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from scorefield.lab.data.content import Arrays, Content, Images
-from scorefield.lab.data.images import (
+from scorefield.data.images import (
     DECODE_ERRORS,
     UnlikeError,
     channels_of,
@@ -22,8 +21,9 @@ from scorefield.lab.data.images import (
     read_header,
     shape_of,
 )
-from scorefield.lab.data.source import DataError, DataSource
-from scorefield.lab.data.stacking import Stacking
+from scorefield.data.readers.content import Arrays, Content, Images
+from scorefield.data.source import DataError, DataSource
+from scorefield.data.stacking import Stacking
 
 HEADERS_CHECKED = 10_000
 """Image headers read when a set is opened: all of a set up to this size, so many evenly spaced ones of a larger set."""

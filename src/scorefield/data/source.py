@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from scorefield._codec import record
+from scorefield._codec import moved, record
 from scorefield.data_spec import PerChannel
 
 Kind = Literal["auto", "digits", "folder", "array", "idx", "parquet", "cifar", "lmdb", "tfrecord", "object"]
@@ -114,6 +114,8 @@ class DataSource:
     memory_gib: float = 2.0
 
     def __post_init__(self) -> None:
+        if self.path is not None:
+            object.__setattr__(self, "path", moved(self.path))
         if self.held_out < 0 or (isinstance(self.held_out, float) and self.held_out >= 1 and self.held_out % 1):
             raise ValueError(f"held_out={self.held_out}: give a fraction in [0, 1) or a whole number of examples")
         if self.limit is not None and self.limit < 1:

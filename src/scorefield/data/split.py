@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.rows import Rows, evenly
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data.rows import Rows, evenly
 
 FINGERPRINT_EXAMPLES = 4096
 """Examples that enter a fingerprint: all of a split up to this size, so many evenly spaced ones of a larger split."""

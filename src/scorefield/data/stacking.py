@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from scorefield.lab.data.content import Content
-from scorefield.lab.data.order import shuffled
-from scorefield.lab.data.source import DataSource
+from scorefield.data.order import shuffled
+from scorefield.data.readers.content import Content
+from scorefield.data.source import DataSource
 
 _NAMED = 10_000
 """Class names are formed up to so many classes."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scorefield.data.readers.content import Arrays, Content
+from scorefield.data.rows import ArrayRows, ImageRows, Rows, chunks
+from scorefield.data.source import DataError, DataSource
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.rows import ArrayRows, ImageRows, Rows, chunks
-from scorefield.lab.data.source import DataError, DataSource
 
 _EXACT = 2.0**24  # float32 holds every whole number up to here
 

@@ -14,46 +14,75 @@ The floor of a denoising loss is the variance that x leaves in the noise. It is 
 for data. There three things stand in its place: how much of the data's variance the score explains, the loss of the
 exact score of a Gaussian of the data's moments, which a model should beat, and what the remedies of known faults would
 take, a lower bound of the excess.
+
+Of models: other weights, the age of averages, receipts and the page.
+
+records       a checkup and what it depends on
+ema_age       how much of its initial weights an average still holds
+checkup       examining a model, or a law that is known exactly
+page          a checkup as a table and as a page
+planted_faults known faults put into any score, for seeing that they are named
 """
 
 from __future__ import annotations
 
-from scorefield.inference.doctor import (
+from scorefield.diagnostics import (
+    checkup,
     coverage,
+    ema_age,
     examination,
     faults,
     findings,
     identities,
     levels,
+    page,
+    planted_faults,
     readings,
+    records,
     remedies,
     statistics,
 )
-from scorefield.inference.doctor.examination import Examination, examine, examine_field
-from scorefield.inference.doctor.faults import MARGIN, Diagnosis, Verdict
-from scorefield.inference.doctor.findings import Finding
-from scorefield.inference.doctor.levels import default_times
-from scorefield.inference.doctor.readings import Row
-from scorefield.inference.doctor.statistics import Size
+from scorefield.diagnostics.checkup import Examples, Settings, examine_model, examine_oracle
+from scorefield.diagnostics.ema_age import AverageAge, average_age
+from scorefield.diagnostics.examination import Examination, examine, examine_field
+from scorefield.diagnostics.faults import MARGIN, Diagnosis, Verdict
+from scorefield.diagnostics.findings import Finding
+from scorefield.diagnostics.levels import default_times
+from scorefield.diagnostics.readings import Row
+from scorefield.diagnostics.records import Checkup, DoctorReceipt
+from scorefield.diagnostics.statistics import Size
 
 __all__ = [
-    "MARGIN",
+    "AverageAge",
+    "Checkup",
     "Diagnosis",
+    "DoctorReceipt",
     "Examination",
+    "Examples",
     "Finding",
+    "MARGIN",
     "Row",
+    "Settings",
     "Size",
     "Verdict",
+    "average_age",
+    "checkup",
     "coverage",
     "default_times",
+    "ema_age",
     "examination",
     "examine",
     "examine_field",
+    "examine_model",
+    "examine_oracle",
     "faults",
     "findings",
     "identities",
     "levels",
+    "page",
+    "planted_faults",
     "readings",
+    "records",
     "remedies",
     "statistics",
 ]

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scorefield.inference import doctor
-from scorefield.inference.doctor import Examination
-from scorefield.inference.doctor.coverage import sampler_times
-from scorefield.inference.doctor.findings import of_levels
-from scorefield.lab.doctor.averages import average_age
-from scorefield.lab.doctor.records import Checkup, DoctorReceipt
-from scorefield.lab.model import Model, load
-from scorefield.lab.run_folder import environment
-from scorefield.lab.weights import WeightsError
+from scorefield.diagnostics.coverage import sampler_times
+from scorefield.diagnostics.ema_age import average_age
+from scorefield.diagnostics.examination import Examination, examine, examine_field
+from scorefield.diagnostics.findings import of_levels
+from scorefield.diagnostics.levels import default_times
+from scorefield.diagnostics.records import Checkup, DoctorReceipt
 from scorefield.metrics.receipt import ReferenceFacts, data_hash
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment
+from scorefield.models.weights import WeightsError
 from scorefield.process.process import Process
 from scorefield.score.oracles.oracle import Oracle
 
@@ -108,10 +108,10 @@ def _found(
     settings: Settings,
     progress: Progress | None,
 ) -> Examination:
-    times = doctor.default_times(process, settings.levels)
+    times = default_times(process, settings.levels)
     if data is None:
         own = model.sample(settings.count, seed=settings.seed, start=FIRST).x
-        return doctor.examine_field(
+        return examine_field(
             model.as_score(), _entered(model, own), process=process, times=times, seed=settings.seed,
             batch_size=settings.batch_size,
         )  # fmt: skip
@@ -120,7 +120,7 @@ def _found(
     if spec.levels is not None:
         low, high = spec.model_range
         step = (high - low) / (spec.levels - 1)
-    return doctor.examine(
+    return examine(
         model.as_score(),
         _entered(model, data.x),
         process=process,
@@ -162,10 +162,10 @@ def examine_oracle(name: str, oracle: Oracle, settings: Settings, progress: Prog
     """A checkup of a law that is known exactly, on its own samples; the floor of its loss is its loss."""
     n = settings.count
     x, train = (oracle.sample(n, seed=settings.seed, start=FIRST + k * n) for k in range(2))
-    found = doctor.examine(
+    found = examine(
         oracle,
         x,
-        times=doctor.default_times(oracle.process, settings.levels),
+        times=default_times(oracle.process, settings.levels),
         train=train,
         exact=oracle,
         seed=settings.seed,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._math import sum_event
-from scorefield.inference.doctor.faults import Verdict
-from scorefield.inference.doctor.statistics import Size, mean_of
+from scorefield.diagnostics.faults import Verdict
+from scorefield.diagnostics.statistics import Size, mean_of
 from scorefield.process.levels import largest_distance, shell_overlap
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated

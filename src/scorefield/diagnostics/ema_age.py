@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield.inference.calibration import Estimate
-from scorefield.inference.doctor import Finding, Size
-from scorefield.inference.doctor.statistics import ratio_of
-from scorefield.lab.averages import name_of, share_of_start, trained
-from scorefield.lab.checkpoints import latest
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.model import Model
-from scorefield.lab.opening import build_network
-from scorefield.lab.weights import load_tensors
+from scorefield.diagnostics.findings import Finding
+from scorefield.diagnostics.statistics import Size, ratio_of
+from scorefield.inverse.calibration import Estimate
+from scorefield.models.checkpoint_folder import latest_checkpoint
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import Model
+from scorefield.models.networks import build_network
+from scorefield.models.weights import ema_name, load_tensors, trained
+from scorefield.training.ema import share_of_start
 
 HELD, LAGS, STALE = 0.05, 0.3, 0.9
 """Shares of the way back to the initial weights: expected, from which an average is suspect; measured, from which it is
@@ -64,7 +64,7 @@ class AverageAge:
 
 def average_age(model: Model) -> AverageAge | None:
     """The age of the average that a model uses; None for raw weights, and for models without a folder."""
-    decay = next((d for d in model.experiment.averaging.decays if name_of(d) == model.weights), None)
+    decay = next((d for d in model.experiment.averaging.decays if ema_name(d) == model.weights), None)
     if model.folder is None or decay is None:
         return None
     path, updates = _file(model.folder), _updates(model)
@@ -101,14 +101,14 @@ def _initial(experiment: Experiment) -> torch.nn.Module:
 
 def _file(folder: Path) -> Path:
     """Where the weights are that `load` takes."""
-    path, newest = folder / "model.safetensors", latest(folder)
+    path, newest = folder / "model.safetensors", latest_checkpoint(folder)
     return path if path.is_file() or newest is None else newest / "score.safetensors"
 
 
 def _updates(model: Model) -> int | None:
     """How often the average was updated: as the checkpoint of the same step says, else once a step."""
     assert model.folder is not None
-    newest = latest(model.folder)
+    newest = latest_checkpoint(model.folder)
     if newest is not None and model.step in (None, int(newest.name.removeprefix("step_"))):
         _, metadata = load_tensors(newest / "score.safetensors")
         return int(metadata["updates"])

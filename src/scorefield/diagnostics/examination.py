@@ -10,12 +10,12 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._typing import Condition
-from scorefield.inference.doctor import findings as told
-from scorefield.inference.doctor.faults import Diagnosis, Verdict, diagnose, worst
-from scorefield.inference.doctor.findings import NOTHING, Finding
-from scorefield.inference.doctor.identities import fokker_planck, probed
-from scorefield.inference.doctor.levels import Examined, default_times
-from scorefield.inference.doctor.readings import Reading, Row, Training, rows_of, size_of
+from scorefield.diagnostics import findings as told
+from scorefield.diagnostics.faults import Diagnosis, Verdict, diagnose, worst
+from scorefield.diagnostics.findings import NOTHING, Finding
+from scorefield.diagnostics.identities import fokker_planck, probed
+from scorefield.diagnostics.levels import Examined, default_times
+from scorefield.diagnostics.readings import Reading, Row, Training, rows_of, size_of
 from scorefield.process.process import Process
 from scorefield.score.score import Score, check_scales
 

@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield.inference.doctor.identities import LITTLE, of_the_mean
-from scorefield.inference.doctor.levels import Examined, Level
-from scorefield.inference.doctor.remedies import Remedy, remedies_of
-from scorefield.inference.doctor.statistics import Size, mean_of, ratio_of, upper_tail
+from scorefield.diagnostics.identities import LITTLE, of_the_mean
+from scorefield.diagnostics.levels import Examined, Level
+from scorefield.diagnostics.remedies import Remedy, remedies_of
+from scorefield.diagnostics.statistics import Size, mean_of, ratio_of, upper_tail
 from scorefield.score.score import Score
 
 Verdict = Literal["healthy", "suspect", "faulty"]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from scorefield._codec import record
-from scorefield.inference.doctor import coverage
-from scorefield.inference.doctor.faults import MARGIN, ORDER, Diagnosis, Verdict
-from scorefield.inference.doctor.identities import LITTLE
-from scorefield.inference.doctor.levels import Examined, default_times
-from scorefield.inference.doctor.readings import Reading, Row, Training, counts, poor
-from scorefield.inference.doctor.statistics import Size, upper_tail
+from scorefield.diagnostics import coverage
+from scorefield.diagnostics.faults import MARGIN, ORDER, Diagnosis, Verdict
+from scorefield.diagnostics.identities import LITTLE
+from scorefield.diagnostics.levels import Examined, default_times
+from scorefield.diagnostics.readings import Reading, Row, Training, counts, poor
+from scorefield.diagnostics.statistics import Size, upper_tail
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import Score
 

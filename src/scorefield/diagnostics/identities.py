@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 from scorefield._math import sum_event
-from scorefield.inference.calibration import Estimate
-from scorefield.inference.doctor.levels import Examined, Level, times, twice_differentiable
-from scorefield.inference.doctor.statistics import mean_of, ratio_of, root_of, two_sided, upper_tail
+from scorefield.diagnostics.levels import Examined, Level, times, twice_differentiable
+from scorefield.diagnostics.statistics import mean_of, ratio_of, root_of, two_sided, upper_tail
+from scorefield.inverse.calibration import Estimate
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import BoundScore
 

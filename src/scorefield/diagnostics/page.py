@@ -8,10 +8,14 @@ from html import escape
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from scorefield.inference.doctor import MARGIN, Diagnosis, Examination, Finding, Row, Size
-from scorefield.lab.doctor.records import Checkup
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, facts, table, text
+from scorefield.diagnostics.examination import Examination
+from scorefield.diagnostics.faults import MARGIN, Diagnosis
+from scorefield.diagnostics.findings import Finding
+from scorefield.diagnostics.readings import Row
+from scorefield.diagnostics.records import Checkup
+from scorefield.diagnostics.statistics import Size
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, facts, table, text
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Headings, and rows of as many cells."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._typing import Condition
-from scorefield.inference.budget import Moments
-from scorefield.inference.calibration import Estimate
-from scorefield.inference.doctor.faults import MARGIN, Diagnosis, Verdict, worst
-from scorefield.inference.doctor.identities import LITTLE, Identity, calibration, fokker_planck, of_the_mean, probed
-from scorefield.inference.doctor.levels import Examined, Level
-from scorefield.inference.doctor.statistics import Size, mean_of, ratio_of, upper_tail
+from scorefield.diagnostics.faults import MARGIN, Diagnosis, Verdict, worst
+from scorefield.diagnostics.identities import LITTLE, Identity, calibration, fokker_planck, of_the_mean, probed
+from scorefield.diagnostics.levels import Examined, Level
+from scorefield.diagnostics.statistics import Size, mean_of, ratio_of, upper_tail
+from scorefield.inverse.calibration import Estimate
+from scorefield.likelihood.error_budget import Moments
 from scorefield.process.process import Process
 from scorefield.score.oracles import Gaussian
 from scorefield.score.score import Score

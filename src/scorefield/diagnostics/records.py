@@ -7,8 +7,8 @@ from dataclasses import field
 from typing import Any
 
 from scorefield._codec import record
-from scorefield.inference.doctor import Examination
-from scorefield.lab.doctor.averages import AverageAge
+from scorefield.diagnostics.ema_age import AverageAge
+from scorefield.diagnostics.examination import Examination
 from scorefield.metrics.receipt import ReferenceFacts, short
 
 

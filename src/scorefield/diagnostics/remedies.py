@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.inference.calibration import Estimate
-from scorefield.inference.doctor.levels import Examined, Level
-from scorefield.inference.doctor.statistics import Size, ratio_of
+from scorefield.diagnostics.levels import Examined, Level
+from scorefield.diagnostics.statistics import Size, ratio_of
+from scorefield.inverse.calibration import Estimate
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import Score
 

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield.inference.calibration import Estimate
+from scorefield.inverse.calibration import Estimate
 
 WIDTH = 1.96
 """Standard errors on either side of an interval of 95 percent."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import LOG_2PI, sum_event
 from scorefield._random import PRIOR_STEP, Noise, StepNoise, philox
-from scorefield.inference.transition import PILOT, Kernel, State, Weights, pilot_noise, transition, tuned_size
+from scorefield.energy.transition import PILOT, Kernel, State, Weights, pilot_noise, transition, tuned_size
 from scorefield.score.energy import Energy
 
 OnStep = Callable[[int, int], None]

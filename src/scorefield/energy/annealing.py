@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._random import IndexedNoise, Noise, StepNoise
-from scorefield.inference.chains import broken_at
-from scorefield.inference.diagnostics import ess_bulk, r_hat
-from scorefield.inference.transition import Kernel, State, check_temperature, pilot_noise, transition, tuned_size
+from scorefield.energy.chains import broken_at
+from scorefield.energy.convergence import ess_bulk, r_hat
+from scorefield.energy.transition import Kernel, State, check_temperature, pilot_noise, transition, tuned_size
 from scorefield.sampling.temperature import TemperatureSchedule
 from scorefield.score.energy import Energy, EnergyLike
 

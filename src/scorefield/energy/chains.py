@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from scorefield._random import IndexedNoise, Noise, StepNoise
-from scorefield.inference.diagnostics import Diagnostics
-from scorefield.inference.transition import Kernel, State, check_temperature, transition
+from scorefield.energy.convergence import Diagnostics
+from scorefield.energy.transition import Kernel, State, check_temperature, transition
 from scorefield.score.energy import Energy, EnergyLike
 
 

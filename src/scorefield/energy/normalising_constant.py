@@ -11,11 +11,11 @@ from torch import Tensor
 
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference.annealed_importance import AISSettings, Base, OnStep, Path, Schedule, Work, pilot, work
-from scorefield.inference.bridge import LARGEST_GAP, LEAST_EFFECTIVE, LEAST_OVERLAP, VERDICTS, Bridge, bridge
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.observed import misfit
-from scorefield.inference.transition import check_temperature, pilot_noise
+from scorefield.energy.annealed_importance import AISSettings, Base, OnStep, Path, Schedule, Work, pilot, work
+from scorefield.energy.bridge_sampling import LARGEST_GAP, LEAST_EFFECTIVE, LEAST_OVERLAP, VERDICTS, Bridge, bridge
+from scorefield.energy.posterior import misfit
+from scorefield.energy.transition import check_temperature, pilot_noise
+from scorefield.inverse.observation import Observation
 from scorefield.score.energy import Confined, Energy, EnergyLike
 
 REVERSE = 2**40

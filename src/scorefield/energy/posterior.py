@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from scorefield.inference.inverse.observation import Observation
+from scorefield.inverse.observation import Observation
 from scorefield.score.energy import Energy
 from scorefield.score.score import Score
 

@@ -10,8 +10,12 @@ sweep       choosing a checkpoint on data that the report does not use
 alike       comparing results whose receipts allow it
 """
 
-from scorefield.lab.evaluation.alike import UnlikeError, compare_results, matched, overridden, require_alike, unlike
-from scorefield.lab.evaluation.comparison import (
+from scorefield.evaluation import calibration, samplers, stacked_examples
+from scorefield.evaluation.accumulation import Measures, Part, first_of
+from scorefield.evaluation.checkpoint_selection import Candidate, ranked, require_selecting, splits_of, steps_of
+from scorefield.evaluation.checkpoint_selection import lines as sweep_lines
+from scorefield.evaluation.comparability import UnlikeError, compare_results, matched, overridden, require_alike, unlike
+from scorefield.evaluation.comparison import (
     LARGEST,
     Comparison,
     FeatureChoice,
@@ -24,9 +28,10 @@ from scorefield.lab.evaluation.comparison import (
     reference_of,
     summary,
 )
-from scorefield.lab.evaluation.density import Densities, bits_per_dim, why_not
-from scorefield.lab.evaluation.measuring import Measures, Part, first_of
-from scorefield.lab.evaluation.named import (
+from scorefield.evaluation.held_out_density import Densities, bits_per_dim, why_not
+from scorefield.evaluation.part_files import Parts, StalePartError, others, ranges
+from scorefield.evaluation.sample_stream import Given, OfModel, SampleStream
+from scorefield.metrics.by_name import (
     BITS,
     NAMED,
     SELECTING,
@@ -37,10 +42,6 @@ from scorefield.lab.evaluation.named import (
     possible,
     title,
 )
-from scorefield.lab.evaluation.parts import Parts, StalePartError, others, ranges
-from scorefield.lab.evaluation.stream import Given, OfModel, SampleStream
-from scorefield.lab.evaluation.sweep import Candidate, ranked, require_selecting, splits_of, steps_of
-from scorefield.lab.evaluation.sweep import lines as sweep_lines
 
 __all__ = [
     "BITS",
@@ -63,6 +64,7 @@ __all__ = [
     "against",
     "asked",
     "bits_per_dim",
+    "calibration",
     "choose_features",
     "compare",
     "compare_results",
@@ -81,7 +83,9 @@ __all__ = [
     "reference_of",
     "require_alike",
     "require_selecting",
+    "samplers",
     "splits_of",
+    "stacked_examples",
     "steps_of",
     "summary",
     "sweep_lines",

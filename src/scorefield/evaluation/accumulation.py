@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.lab.evaluation.named import NAMED, Ingredients, functions_of
 from scorefield.metrics import (
     Features,
     FrechetInfinity,
@@ -21,7 +20,8 @@ from scorefield.metrics import (
     Remembered,
     SampleSource,
 )
-from scorefield.metrics.features import feature_rows
+from scorefield.metrics.by_name import NAMED, Ingredients, functions_of
+from scorefield.metrics.features.feature import feature_rows
 from scorefield.metrics.reference import compact
 
 BATCH = 256

@@ -16,13 +16,13 @@ from typing import Literal
 import numpy as np
 
 from scorefield._codec import near, record
-from scorefield.lab import checkpoints
-from scorefield.lab.data import DataError, Split
-from scorefield.lab.data.order import pick
-from scorefield.lab.evaluation.named import BITS, NAMED, SELECTING
+from scorefield.data import DataError, Split
+from scorefield.data.order import pick
 from scorefield.metrics import MetricResult
+from scorefield.metrics.by_name import BITS, NAMED, SELECTING
 from scorefield.metrics.energy_distance import Jackknifed
 from scorefield.metrics.paired import PairedDifference, paired_difference
+from scorefield.models.checkpoint_folder import checkpoint_steps, checkpoints_of
 
 HALVES = 20_110_713
 """Seed of the hash that halves the held-out examples."""
@@ -74,10 +74,10 @@ def steps_of(run: Path, text: str) -> list[int]:
     Raises:
         ValueError: The folder has no checkpoints, or not these.
     """
-    there = checkpoints.steps(run)
+    there = checkpoint_steps(run)
     if not there:
         raise ValueError(
-            f"{run} has no checkpoints to choose from (no folders {checkpoints.folder_of(run)}/step_N); give a run"
+            f"{run} has no checkpoints to choose from (no folders {checkpoints_of(run)}/step_N); give a run"
             " folder of `scorefield train`, whose training.keep says how many it keeps, or leave out --checkpoints"
         )
     known = f"it has {', '.join(map(str, there))}"

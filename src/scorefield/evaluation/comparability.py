@@ -21,9 +21,9 @@ from typing import Any
 
 from scorefield import _codec
 from scorefield._codec import record
-from scorefield.lab.evaluation.named import NAMED
-from scorefield.lab.evaluation.parts import differing
+from scorefield.evaluation.part_files import differing
 from scorefield.metrics import MetricResult, Receipt, Value
+from scorefield.metrics.by_name import NAMED
 from scorefield.metrics.rows import NORMAL_95
 
 

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.lab.data import Split
-from scorefield.lab.data.order import pick
-from scorefield.lab.evaluation.measuring import Measures, Stream
-from scorefield.lab.evaluation.named import NAMED, Ingredients, asked, lacking
-from scorefield.lab.evaluation.named import title as called
+from scorefield.data import Split
+from scorefield.data.order import pick
+from scorefield.evaluation.accumulation import Measures, Stream
 from scorefield.metrics import (
     ClassifierFeatures,
     ClassProbabilities,
@@ -28,6 +26,8 @@ from scorefield.metrics import (
     SampleSource,
     StackedClassifier,
 )
+from scorefield.metrics.by_name import NAMED, Ingredients, asked, lacking
+from scorefield.metrics.by_name import title as called
 
 FeatureChoice = Literal["auto", "classifier", "raw"]
 LARGEST = 10_000

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.lab.files import replacing, write_json
+from scorefield._files import replacing, write_json
 
 Arrays = Mapping[str, Tensor]
 HEADER = "header"

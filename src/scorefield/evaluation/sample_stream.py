@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.lab.evaluation.measuring import Part
-from scorefield.lab.evaluation.parts import Parts, ranges
-from scorefield.lab.model import Model, Samples
+from scorefield.evaluation.accumulation import Part
+from scorefield.evaluation.part_files import Parts, ranges
 from scorefield.metrics import Features, RawFeatures
-from scorefield.metrics.features import feature_rows
+from scorefield.metrics.features.feature import feature_rows
 from scorefield.metrics.reference import compact, refuse_non_finite
+from scorefield.models.model import Model, Samples
 from scorefield.sampling.sampler import Callback, Sampler
 
 WAITING = 2

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scorefield._codec import near
-from scorefield.lab.bridges import (
+from scorefield.interop import (
     acsm,
     diffusers_folder,
     diffusers_unet,
@@ -32,19 +32,19 @@ from scorefield.lab.bridges import (
     fields,
     flax_tree,
     imported,
-    lists,
+    list_checkpoints,
     mdsm,
     ncsn,
     ncsnv2,
     noise_table,
     reading,
-    restricted,
+    restricted_pickle,
     score_sde,
     score_sde_config,
     score_sde_shapes,
 )
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, check, heard, write
-from scorefield.lab.model import Model
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, check, heard, write
+from scorefield.models.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
 Writer = Callable[[Model | Path, Path], tuple[str, ...]]
@@ -111,13 +111,13 @@ __all__ = [
     "flax_tree",
     "import_checkpoint",
     "imported",
-    "lists",
+    "list_checkpoints",
     "mdsm",
     "ncsn",
     "ncsnv2",
     "noise_table",
     "reading",
-    "restricted",
+    "restricted_pickle",
     "score_sde",
     "score_sde_config",
     "score_sde_shapes",

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, choose_weights, settled, with_hints
-from scorefield.lab.bridges.lists import decay_of, name_of, read_image, read_list, spacing_of
-from scorefield.lab.bridges.ncsnv2 import first_convolution, refine_network
-from scorefield.lab.bridges.reading import read_config, weight
-from scorefield.lab.data import DataSource
-from scorefield.lab.recipes.acsm import Settings, experiment
-from scorefield.lab.recipes.ladders import ladder
+from scorefield.data import DataSource
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, choose_weights, settled, with_hints
+from scorefield.interop.list_checkpoints import decay_of, name_of, read_image, read_list, spacing_of
+from scorefield.interop.ncsnv2 import first_convolution, refine_network
+from scorefield.interop.reading import read_config, weight
 from scorefield.nets.network import NetworkConfig
 from scorefield.nets.unet import ACSMUNet
 from scorefield.process.tabulated import Tabulated
+from scorefield.recipes.acsm import Settings, experiment
+from scorefield.recipes.ladders import ladder
 
 STACKED = "the release trained on 3-Stacked MNIST in [-1, 1]: so are this model's data, with 0 at -1"
 
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
-    """A checkpoint as a model; see `scorefield.lab.bridges`."""
+    """A checkpoint as a model; see `scorefield.interop`."""
     parts, fields = read_list(checkpoint, "acsm"), Fields(read_config(config))
     tensors = parts.raw
     unet = _is_unet(tensors, fields, checkpoint)

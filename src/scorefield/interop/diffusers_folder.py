@@ -22,16 +22,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scorefield._files import replacing, replacing_folder, write_json, write_text
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.bridges.diffusers_unet import MODEL, fields_of, module_names, network_of, our_name, unet_fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, with_hints
-from scorefield.lab.bridges.reading import read_torch
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.files import replacing, replacing_folder, write_json, write_text
-from scorefield.lab.model import Model, load
-from scorefield.lab.run_folder import units
+from scorefield.interop.diffusers_unet import MODEL, fields_of, module_names, network_of, our_name, unet_fields
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, with_hints
+from scorefield.interop.reading import read_torch
 from scorefield.losses.denoising import DenoisingScoreMatching
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import Model, load
+from scorefield.models.model_card import units
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.process.families import VE
 from scorefield.process.grids import Uniform

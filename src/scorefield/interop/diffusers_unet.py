@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.bridges.imported import BridgeError
+from scorefield.interop.imported import BridgeError
 from scorefield.nets.ncsnpp import NCSNpp
 
 MODEL = "UNet2DModel"

@@ -28,13 +28,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from scorefield.data import DataSource
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights
-from scorefield.lab.bridges.reading import file_kind, recognise
-from scorefield.lab.bridges.restricted import Inert, read_pickle
-from scorefield.lab.data import DataSource
-from scorefield.lab.describe import meta_network
-from scorefield.lab.experiment import Experiment, Training
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights
+from scorefield.interop.reading import file_kind, recognise
+from scorefield.interop.restricted_pickle import Inert, read_pickle
+from scorefield.models.experiment import Experiment, Training
+from scorefield.models.networks import meta_network
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.process.families import VE, VP
 from scorefield.process.grids import PowerSigma

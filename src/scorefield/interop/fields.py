@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from scorefield._codec import near
-from scorefield.lab.bridges.imported import BridgeError
+from scorefield.interop.imported import BridgeError
 
 LARGEST = 2**31
 """No count in a configuration is larger."""

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError
-from scorefield.lab.weights import differences
+from scorefield.interop.imported import BridgeError
+from scorefield.models.weights import differences
 from scorefield.nets.layers import ChannelMix, Convolution, Dense
 from scorefield.nets.ncsnpp import UNet
 from scorefield.nets.published import published_modules, published_parts

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.lab.averages import name_of
-from scorefield.lab.describe import meta_network
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.files import NoSpaceError, replacing_folder, write_json, write_text
-from scorefield.lab.run_folder import environment, fact_table
-from scorefield.lab.weights import differences, save_tensors
+from scorefield._files import NoSpaceError, replacing_folder, write_json, write_text
+from scorefield.models.experiment import Experiment
+from scorefield.models.model_card import fact_table
+from scorefield.models.networks import meta_network
+from scorefield.models.run_folder import environment
+from scorefield.models.weights import differences, ema_name, save_tensors
 from scorefield.process.families import VP, SubVP
 from scorefield.process.general import GeneralSDE
 from scorefield.process.tabulated import Tabulated
@@ -98,7 +98,7 @@ class Imported:
 
 def average_name(decay: float | None) -> str:
     """How an imported average is called: by its decay where that is known."""
-    return "ema" if decay is None else name_of(decay)
+    return "ema" if decay is None else ema_name(decay)
 
 
 def check(imported: Imported, checkpoint: Path) -> None:

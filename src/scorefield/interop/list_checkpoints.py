@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, cast
 
 from torch import Tensor
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import Hints, image_size
-from scorefield.lab.bridges.reading import expect, plain_number, read_torch, without_prefix
-from scorefield.lab.experiment import Adam
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import Hints, image_size
+from scorefield.interop.reading import expect, plain_number, read_torch, without_prefix
+from scorefield.models.experiment import Adam
 from scorefield.nets.layers import Activation
 
 Spacing = Literal["geometric", "linear"]

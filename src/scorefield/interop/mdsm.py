@@ -14,20 +14,20 @@ from typing import Literal, cast
 
 from torch import Tensor
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, settled
-from scorefield.lab.bridges.lists import ACTIVATIONS
-from scorefield.lab.bridges.reading import expect, read_config, read_torch, weight, without_prefix
-from scorefield.lab.data import DataSource
-from scorefield.lab.recipes.mdsm import Settings, experiment
+from scorefield.data import DataSource
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, settled
+from scorefield.interop.list_checkpoints import ACTIVATIONS
+from scorefield.interop.reading import expect, read_config, read_torch, weight, without_prefix
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.layers import Activation
+from scorefield.recipes.mdsm import Settings, experiment
 
 DROPPED = "the layer normalisations of the release, which it never applies, were dropped"
 
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
-    """A checkpoint as a model; see `scorefield.lab.bridges`."""
+    """A checkpoint as a model; see `scorefield.interop`."""
     content = read_torch(checkpoint)
     expect(content, "mdsm", checkpoint)
     if weights == "ema":

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import Hints, Imported, Weights, choose_weights, settled
-from scorefield.lab.bridges.lists import (
+from scorefield.data import DataSource
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import Hints, Imported, Weights, choose_weights, settled
+from scorefield.interop.list_checkpoints import (
     activation_of,
     decay_of,
     name_of,
@@ -23,10 +24,9 @@ from scorefield.lab.bridges.lists import (
     spacing_of,
     stage_names,
 )
-from scorefield.lab.bridges.reading import read_config, weight
-from scorefield.lab.data import DataSource
-from scorefield.lab.recipes.ncsn import Settings, experiment
+from scorefield.interop.reading import read_config, weight
 from scorefield.nets.ncsn import NCSN
+from scorefield.recipes.ncsn import Settings, experiment
 
 RETURNED = (
     "annealed Langevin dynamics returns its last state; the release keeps the one before its last update, clamped to"
@@ -35,7 +35,7 @@ RETURNED = (
 
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
-    """A checkpoint as a model; see `scorefield.lab.bridges`."""
+    """A checkpoint as a model; see `scorefield.interop`."""
     parts, fields = read_list(checkpoint, "ncsn"), Fields(read_config(config))
     tensors = dict(parts.raw)
     tensors.pop("sigmas", None)  # the table of NCSNv2's code, which this network does not read

@@ -13,9 +13,10 @@ from typing import Literal, cast
 
 from torch import Tensor
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, choose_weights
-from scorefield.lab.bridges.lists import (
+from scorefield.data import DataSource
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, choose_weights
+from scorefield.interop.list_checkpoints import (
     activation_of,
     decay_of,
     name_of,
@@ -25,18 +26,17 @@ from scorefield.lab.bridges.lists import (
     spacing_of,
     stage_names,
 )
-from scorefield.lab.bridges.noise_table import agree, ladder_of, take_table
-from scorefield.lab.bridges.reading import read_config, weight
-from scorefield.lab.data import DataSource
-from scorefield.lab.recipes.ladders import ladder
-from scorefield.lab.recipes.ncsn import ROWS, Settings, experiment
+from scorefield.interop.noise_table import agree, ladder_of, take_table
+from scorefield.interop.reading import read_config, weight
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.process.levels import langevin_step
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas
+from scorefield.recipes.ladders import ladder
+from scorefield.recipes.ncsn import ROWS, Settings, experiment
 
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
-    """A checkpoint as a model; see `scorefield.lab.bridges`."""
+    """A checkpoint as a model; see `scorefield.interop`."""
     parts, fields = read_list(checkpoint, "ncsnv2"), Fields(read_config(config))
     tensors = dict(parts.raw)
     sigmas = take_table(tensors, checkpoint)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError
+from scorefield.interop.imported import BridgeError
 from scorefield.process.tabulated import GeometricSigmas, Ladder, LinearSigmas
 
 TOLERANCE = 1e-4

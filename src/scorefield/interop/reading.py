@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError
+from scorefield.interop.imported import BridgeError
 
 LAYOUTS = ("score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers")
 """What `scorefield import` knows."""

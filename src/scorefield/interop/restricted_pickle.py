@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError
+from scorefield.interop.imported import BridgeError
 
 
 @dataclass

@@ -18,29 +18,22 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.lab.bridges import flax_tree
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError, Hints, Imported, Weights, average_name, settled
-from scorefield.lab.bridges.noise_table import agree, take_table
-from scorefield.lab.bridges.reading import (
-    expect,
-    file_kind,
-    plain_number,
-    read_config,
-    read_torch,
-    without_prefix,
-)
-from scorefield.lab.bridges.score_sde_config import configuration, data_source, experiment_name
-from scorefield.lab.bridges.score_sde_shapes import configuration_of, contradictions
-from scorefield.lab.data import DataSource
-from scorefield.lab.describe import meta_network
-from scorefield.lab.experiment import Averaging, Experiment
-from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
-from scorefield.lab.weights import differences
+from scorefield.data import DataSource
+from scorefield.interop import flax_tree
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, average_name, settled
+from scorefield.interop.noise_table import agree, take_table
+from scorefield.interop.reading import expect, file_kind, plain_number, read_config, read_torch, without_prefix
+from scorefield.interop.score_sde_config import configuration, data_source, experiment_name
+from scorefield.interop.score_sde_shapes import configuration_of, contradictions
+from scorefield.models.experiment import Averaging, Experiment
+from scorefield.models.networks import meta_network
+from scorefield.models.weights import differences
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import UNet
 from scorefield.nets.published import published_order
 from scorefield.process.tabulated import GeometricSigmas
+from scorefield.recipes.sde_configuration import PAPER, Configuration
 
 LAYOUT = "score-sde"
 FREQUENCIES = "all_modules.0.W"
@@ -69,7 +62,7 @@ class Stored:
 
 
 def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: Hints) -> Imported:
-    """Read a checkpoint of the release; see `scorefield.lab.bridges`.
+    """Read a checkpoint of the release; see `scorefield.interop`.
 
     Args:
         checkpoint: A file of the PyTorch release, a bare state dictionary, or a msgpack file of the JAX release.

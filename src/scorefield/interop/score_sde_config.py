@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, cast
 
-from scorefield.lab.bridges.fields import Fields
-from scorefield.lab.bridges.imported import BridgeError
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam
-from scorefield.lab.recipes.sde_configuration import Configuration
+from scorefield.data import DataSource
+from scorefield.interop.fields import Fields
+from scorefield.interop.imported import BridgeError
+from scorefield.models.experiment import Adam
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
+from scorefield.recipes.sde_configuration import Configuration
 
 _PROCESSES = {"vesde": "ve", "vpsde": "vp", "subvpsde": "subvp"}
 _REFINE = {"ncsnv2_64": "base", "ncsnv2_128": "deeper", "ncsnv2_256": "deepest"}

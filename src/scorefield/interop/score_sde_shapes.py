@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor
 
-from scorefield.lab.bridges.imported import BridgeError, Hints, with_hints
-from scorefield.lab.bridges.noise_table import rounded
-from scorefield.lab.bridges.score_sde_config import published_sampler
-from scorefield.lab.recipes.sde_configuration import Configuration
+from scorefield.interop.imported import BridgeError, Hints, with_hints
+from scorefield.interop.noise_table import rounded
+from scorefield.interop.score_sde_config import published_sampler
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.recipes.sde_configuration import Configuration
 
 Shape = Sequence[int]
 

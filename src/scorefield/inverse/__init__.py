@@ -27,32 +27,27 @@ twisted         a particle filter with guided proposals and weights that make it
 
 from __future__ import annotations
 
-from scorefield.inference.inverse.fourier import Convolution, FourierMask
-from scorefield.inference.inverse.langevin import PosteriorLangevin
-from scorefield.inference.inverse.named import OPERATORS, operator_named
-from scorefield.inference.inverse.noise import (
-    GaussianNoise,
-    LaplaceNoise,
-    MeasurementNoise,
-    PoissonNoise,
-    StudentNoise,
-)
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import Function, Linear, LinearOperator, Operator
-from scorefield.inference.inverse.pixels import DECOUPLING, Channels, Downsample, Mask, Matrix, Sums
-from scorefield.inference.inverse.posterior import Posterior, posterior
-from scorefield.inference.inverse.projections import Projections
-from scorefield.inference.inverse.proximal import DiffPIR
-from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
-from scorefield.inference.inverse.reconstruction import DPS
-from scorefield.inference.inverse.repaint import RePaint
-from scorefield.inference.inverse.replacement import Replacement
-from scorefield.inference.inverse.residual import ResidualTest, residual_test
-from scorefield.inference.inverse.solver import PosteriorRun, Solver
-from scorefield.inference.inverse.spectral import DDRM
-from scorefield.inference.inverse.spectrum import Spectrum
-from scorefield.inference.inverse.table import Choice, choose, solver_named, solvers
-from scorefield.inference.inverse.twisted import FilterRun, TwistedParticles
+from scorefield.inverse import calibration, operators, solvers
+from scorefield.inverse.noise import GaussianNoise, LaplaceNoise, MeasurementNoise, PoissonNoise, StudentNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.by_name import OPERATORS, operator_named
+from scorefield.inverse.operators.fourier import Convolution, FourierMask
+from scorefield.inverse.operators.operator import Function, Linear, LinearOperator, Operator
+from scorefield.inverse.operators.pixels import DECOUPLING, Channels, Downsample, Mask, Matrix, Sums
+from scorefield.inverse.operators.projections import Projections
+from scorefield.inverse.operators.spectrum import Spectrum
+from scorefield.inverse.posterior import Posterior, posterior
+from scorefield.inverse.residual import ResidualTest, residual_test
+from scorefield.inverse.solvers.langevin import PosteriorLangevin
+from scorefield.inverse.solvers.proximal import DiffPIR
+from scorefield.inverse.solvers.pseudo_inverse import MomentMatched, PiGDM
+from scorefield.inverse.solvers.reconstruction import DPS
+from scorefield.inverse.solvers.repaint import RePaint
+from scorefield.inverse.solvers.replacement import Replacement
+from scorefield.inverse.solvers.solver import PosteriorRun, Solver
+from scorefield.inverse.solvers.spectral import DDRM
+from scorefield.inverse.solvers.table import Choice, all_solvers, choose, solver_named
+from scorefield.inverse.solvers.twisted_particles import FilterRun, TwistedParticles
 
 __all__ = [
     "DDRM",
@@ -91,8 +86,11 @@ __all__ = [
     "StudentNoise",
     "Sums",
     "TwistedParticles",
+    "all_solvers",
+    "calibration",
     "choose",
     "operator_named",
+    "operators",
     "posterior",
     "residual_test",
     "solver_named",

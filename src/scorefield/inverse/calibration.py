@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from scorefield._math import norm_event, over_event
-from scorefield.inference.inverse.observation import Observation
+from scorefield.inverse.observation import Observation
 
 LEVELS = (0.5, 0.9)
 """At which coverage is stated."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.noise import GaussianNoise, MeasurementNoise
-from scorefield.inference.inverse.operators import Function, LinearOperator, Operator, Rescaled, RowScaled
+from scorefield.inverse.noise import GaussianNoise, MeasurementNoise
+from scorefield.inverse.operators.operator import Function, LinearOperator, Operator, Rescaled, RowScaled
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.residual import ResidualTest, residual_test
-from scorefield.inference.inverse.solver import Solver
-from scorefield.inference.inverse.table import choose, require, solver_named
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.residual import ResidualTest, residual_test
+from scorefield.inverse.solvers.solver import Solver
+from scorefield.inverse.solvers.table import choose, require, solver_named
 from scorefield.sampling.named import named
 from scorefield.sampling.sampler import Callback, Sampler
 from scorefield.sampling.step import STATUS

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scorefield._math import mean_event, sum_event
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.inference.inverse.noise import GaussianNoise, MeasurementNoise
-from scorefield.inference.inverse.observation import Observation
+from scorefield.inverse.noise import GaussianNoise, MeasurementNoise
+from scorefield.inverse.observation import Observation
 
 RESIDUAL_STEP = PRIOR_STEP + 2
 """The step number of simulated measurements, so that they never meet a sampler's or an oracle's draws."""

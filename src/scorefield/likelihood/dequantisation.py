@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield._random import Noise
 from scorefield.data_spec import DataSpec
-from scorefield.inference.budget import DEVIATIONS, Term
+from scorefield.likelihood.error_budget import DEVIATIONS, Term
 from scorefield.score.score import BoundScore
 
 DEQUANTISE_STEP = 2**61 + 1

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from scorefield._math import normal_log_prob, sum_event
 from scorefield.data_spec import DataSpec
-from scorefield.inference.divergence import Divergence
+from scorefield.likelihood.divergence import Divergence
 from scorefield.process.process import Process
 from scorefield.score.score import BoundScore, tweedie
 

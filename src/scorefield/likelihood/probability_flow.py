@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._random import IndexedNoise, Noise
-from scorefield.inference.divergence import Divergence, Exact, Hutchinson, HutchPlusPlus
+from scorefield.likelihood.divergence import Divergence, Exact, Hutchinson, HutchPlusPlus
 from scorefield.process.general import GeneralSDE
 from scorefield.sampling.adaptive import Solution, integrate, why
 from scorefield.score.score import BoundScore, Score

@@ -31,7 +31,7 @@ from scorefield._typing import Condition
 from scorefield.losses.denoising import Draw, Objective
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.guided import clock
+from scorefield.score.guidance import clock
 from scorefield.score.score import Score, tweedie
 
 

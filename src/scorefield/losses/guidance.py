@@ -10,7 +10,7 @@ from scorefield._typing import Condition
 from scorefield.losses.denoising import Draw, Objective, draw_times, normal_like
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.guide import NetworkGuide
+from scorefield.score.guidance_model import NetworkGuide
 from scorefield.score.score import Score
 
 

@@ -42,21 +42,22 @@ only features, or their mean and covariance, are at hand.
 (1.0, 3)
 """
 
-from scorefield.metrics.cache import FeatureCache
-from scorefield.metrics.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
+from scorefield.metrics import by_name
 from scorefield.metrics.detection import Detection, advantage, auroc, clopper_pearson, detection
 from scorefield.metrics.energy_distance import EnergyDistance, Jackknifed
-from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures, Remembered, View
+from scorefield.metrics.features.by_name import FeatureName, features_by_name
+from scorefield.metrics.features.cache import FeatureCache
+from scorefield.metrics.features.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
+from scorefield.metrics.features.feature import Features, ModuleFeatures, RawFeatures, Remembered, View
+from scorefield.metrics.features.images import ImagePreparation, image_preparation
+from scorefield.metrics.features.inception import InceptionFeatures
+from scorefield.metrics.features.networks import OnnxFeatures, PreparedFeatures, efficientnet_lite0
 from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity, Moments, frechet_distance
-from scorefield.metrics.images import ImagePreparation, image_preparation
-from scorefield.metrics.inception import InceptionFeatures
 from scorefield.metrics.inception_score import InceptionScore
 from scorefield.metrics.kernels import GaussianDiscrepancy, KernelDistance
 from scorefield.metrics.manifolds import Coverage, Density, Precision, Recall
 from scorefield.metrics.metric import Metric, measure, measure_all
-from scorefield.metrics.named import FeatureName, features_by_name
 from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours, Neighbours, nearest
-from scorefield.metrics.networks import OnnxFeatures, PreparedFeatures, efficientnet_lite0
 from scorefield.metrics.paired import PairedDifference, contributions, paired_difference
 from scorefield.metrics.receipt import (
     FeatureFacts,
@@ -69,7 +70,7 @@ from scorefield.metrics.receipt import (
     module_hash,
 )
 from scorefield.metrics.reference import FeatureRows, Reference
-from scorefield.metrics.sliced import SlicedWasserstein, random_directions, wasserstein_1d
+from scorefield.metrics.sliced_wasserstein import SlicedWasserstein, random_directions, wasserstein_1d
 from scorefield.metrics.stacked import (
     StackedClassifier,
     StackedModes,
@@ -130,6 +131,7 @@ __all__ = [
     "View",
     "advantage",
     "auroc",
+    "by_name",
     "clopper_pearson",
     "confusion_matrix",
     "contributions",

@@ -7,30 +7,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scorefield._codec import near
-from scorefield.metrics import (
-    Coverage,
-    Density,
-    EnergyDistance,
-    Features,
-    FrechetDistance,
-    FrechetInfinity,
-    GaussianDiscrepancy,
-    InceptionScore,
-    KernelDistance,
-    MemorisationRatio,
-    Metric,
-    MetricResult,
-    NearestNeighbours,
-    Precision,
-    Recall,
-    Reference,
-    ReferenceMoments,
-    SlicedWasserstein,
-    StackedClassifier,
-    StackedModes,
-    VendiScore,
-)
-from scorefield.metrics.statistics import Statistics
+from scorefield.metrics.energy_distance import EnergyDistance
+from scorefield.metrics.features.feature import Features
+from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity
+from scorefield.metrics.inception_score import InceptionScore
+from scorefield.metrics.kernels import GaussianDiscrepancy, KernelDistance
+from scorefield.metrics.manifolds import Coverage, Density, Precision, Recall
+from scorefield.metrics.metric import Metric
+from scorefield.metrics.neighbours import MemorisationRatio, NearestNeighbours
+from scorefield.metrics.receipt import MetricResult
+from scorefield.metrics.reference import Reference
+from scorefield.metrics.sliced_wasserstein import SlicedWasserstein
+from scorefield.metrics.stacked import StackedClassifier, StackedModes
+from scorefield.metrics.statistics import ReferenceMoments, Statistics
+from scorefield.metrics.vendi import VendiScore
 
 BITS = "bits-per-dim"
 """Of a model and not of its samples; see `density`."""

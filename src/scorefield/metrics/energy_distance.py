@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.metrics.features import Features, RawFeatures, feature_rows
+from scorefield.metrics.features.feature import Features, RawFeatures, feature_rows
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from scorefield._random import philox
 from scorefield.metrics.coupling import Coupling, coupling
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval

@@ -19,7 +19,7 @@ from torch.nn.functional import pdist
 
 from scorefield._random import philox
 from scorefield.metrics.energy_distance import Jackknifed, two_sample
-from scorefield.metrics.features import Features, RawFeatures
+from scorefield.metrics.features.feature import Features, RawFeatures
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval

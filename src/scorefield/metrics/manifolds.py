@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from scorefield.metrics.energy_distance import Jackknifed
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 from scorefield.metrics.neighbours import nearest
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference

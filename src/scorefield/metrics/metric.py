@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 from scorefield.metrics.receipt import (
     FeatureFacts,
     MetricResult,

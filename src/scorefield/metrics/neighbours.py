@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from scorefield._random import philox
-from scorefield.metrics.features import Features, RawFeatures, feature_rows
+from scorefield.metrics.features.feature import Features, RawFeatures, feature_rows
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference

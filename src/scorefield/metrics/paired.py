@@ -25,7 +25,7 @@ from scorefield.metrics.inception_score import InceptionScore, mean_score
 from scorefield.metrics.manifolds import Recall
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.rows import KeptRows, normal_interval
-from scorefield.metrics.sliced import SlicedWasserstein
+from scorefield.metrics.sliced_wasserstein import SlicedWasserstein
 from scorefield.metrics.vendi import VendiScore, vendi
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.metrics.cache import FeatureCache
-from scorefield.metrics.features import Features, Remembered, View, feature_rows
+from scorefield.metrics.features.cache import FeatureCache
+from scorefield.metrics.features.feature import Features, Remembered, View, feature_rows
 from scorefield.metrics.receipt import ReferenceFacts, example_hashes, finish_hash, sum_hashes
 
 

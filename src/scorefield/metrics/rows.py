@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from scorefield.metrics.features import Features, feature_rows
+from scorefield.metrics.features.feature import Features, feature_rows
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.reference import Reference, compact, example_keys, ordered
 from scorefield.metrics.statistics import Statistics

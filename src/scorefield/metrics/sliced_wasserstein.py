@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scorefield._random import philox
-from scorefield.metrics.features import RawFeatures
+from scorefield.metrics.features.feature import RawFeatures
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from scorefield._random import philox
-from scorefield.metrics.classifier import ClassifierFeatures
+from scorefield.metrics.features.classifier import ClassifierFeatures
 from scorefield.metrics.metric import Metric
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference

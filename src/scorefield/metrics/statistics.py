@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 from scorefield.metrics.receipt import ReferenceFacts, example_hashes
 from scorefield.metrics.reference import FeatureRows, Reference, compact, example_keys
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 from scorefield.metrics.receipt import Value
 from scorefield.metrics.reference import Reference
 from scorefield.metrics.rows import KeptRows, mean_error, normal_interval

@@ -1,116 +1,57 @@
-"""Running experiments: data in, model folders out.
+"""Models: an experiment, the network it trained, and the folder that holds both.
 
-experiment    everything that decides a run, as one record
-bridges       checkpoints of the releases as models, and back
-recipes       functions that return experiments
-data          readers, splits, the order of examples
-trainer       the loop, players who plays and turns what one does; averages, weights, checkpoints, tally and run_folder
-              are what it keeps; observer, stopping
-guides        trained guides, and models led by them; guiding makes one
-model         a trained model: score, sample, posterior (measured), log_prob, encode, decode
-evaluation    samples against real data; sample_folder keeps samples
-choosing      which sampler, with which settings: measured, budgeted, tuned
-comparing     the methods of the lineage on the same data for the same time
-reproduce     the papers' experiments, with their claims
-selftest      every claim measured on the machine at hand, with a certificate
-doctor        whether a model's score is what it should be, and what is wrong with it
-trust         whether posterior samples are to be trusted: simulated problems and their calibration
-stacked       the classifier that counts the modes of stacked examples
-report        pages from curves, figures and metrics; describe says what an experiment is
-paper         the words and works that a paper needs of a run; bibliography holds the works
-operators     operators and masks by name, with the files they name
-ranks, files  several processes; files that are never half written
+experiment     everything that decides a run, as one record
+model          a trained model: score, sample, posterior, log_prob, encode, decode
+loading        from a model folder to its network
+run_folder     the files of a run folder besides its checkpoints
+weights        files of weights
+guidance       guidance models, and models guided by them or by their own conditions
+posterior      posterior samples of a model in data units
+samples        what drawing samples returns; sample_folder keeps samples on disk
+conditions     conditions as users give them
+description    an experiment in words: every field, parameters, memory
+sampler_records, sampler_files  the measured table of samplers and the tuned sampler of a model folder
 """
 
-from scorefield.lab import (
-    averages,
-    bibliography,
-    bridges,
-    checkpoints,
-    choosing,
-    comparing,
-    curves,
-    data,
-    describe,
-    doctor,
-    evaluation,
+from __future__ import annotations
+
+from scorefield.models import (
+    conditions,
+    description,
     experiment,
-    figures,
-    files,
-    guides,
-    guiding,
-    measured,
+    guidance,
+    loading,
     model,
-    observer,
-    operators,
-    page,
-    paper,
-    players,
-    ranks,
-    recipes,
-    report,
-    reproduce,
+    posterior,
     run_folder,
     sample_folder,
-    selftest,
-    stacked,
-    stopping,
-    tally,
-    trainer,
-    training_report,
-    trust,
-    turns,
+    sampler_files,
+    sampler_records,
+    samples,
     weights,
 )
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.guides import Guide, load_guide
-from scorefield.lab.model import Model, Samples, load
-from scorefield.lab.trainer import train
+from scorefield.models.experiment import Experiment
+from scorefield.models.guidance import Guide, load_guide
+from scorefield.models.model import Model, Samples, load
 
 __all__ = [
     "Experiment",
     "Guide",
     "Model",
     "Samples",
-    "averages",
-    "bibliography",
-    "bridges",
-    "checkpoints",
-    "choosing",
-    "comparing",
-    "curves",
-    "data",
-    "describe",
-    "doctor",
-    "evaluation",
+    "conditions",
+    "description",
     "experiment",
-    "figures",
-    "files",
-    "guides",
-    "guiding",
+    "guidance",
     "load",
     "load_guide",
-    "measured",
+    "loading",
     "model",
-    "observer",
-    "operators",
-    "page",
-    "paper",
-    "players",
-    "ranks",
-    "recipes",
-    "report",
-    "reproduce",
+    "posterior",
     "run_folder",
     "sample_folder",
-    "selftest",
-    "stacked",
-    "stopping",
-    "tally",
-    "train",
-    "trainer",
-    "training_report",
-    "trust",
-    "turns",
+    "sampler_files",
+    "sampler_records",
+    "samples",
     "weights",
 ]

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from scorefield.data_spec import DataSpec
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.players import build_critic
+from scorefield.models.experiment import Experiment
+from scorefield.models.networks import build_critic, meta_network
 
 
 def describe_experiment(experiment: Experiment) -> list[str]:
@@ -46,12 +45,6 @@ def _counts(network: nn.Module) -> tuple[int, int]:
     """(parameters, trained ones)."""
     parameters = list(network.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def meta_network(experiment: Experiment, spec: DataSpec) -> nn.Module:
-    """The network without memory, for counting."""
-    with torch.device("meta"):
-        return experiment.network.build(spec)
 
 
 def _tree(value: Any, name: str, depth: int) -> list[str]:

@@ -6,19 +6,19 @@ import math
 from typing import Literal
 
 from scorefield._codec import record
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
 from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
 from scorefield.losses.guidance import ConditionLikelihood
 from scorefield.nets.critic import BigGANCritic, CriticConfig
-from scorefield.nets.guide import GuideConfig
+from scorefield.nets.guidance import GuideConfig
 from scorefield.nets.network import NetworkConfig
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.sampler import Sampler
-from scorefield.score.guide import Answer
+from scorefield.score.guidance_model import Answer
 from scorefield.score.network import Parametrisation
 from scorefield.score.parametrisation import TimeInput
 

@@ -13,13 +13,15 @@ from torch import nn
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.lab.experiment import Experiment, GuideExperiment
-from scorefield.lab.opening import build_any, open_network
-from scorefield.lab.run_folder import read_any, units
 from scorefield.metrics import module_hash
+from scorefield.models.experiment import Experiment, GuideExperiment
+from scorefield.models.loading import open_network
+from scorefield.models.model_card import units
+from scorefield.models.networks import build_any
+from scorefield.models.run_folder import read_any
 from scorefield.process.process import Process
-from scorefield.score.guide import Answer, NetworkGuide
-from scorefield.score.guided import ClassifierFree, Guided, check_scale, clock
+from scorefield.score.guidance import ClassifierFree, Guided, check_scale, clock
+from scorefield.score.guidance_model import Answer, NetworkGuide
 from scorefield.score.score import Score
 
 

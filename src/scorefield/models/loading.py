@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -12,14 +11,11 @@ import torch
 from torch import nn
 
 from scorefield._codec import near
-from scorefield.lab.averages import name_of
-from scorefield.lab.checkpoints import folder_of, latest, steps
-from scorefield.lab.experiment import AnyExperiment, Experiment, GuideExperiment
-from scorefield.lab.weights import choose, fill, load_tensors
-from scorefield.score.energy import EnergyForm, NetworkEnergy
-from scorefield.score.guide import NetworkGuide
-from scorefield.score.network import NetworkScore, network_score
-from scorefield.score.parametrisation import LevelLabel, ScaledTime
+from scorefield.models.checkpoint_folder import checkpoint_steps, checkpoints_of, latest_checkpoint
+from scorefield.models.experiment import AnyExperiment, Experiment
+from scorefield.models.networks import build_network
+from scorefield.models.weights import choose, ema_name, fill, load_tensors
+from scorefield.score.energy import EnergyForm
 
 Precision = Literal["fp32", "bf16"]
 """What a network computes in; its state and its score have a type of their own."""
@@ -27,7 +23,7 @@ Precision = Literal["fp32", "bf16"]
 
 def bundled() -> dict[str, Path]:
     """The models that ship with the package, by name."""
-    root = Path(str(files("scorefield.lab"))) / "bundled" / "models"
+    root = Path(str(files("scorefield.models"))) / "bundled"
     return {p.name: p for p in sorted(root.iterdir()) if (p / "experiment.json").is_file()} if root.is_dir() else {}
 
 
@@ -71,12 +67,12 @@ def open_network(
     """
     path = folder / "model.safetensors"
     if checkpoint is not None:
-        path = folder_of(folder) / f"step_{checkpoint}" / "score.safetensors"
-        if checkpoint not in steps(folder):
-            there = ", ".join(map(str, steps(folder))) or "none"
+        path = checkpoints_of(folder) / f"step_{checkpoint}" / "score.safetensors"
+        if checkpoint not in checkpoint_steps(folder):
+            there = ", ".join(map(str, checkpoint_steps(folder))) or "none"
             raise FileNotFoundError(f"{folder} has no checkpoint of step {checkpoint}; it has {there}")
     elif not path.is_file():
-        newest = latest(folder)
+        newest = latest_checkpoint(folder)
         if newest is None:
             raise FileNotFoundError(
                 f"{folder} holds no weights yet (no model.safetensors and no checkpoint); train it first"
@@ -84,8 +80,8 @@ def open_network(
         path = newest / "score.safetensors"
     sets, metadata = load_tensors(path)
     decays = experiment.averaging.decays
-    if weights in (None, "ema") and decays and name_of(decays[0]) in sets:
-        weights = name_of(decays[0])  # the average that training validated
+    if weights in (None, "ema") and decays and ema_name(decays[0]) in sets:
+        weights = ema_name(decays[0])  # the average that training validated
     name = choose(sets, weights, path)
     if experiment.spec is None:
         raise ValueError(f"{folder / 'experiment.json'} has no `spec`, which says what the data are")
@@ -119,41 +115,6 @@ def run_in(experiment: Experiment, network: nn.Module, precision: Precision, com
         network.forward = torch.autocast(device, torch.bfloat16)(network.forward)  # type: ignore[method-assign]
     if compile:
         network.compile()
-
-
-def build_network(experiment: AnyExperiment) -> nn.Module:
-    """The network of an experiment whose `spec` is filled in, with freshly drawn weights (torch's global generator)."""
-    assert experiment.spec is not None
-    if isinstance(experiment, GuideExperiment):
-        assert experiment.answer is not None
-        return experiment.network.build(experiment.spec, experiment.answer.outputs)
-    return experiment.network.build(experiment.spec)
-
-
-def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | NetworkEnergy:
-    """The score of an experiment's network, which may be a distributed or compiled wrapper."""
-    return network_score(network, experiment.process, experiment.form, experiment.time_input, experiment.levels)
-
-
-def build_any(experiment: AnyExperiment, network: nn.Module) -> NetworkScore | NetworkEnergy | NetworkGuide:
-    """The score or the guide that an experiment trains."""
-    if isinstance(experiment, GuideExperiment):
-        assert experiment.answer is not None
-        return NetworkGuide(network, experiment.process, experiment.answer)
-    return build_score(experiment, network)
-
-
-def continuous(experiment: Experiment) -> Experiment:
-    """The experiment as the probability flow sees it.
-
-    A VP network trained on DDPM's ladder takes labels between its levels, and then the process's own sigma belongs to
-    it: c = (N - 1) t, the paper's linear interpolation (Song et al. 2021, table 2). Any other experiment is returned
-        as it is.
-    """
-    label, levels = experiment.time_input, experiment.levels
-    if levels is None or not isinstance(label, LevelLabel) or label.between != "linear" or label.descending:
-        return experiment
-    return replace(experiment, levels=None, time_input=ScaledTime(levels.levels - 1.0))
 
 
 def default_device() -> torch.device:

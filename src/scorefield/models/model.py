@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.budget import Moments
-from scorefield.inference.flow import FlowSettings, require_flow, transport
-from scorefield.inference.likelihood import LogProb, flow_log_prob, flow_samples
-from scorefield.lab.choosing.files import read_tuned
-from scorefield.lab.conditions import ConditionLike as ConditionLike
-from scorefield.lab.conditions import as_condition, require_known
-from scorefield.lab.drawn import Samples as Samples
-from scorefield.lab.drawn import check_counts, sampler_by_name
-from scorefield.lab.drawn import join as join
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.guides import CanBeGuided
-from scorefield.lab.measured import HasPosterior
-from scorefield.lab.opening import Precision, find, open_network, run_in
-from scorefield.lab.opening import build_score as build_score
-from scorefield.lab.opening import bundled as bundled
-from scorefield.lab.opening import continuous as continuous
-from scorefield.lab.run_folder import read_experiment
+from scorefield.likelihood.error_budget import Moments
+from scorefield.likelihood.log_prob import LogProb, flow_log_prob, flow_samples
+from scorefield.likelihood.probability_flow import FlowSettings, require_flow, transport
 from scorefield.metrics import module_hash
+from scorefield.models.conditions import ConditionLike as ConditionLike
+from scorefield.models.conditions import as_condition, require_known
+from scorefield.models.experiment import Experiment
+from scorefield.models.guidance import CanBeGuided
+from scorefield.models.loading import Precision, find, open_network, run_in
+from scorefield.models.loading import bundled as bundled
+from scorefield.models.networks import build_score as build_score
+from scorefield.models.networks import continuous
+from scorefield.models.posterior import HasPosterior
+from scorefield.models.run_folder import read_experiment
+from scorefield.models.sampler_files import read_tuned
+from scorefield.models.samples import Samples as Samples
+from scorefield.models.samples import check_counts, sampler_by_name
+from scorefield.models.samples import join as join
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.adaptive_sde import AdaptiveSDE
@@ -89,6 +89,10 @@ class Model(CanBeGuided, HasPosterior):
     def as_score(self) -> Score:
         """The Score itself, for samplers and likelihoods called by hand."""
         return self._score
+
+    def as_flow(self) -> Score:
+        """The Score whose probability flow `encode`, `decode` and `log_prob` follow; see `networks.continuous`."""
+        return self._flow
 
     def condition(self, given: ConditionLike | None, n: int) -> Condition | None:
         """Conditions as tensors with leading axis n on the model's device; see `as_condition`."""

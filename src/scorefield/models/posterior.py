@@ -10,12 +10,12 @@ import torch
 
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.posterior import Posterior, posterior
-from scorefield.inference.inverse.solver import Solver, Unobserving
-from scorefield.inference.inverse.table import choose, require, solver_named
-from scorefield.lab.conditions import ConditionLike
-from scorefield.lab.experiment import Experiment
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.posterior import Posterior, posterior
+from scorefield.inverse.solvers.solver import Solver, Unobserving
+from scorefield.inverse.solvers.table import choose, require, solver_named
+from scorefield.models.conditions import ConditionLike
+from scorefield.models.experiment import Experiment
 from scorefield.sampling.sampler import Callback, Sampler
 from scorefield.score.clipped import Clipped
 from scorefield.score.score import Score

@@ -15,44 +15,10 @@ from typing import Any
 import torch
 
 from scorefield import _codec
-from scorefield.data_spec import DataSpec
-from scorefield.lab.checkpoints import Player
-from scorefield.lab.experiment import AnyExperiment, Experiment, GuideExperiment
-from scorefield.lab.files import replacing, write_json, write_text
-from scorefield.lab.weights import save_tensors
+from scorefield._files import replacing, write_json, write_text
+from scorefield.models.experiment import AnyExperiment, Experiment, GuideExperiment
 
 METRICS = "metrics.jsonl"
-
-CARD = """# {name}
-
-A score-based generative model trained with scorefield.
-
-| | |
-| --- | --- |
-{table}
-
-```python
-import scorefield as sf
-
-model = sf.load("path/to/this/folder")
-x = model.sample(16).x  # data units
-```
-"""
-
-GUIDE_CARD = """# {name}
-
-A guide p_t(y | x) of noisy examples, trained with scorefield: its gradient leads a model of the same process to y.
-
-| | |
-| --- | --- |
-{table}
-
-```python
-import scorefield as sf
-
-model = sf.load("path/to/the/model").guided(sf.load_guide("path/to/this/folder"), scale=1.0)
-```
-"""
 
 
 def environment() -> dict[str, Any]:
@@ -113,73 +79,6 @@ def read_experiment(folder: Path) -> Experiment:
             f" sf.load(MODEL).guided(sf.load_guide({str(folder)!r}))"
         )
     return experiment
-
-
-def write_model(run: Path, experiment: AnyExperiment, player: Player, step: int) -> None:
-    """The model files, rewritten at each checkpoint: model.safetensors and the model card README.md."""
-    save_tensors(run / "model.safetensors", player.sets(), {"step": str(step)})
-    card = guide_card if isinstance(experiment, GuideExperiment) else model_card
-    write_text(run / "README.md", card(experiment, player, step))  # type: ignore[arg-type]
-
-
-def guide_card(experiment: GuideExperiment, player: Player, step: int) -> str:
-    """A short description of a trained guide, in Markdown."""
-    assert experiment.spec is not None
-    rows = [
-        ("answers", f"`{experiment.answer}`"),
-        ("model", f"`{experiment.model}`"),
-        ("data", f"`{experiment.data.path}`, shape {experiment.spec.shape}, {units(experiment.spec)}"),
-        ("process", f"`{experiment.process}`"),
-        ("network", f"`{experiment.network}`, {sum(p.numel() for p in player.network.parameters()):,} parameters"),
-        ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
-    ]
-    return GUIDE_CARD.format(name=experiment.name, table=_table(rows))
-
-
-def model_card(experiment: Experiment, player: Player, step: int) -> str:
-    """A short description of a trained model, in Markdown."""
-    rows = [
-        ("data", f"`{experiment.data.path}`"),
-        *fact_table(experiment, sum(p.numel() for p in player.network.parameters())),
-        ("trained", f"{step:,} steps of {experiment.training.batch_size} examples, seed {experiment.training.seed}"),
-        ("weights", ", ".join(f"`{name}`" for name in player.sets() if name != "fixed")),
-    ]
-    return CARD.format(name=experiment.name, table=_table(rows))
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"| {name} | {value} |" for name, value in rows)
-
-
-def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]:
-    """What a model card says of any model, trained or imported: (fact, value in Markdown)."""
-    spec = experiment.spec
-    assert spec is not None
-    rows = [
-        ("examples", f"shape {spec.shape}"),
-        ("data units", units(spec)),
-        ("process", f"`{experiment.process}`"),
-        ("network", f"`{type(experiment.network).__name__}`, {parameters:,} parameters"),
-        ("output", f"`{type(experiment.form).__name__}`, conditioned on `{type(experiment.time_input).__name__}`"),
-        ("objective", f"`{experiment.objective}`"),
-    ]
-    if experiment.adversary is not None:
-        rows.append(("critic", f"`{experiment.adversary}`"))
-    if experiment.source:
-        rows.append(("configuration", experiment.source))
-    if experiment.paper:
-        rows.append(("published numbers", ", ".join(f"{k} {v:g}" for k, v in experiment.paper.items())))
-    return rows
-
-
-def units(spec: DataSpec) -> str:
-    """The data units and the model units of a spec, in words."""
-    name = f" {spec.units}" if spec.units else ""
-    if not spec.bounded:
-        return f"unbounded values{f' in{name}' if name else ''}; (x - {spec.offset}) / {spec.scale} in model units"
-    low, high = spec.model_range
-    levels = f", {spec.levels} grey levels" if spec.levels else ""
-    return f"{spec.low} to {spec.high}{name}{levels}; {low:g} to {high:g} in model units, those of the noise levels"
 
 
 class MetricsLog:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
+from scorefield._files import replacing, write_json
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.figures import image_grid, save_png
-from scorefield.lab.files import replacing, write_json
-from scorefield.lab.model import Model, Samples
-from scorefield.lab.run_folder import environment
-from scorefield.lab.weights import WeightsError
 from scorefield.metrics import SampleSource
+from scorefield.models.model import Model, Samples
+from scorefield.models.run_folder import environment
+from scorefield.models.weights import WeightsError
+from scorefield.plot.pictures import image_grid, save_png
 
 ARRAYS = "samples.npz"
 RECORD = "samples.json"

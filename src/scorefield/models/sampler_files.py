@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scorefield._codec import dumps, loads
-from scorefield.lab.choosing.records import TABLE, TUNED, MeasureReceipt, SamplerTable, TunedSampler
-from scorefield.lab.files import write_text
+from scorefield._files import write_text
 from scorefield.metrics.receipt import short
+from scorefield.models.sampler_records import TABLE, TUNED, MeasureReceipt, SamplerTable, TunedSampler
 
 
 class StaleError(ValueError):

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield.data import Split
 from scorefield.data_spec import DataSpec
-from scorefield.inference.likelihood import LogProb
-from scorefield.lab.data import Split
-from scorefield.lab.experiment import Experiment
+from scorefield.likelihood.log_prob import LogProb
+from scorefield.models.experiment import Experiment
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.named import named, with_steps
 from scorefield.sampling.sampler import Sampler

@@ -18,14 +18,29 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scorefield._codec import near
-from scorefield.lab.averages import fixed, trained
-from scorefield.lab.files import replacing
+from scorefield._files import replacing
 
 Sets = Mapping[str, Mapping[str, Tensor]]
 
 
 class WeightsError(ValueError):
     """A file of weights that cannot be used; the message says why and what differs."""
+
+
+def trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that training changes, by name."""
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def fixed(network: nn.Module) -> dict[str, Tensor]:
+    """What a network holds besides: buffers and frozen parameters (the Fourier frequencies), by name."""
+    names = trained(network)
+    return {name: value for name, value in network.state_dict().items() if name not in names}
+
+
+def ema_name(decay: float) -> str:
+    """How an average is called, for instance "ema:0.999"."""
+    return f"ema:{decay:g}"
 
 
 def save_tensors(path: str | Path, sets: Sets, metadata: Mapping[str, str] | None = None) -> None:

@@ -61,7 +61,7 @@ from scorefield.nets import (
     ddpm,
     energy,
     energy_mlp,
-    guide,
+    guidance,
     instance_norm,
     layers,
     mlp,
@@ -81,7 +81,7 @@ from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.energy_mlp import EnergyMLP
-from scorefield.nets.guide import GuideConfig, GuideConvolutions, GuideMLP, GuideNetwork
+from scorefield.nets.guidance import GuideConfig, GuideConvolutions, GuideMLP, GuideNetwork
 from scorefield.nets.mlp import MLP, ToyMLP
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
@@ -126,7 +126,7 @@ __all__ = [
     "ddpm",
     "energy",
     "energy_mlp",
-    "guide",
+    "guidance",
     "instance_norm",
     "layers",
     "load_published",

@@ -18,13 +18,7 @@ from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.layers import Activation, Pointwise, activation
-from scorefield.nets.network import (
-    EnergyNetwork,
-    NetworkConfig,
-    padded_shape,
-    refuse_condition,
-    refuse_conditions,
-)
+from scorefield.nets.network import EnergyNetwork, NetworkConfig, padded_shape, refuse_condition, refuse_conditions
 
 _SAME_SIZE_BLOCKS = {6: (0, 0, 0), 12: (1, 1, 1), 18: (2, 2, 2), 34: (2, 3, 5, 2)}
 """Depth -> blocks of each stage after the one that halves the size."""

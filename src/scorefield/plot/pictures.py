@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from scorefield._files import replacing
 from scorefield.data_spec import DataSpec
-from scorefield.lab.files import replacing
 
 Kind = Literal["vector", "signal", "image", "volume"]
 _RED_GREEN_BLUE = (("r", "g", "b"), ("red", "green", "blue"))

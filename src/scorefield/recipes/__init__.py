@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from scorefield._codec import near
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes import (
+from scorefield.models.experiment import Experiment
+from scorefield.recipes import (
     acsm,
     ladders,
     mdsm,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.experiment import Experiment, Training
+from scorefield.models.experiment import Experiment, Training
 from scorefield.process.grids import EveryLevel
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas, Tabulated
 from scorefield.sampling.consistent import Consistent

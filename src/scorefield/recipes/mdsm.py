@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment
-from scorefield.lab.recipes.ladders import as_recipe, ladder, training
 from scorefield.losses.denoising import DenoisingScoreMatching
+from scorefield.models.experiment import Adam, Averaging, Experiment
 from scorefield.nets.energy import EnergyResNet
 from scorefield.process.grids import Uniform
+from scorefield.recipes.ladders import as_recipe, ladder, training
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.temperature import NormalStart, TemperatureLangevin, TemperatureSchedule
 from scorefield.score.energy import EnergyForm

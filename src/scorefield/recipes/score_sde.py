@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.recipes.ladders import as_recipe
-from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
+from scorefield.models.experiment import Experiment
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.recipes.ladders import as_recipe
+from scorefield.recipes.sde_configuration import PAPER, Configuration
 
 
 class Row(NamedTuple):

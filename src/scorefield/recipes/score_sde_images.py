@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Experiment
-from scorefield.lab.recipes.ladders import as_recipe
-from scorefield.lab.recipes.sde_configuration import PAPER, Configuration
+from scorefield.data import DataSource
+from scorefield.models.experiment import Adam, Experiment
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.recipes.ladders import as_recipe
+from scorefield.recipes.sde_configuration import PAPER, Configuration
 
 
 class Row(NamedTuple):

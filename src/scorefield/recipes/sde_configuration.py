@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
 from scorefield.losses.denoising import DenoisingScoreMatching, Likelihood, NoiseVariance
+from scorefield.models.experiment import Adam, Averaging, Experiment, Training
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp

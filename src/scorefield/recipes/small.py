@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
 from scorefield.losses.denoising import DenoisingScoreMatching
+from scorefield.models.experiment import Adam, Averaging, Experiment, Training
 from scorefield.nets.mlp import MLP
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.process.families import VE, VP
@@ -90,7 +90,7 @@ def points_2d() -> Experiment:
     return replace(
         vectors(),
         name="points-2d",
-        data=DataSource("scorefield.lab.recipes.points:spiral"),
+        data=DataSource("scorefield.recipes.points:spiral"),
         training=Training(steps=3000, batch_size=256, validate_every=250, checkpoint_every=500),
     )
 

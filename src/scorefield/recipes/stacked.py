@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment, Training
-from scorefield.lab.recipes.acsm import Settings, experiment
+from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment, Training
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.recipes.acsm import Settings, experiment
 
 SETTINGS = Settings(
     NCSNv2(channels=16), (3, 8, 8), sigma_max=7.25, levels=41, step_size=1.2e-5, refine=2, consistent=True

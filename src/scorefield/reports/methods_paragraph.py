@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scorefield._version import __version__
-from scorefield.lab.bibliography import bibliography, cited
-from scorefield.lab.evaluation.named import title as called
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.page import Section, code, text
-from scorefield.lab.run_folder import units
 from scorefield.metrics import Metric, MetricResult
+from scorefield.metrics.by_name import title as called
+from scorefield.models.experiment import Experiment
+from scorefield.models.model_card import units
 from scorefield.process import VE, VP, GeneralSDE, Process, SubVP, Tabulated
+from scorefield.reports.bibliography import bibliography, cited
+from scorefield.reports.page import Section, code, text
 from scorefield.sampling import Chain, Sampler, Step
 from scorefield.score.parametrisation import DataForm, KarrasForm, NoiseForm, ScaledScoreForm, ScoreForm, VelocityForm
 

@@ -29,10 +29,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from scorefield._files import write_text
 from scorefield.data_spec import DataSpec
-from scorefield.lab.curves import loss_curves
-from scorefield.lab.evaluation.named import title as called
-from scorefield.lab.figures import (
+from scorefield.metrics import MetricResult, Value
+from scorefield.metrics.by_name import title as called
+from scorefield.plot.pictures import (
     PAGE,
     caption_of,
     image_grid,
@@ -44,9 +45,8 @@ from scorefield.lab.figures import (
     to_svg,
     wide_columns,
 )
-from scorefield.lab.files import write_text
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, facts, number, page, table, text
-from scorefield.metrics import MetricResult, Value
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, facts, number, page, table, text
+from scorefield.reports.training_curves import loss_curves
 
 __all__ = [
     "Block",

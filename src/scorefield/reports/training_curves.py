@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, caption_of_figure, number
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, caption_of_figure, number
 
 _RAMP = ((0.0, (79, 134, 224)), (0.5, (176, 104, 200)), (1.0, (224, 122, 63)))
 """Least noise to most noise: blue, purple, orange of middle lightness, to be read on white and on black."""

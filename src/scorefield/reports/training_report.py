@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 from scorefield import _codec
-from scorefield.lab.data import Data
-from scorefield.lab.drawn import grid_conditions, grid_sampler
-from scorefield.lab.model import Model, load
-from scorefield.lab.page import Block, Section, code, facts, number, text
-from scorefield.lab.paper import paper_section
-from scorefield.lab.report import loss_curves, sample_grid, write_report
-from scorefield.lab.run_folder import environment_lines, read_metrics
+from scorefield.data import Data
+from scorefield.models.model import Model, load
+from scorefield.models.run_folder import environment_lines, read_metrics
+from scorefield.models.samples import grid_conditions, grid_sampler
+from scorefield.reports.methods_paragraph import paper_section
+from scorefield.reports.page import Block, Section, code, facts, number, text
+from scorefield.reports.report import loss_curves, sample_grid, write_report
 from scorefield.sampling.sampler import Sampler
 
 SHARE = 0.1

@@ -48,13 +48,7 @@ from scorefield.sampling.metropolis import HMC, MALA
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
 from scorefield.sampling.sampler import DataStart, PriorStart, Progress, Sampler, UniformStart, drive
 from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
-from scorefield.sampling.stochastic import (
-    DDIM,
-    KarrasHeun,
-    StochasticHeun,
-    StochasticMultistep,
-    StochasticRungeKutta,
-)
+from scorefield.sampling.stochastic import DDIM, KarrasHeun, StochasticHeun, StochasticMultistep, StochasticRungeKutta
 from scorefield.sampling.temperature import InpaintingLangevin, NormalStart, TemperatureLangevin, TemperatureSchedule
 
 __all__ = [

@@ -16,11 +16,11 @@ and a network predicts some combination of x and D; which one is its *form*.
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """
 
-from scorefield.score import clipped, energy, guide, guided, network, oracles, parametrisation, score
+from scorefield.score import clipped, energy, guidance, guidance_model, network, oracles, parametrisation, score
 from scorefield.score.clipped import Clipped
 from scorefield.score.energy import Confined, Energy, EnergyForm, EnergyScore, NetworkEnergy
-from scorefield.score.guide import Answer, Category, NetworkGuide, Quantity
-from scorefield.score.guided import ClassifierFree, Guided
+from scorefield.score.guidance import ClassifierFree, Guided
+from scorefield.score.guidance_model import Answer, Category, NetworkGuide, Quantity
 from scorefield.score.network import NetworkScore, Parametrisation, network_score
 from scorefield.score.parametrisation import (
     DataForm,
@@ -72,8 +72,8 @@ __all__ = [
     "VelocityForm",
     "clipped",
     "energy",
-    "guide",
-    "guided",
+    "guidance",
+    "guidance_model",
     "network",
     "network_score",
     "oracles",

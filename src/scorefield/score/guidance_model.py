@@ -18,7 +18,7 @@ from scorefield._typing import Condition
 from scorefield.data_spec import ConditionSpec
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.guided import value_and_gradient
+from scorefield.score.guidance import value_and_gradient
 from scorefield.score.score import Score
 
 SPREAD = 5.0

@@ -18,11 +18,11 @@ orders of convergence are measured in float64. What is random has fixed seeds an
     process, score, losses, nets, sampling, inference, posteriors, metrics, data: the checks, room by room
 """
 
-from scorefield.lab.selftest import (
+from scorefield.selftest import (
     certificate,
     check,
     data,
-    inference,
+    likelihood,
     losses,
     metrics,
     nets,
@@ -34,9 +34,9 @@ from scorefield.lab.selftest import (
     sampling,
     score,
 )
-from scorefield.lab.selftest.certificate import Certificate, certify
-from scorefield.lab.selftest.check import Bench, Check, Found, Room
-from scorefield.lab.selftest.running import ROOMS, Row, bench_of, run, run_check
+from scorefield.selftest.certificate import Certificate, certify
+from scorefield.selftest.check import Bench, Check, Found, Room
+from scorefield.selftest.running import ROOMS, Row, bench_of, run, run_check
 
 __all__ = [
     "ROOMS",
@@ -51,7 +51,7 @@ __all__ = [
     "certify",
     "check",
     "data",
-    "inference",
+    "likelihood",
     "losses",
     "metrics",
     "nets",

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from scorefield._version import __version__
-from scorefield.lab.run_folder import environment
-from scorefield.lab.selftest.check import Bench
-from scorefield.lab.selftest.running import ROOMS, Row, checks_of
+from scorefield.models.run_folder import environment
+from scorefield.selftest.check import Bench
+from scorefield.selftest.running import ROOMS, Row, checks_of
 
 SCHEMA = 1
 """Of certificate.json."""

@@ -7,9 +7,9 @@ import math
 import torch
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative, times
 from scorefield.process import VP
 from scorefield.score.oracles import Gaussian
+from scorefield.selftest.check import Bench, Found, Room, largest, relative, times
 
 ROOM = Room("data", "units: round trips, dequantisation, Jacobians, bits")
 

@@ -11,20 +11,15 @@ from torch import Tensor
 from scorefield._math import value_and_divergence
 from scorefield._random import IndexedNoise
 from scorefield.data_spec import DataSpec
-from scorefield.inference import (
-    AISSettings,
-    FlowSettings,
-    GaussianBase,
-    Moments,
-    Schedule,
-    flow_log_prob,
-    log_z,
-    transport,
-)
-from scorefield.lab.selftest.check import DEVIATIONS, Bench, Found, Room, Stream, largest, relative, surprise, times
+from scorefield.energy.annealed_importance import AISSettings, GaussianBase, Schedule
+from scorefield.energy.normalising_constant import log_z
+from scorefield.likelihood.error_budget import Moments
+from scorefield.likelihood.log_prob import flow_log_prob
+from scorefield.likelihood.probability_flow import FlowSettings, transport
 from scorefield.process import VE, VP, Process, SubVP
 from scorefield.score import Energy
 from scorefield.score.oracles import Gaussian, Oracle, skewed_gaussian, skewed_mixture
+from scorefield.selftest.check import DEVIATIONS, Bench, Found, Room, Stream, largest, relative, surprise, times
 
 ROOM = Room("likelihood", "error budgets, latents of the flow, normalising constants")
 

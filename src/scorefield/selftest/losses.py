@@ -11,8 +11,6 @@ from torch import Tensor
 
 from scorefield._math import over_event, sum_event
 from scorefield._typing import Condition
-from scorefield.lab.selftest.check import Bench, Found, Room, farthest, largest, relative, times
-from scorefield.lab.selftest.process import PROCESSES
 from scorefield.losses import (
     DenoisingScoreMatching,
     Draw,
@@ -25,6 +23,8 @@ from scorefield.losses import (
 from scorefield.process import VE, VP, Process
 from scorefield.score import EnergyScore, FunctionScore, Score
 from scorefield.score.oracles import Gaussian
+from scorefield.selftest.check import Bench, Found, Room, farthest, largest, relative, times
+from scorefield.selftest.process import PROCESSES
 
 ROOM = Room("losses", "values at the exact score, floors, minima, and how they are related")
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scorefield.lab.selftest.check import Bench, Found, Room, largest, times
 from scorefield.metrics import (
     Coverage,
     Density,
@@ -28,6 +27,7 @@ from scorefield.metrics import (
     frechet_distance,
     measure,
 )
+from scorefield.selftest.check import Bench, Found, Room, largest, times
 
 ROOM = Room("metrics", "closed forms, unbiased estimators, exact transport, merging")
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative
 from scorefield.nets import DDPM, MLP, NCSN, ACSMUNet, EnergyMLP, EnergyResNet, NCSNpp, NCSNv2, NetworkConfig
+from scorefield.selftest.check import Bench, Found, Room, largest, relative
 
 ROOM = Room("nets", "published sizes, gradients, and answers that depend on the question alone")
 

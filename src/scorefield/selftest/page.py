@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, facts, number, table, text
-from scorefield.lab.selftest.certificate import Certificate
-from scorefield.lab.selftest.running import ROOMS, Row
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, facts, number, table, text
+from scorefield.selftest.certificate import Certificate
+from scorefield.selftest.running import ROOMS, Row
 
 _HOW = (
     "Every row is a claim about this code on this machine: what is proved, by which equation, the number that was"

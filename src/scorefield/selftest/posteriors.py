@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from scorefield.inference.inverse import (
+from scorefield.inverse import (
     DPS,
     Convolution,
     Downsample,
@@ -16,16 +16,16 @@ from scorefield.inference.inverse import (
     PiGDM,
     TwistedParticles,
 )
-from scorefield.inference.inverse.solver import OBSERVED
-from scorefield.inference.inverse.tilted import Tilted, TiltingSolver
-from scorefield.lab.selftest.check import DEVIATIONS, Bench, Found, Room, largest, relative, surprise, times
-from scorefield.lab.selftest.orders import Shallow, affine_chain, distance, slope
-from scorefield.lab.selftest.process import PROCESSES
+from scorefield.inverse.solvers.solver import OBSERVED
+from scorefield.inverse.solvers.tilted_score import Tilted, TiltingSolver
 from scorefield.process import VP, Process
 from scorefield.process.grids import LogSNR
 from scorefield.sampling import Ancestral, ExponentialMultistep, Sampler
 from scorefield.score import FunctionScore
 from scorefield.score.oracles import Gaussian, Oracle, skewed_gaussian
+from scorefield.selftest.check import DEVIATIONS, Bench, Found, Room, largest, relative, surprise, times
+from scorefield.selftest.orders import Shallow, affine_chain, distance, slope
+from scorefield.selftest.process import PROCESSES
 
 ROOM = Room("posteriors", "linear observations: exact guidance, convergence, unbiased evidence")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from scorefield._math import over_event
-from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative, times
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
+from scorefield.selftest.check import Bench, Found, Room, largest, relative, times
 
 ROOM = Room("process", "schedules, kernels, rates, clocks and priors")
 

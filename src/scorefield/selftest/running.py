@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from scorefield._codec import near
-from scorefield.lab.selftest import data, inference, losses, metrics, nets, posteriors, process, sampling, score
-from scorefield.lab.selftest.check import Bench, Check, Found, Room
+from scorefield.selftest import data, likelihood, losses, metrics, nets, posteriors, process, sampling, score
+from scorefield.selftest.check import Bench, Check, Found, Room
 
 ROOMS: dict[str, Room] = {
     module.ROOM.name: module.ROOM
-    for module in (process, score, losses, nets, sampling, inference, posteriors, metrics, data)
+    for module in (process, score, losses, nets, sampling, likelihood, posteriors, metrics, data)
 }
 """What `--only` can name, in the order in which they are run."""
 

@@ -10,28 +10,6 @@ import torch
 from torch import Tensor
 
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.lab.selftest.check import (
-    DEVIATIONS,
-    Bench,
-    Found,
-    Room,
-    Stream,
-    farthest,
-    largest,
-    relative,
-    surprise,
-    times,
-)
-from scorefield.lab.selftest.orders import (
-    LOW_STARTS,
-    PROBLEMS,
-    FixedDormandPrince,
-    affine_chain,
-    applies,
-    low_start_order,
-    measured_order,
-    ordered_steps,
-)
 from scorefield.process import VE, VP, GeometricSigmas, LinearSigmas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, LogSNR, Uniform
 from scorefield.sampling import (
@@ -54,6 +32,28 @@ from scorefield.sampling import (
 from scorefield.sampling.named import NAMED, named
 from scorefield.score import FunctionScore, Score
 from scorefield.score.oracles import Gaussian, skewed_gaussian, skewed_mixture
+from scorefield.selftest.check import (
+    DEVIATIONS,
+    Bench,
+    Found,
+    Room,
+    Stream,
+    farthest,
+    largest,
+    relative,
+    surprise,
+    times,
+)
+from scorefield.selftest.orders import (
+    LOW_STARTS,
+    PROBLEMS,
+    FixedDormandPrince,
+    affine_chain,
+    applies,
+    low_start_order,
+    measured_order,
+    ordered_steps,
+)
 
 ROOM = Room("sampling", "measured orders of convergence, stationary laws, exact noise, invariance")
 

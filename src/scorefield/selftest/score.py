@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from scorefield._math import over_event, sum_event, value_and_divergence
 from scorefield._typing import Condition
-from scorefield.lab.selftest.check import Bench, Found, Room, largest, relative, times
-from scorefield.lab.selftest.process import PROCESSES
 from scorefield.process import Process
 from scorefield.score import (
     DataForm,
@@ -26,6 +24,8 @@ from scorefield.score import (
     tweedie,
 )
 from scorefield.score.oracles import EXAMPLES, Oracle, skewed_gaussian, skewed_mixture
+from scorefield.selftest.check import Bench, Found, Room, largest, relative, times
+from scorefield.selftest.process import PROCESSES
 
 ROOM = Room("score", "closed forms, Tweedie's formula, and what a network's output means")
 

@@ -8,21 +8,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from scorefield.lab.experiment import Averaging
+from scorefield.models.experiment import Averaging
+from scorefield.models.weights import ema_name, trained
 
 # All parameters in one call: five times as fast as a loop on a CPU.
 lerp = getattr(torch, "_foreach_lerp_")  # noqa: B009 (private to the type checker)
-
-
-def trained(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name."""
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
-
-
-def fixed(network: nn.Module) -> dict[str, Tensor]:
-    """What a network holds besides: buffers and frozen parameters (the Fourier frequencies), by name."""
-    names = trained(network)
-    return {name: value for name, value in network.state_dict().items() if name not in names}
 
 
 def share_of_start(settings: Averaging, decay: float, updates: int) -> float:
@@ -57,7 +47,7 @@ class Averages:
         self.updates = 0
         self._parameters = trained(network)
         self.values: dict[str, dict[str, Tensor]] = {
-            name_of(decay): {name: p.detach().clone() for name, p in self._parameters.items()}
+            ema_name(decay): {name: p.detach().clone() for name, p in self._parameters.items()}
             for decay in settings.decays
         }
 
@@ -100,8 +90,3 @@ class Averages:
         for name, average in self.values.items():
             for key, value in average.items():
                 value.copy_(values[name][key])
-
-
-def name_of(decay: float) -> str:
-    """How an average is called, for instance "ema:0.999"."""
-    return f"ema:{decay:g}"

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from scorefield import _codec
 from scorefield._codec import record
-from scorefield.lab.data import Data, DataError, Split
-from scorefield.lab.experiment import GuideExperiment, Training
-from scorefield.lab.files import write_json
-from scorefield.lab.guides import Guide, load_guide
-from scorefield.lab.model import Model
-from scorefield.lab.observer import Observer
-from scorefield.lab.trainer import train
+from scorefield._files import write_json
+from scorefield.data import Data, DataError, Split
 from scorefield.losses.denoising import normal_like
-from scorefield.nets.guide import GuideConvolutions, GuideMLP
+from scorefield.models.experiment import GuideExperiment, Training
+from scorefield.models.guidance import Guide, load_guide
+from scorefield.models.model import Model
+from scorefield.nets.guidance import GuideConvolutions, GuideMLP
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
-from scorefield.score.guide import Answer, Category, Quantity
-from scorefield.score.guided import clock
+from scorefield.score.guidance import clock
+from scorefield.score.guidance_model import Answer, Category, Quantity
+from scorefield.training.observer import Observer
+from scorefield.training.trainer import train
 
 Kind = Literal["classifier", "likelihood"]
 FILE = "guide.json"

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.lab import ranks
+from scorefield.training import distributed
 
 BINS = 10
 """Equal bins of t in which the loss is reported."""
 
 
 @dataclass
-class Tally:
+class LossSums:
     """What has been seen since the last row: sums over examples, float64."""
 
     loss: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
@@ -33,19 +33,19 @@ class Tally:
         """What every process has, for a checkpoint."""
         rows = torch.zeros(world, 2 * BINS, dtype=torch.float64)
         rows[rank] = torch.cat([self.loss, self.count])
-        return {"rows": ranks.all_sum(rows).tolist(), "norm": self.norm, "steps": self.steps}
+        return {"rows": distributed.all_sum(rows).tolist(), "norm": self.norm, "steps": self.steps}
 
     @classmethod
-    def restored(cls, state: dict[str, Any], rank: int, world: int) -> Tally:
+    def restored(cls, state: dict[str, Any], rank: int, world: int) -> LossSums:
         """This process's sums; with another number of processes than before, the first takes all."""
         rows = torch.tensor(state["rows"], dtype=torch.float64)
         mine = rows[rank] if len(rows) == world else rows.sum(0) * (rank == 0)
         return cls(mine[:BINS].clone(), mine[BINS:].clone(), state["norm"], state["steps"])
 
-    def reduced(self) -> Tally:
+    def reduced(self) -> LossSums:
         """Sums over all processes."""
-        both = ranks.all_sum(torch.cat([self.loss, self.count]))
-        return Tally(both[:BINS], both[BINS:], self.norm, self.steps)
+        both = distributed.all_sum(torch.cat([self.loss, self.count]))
+        return LossSums(both[:BINS], both[BINS:], self.norm, self.steps)
 
     def row(self) -> dict[str, Any]:
         """Means: over all, and per bin (null where the bin is empty)."""

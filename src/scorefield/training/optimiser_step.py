@@ -1,4 +1,4 @@
-"""One player's turn at a batch: noise, loss, gradient, clipping, optimiser, averages."""
+"""One optimiser step of one trained module: noise, loss, gradient, clipping, update, moving averages."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from scorefield.lab import ranks
-from scorefield.lab.averages import trained
-from scorefield.lab.checkpoints import Player
-from scorefield.lab.data.order import hash64
-from scorefield.lab.experiment import AnyExperiment
-from scorefield.lab.players import TrainingError
-from scorefield.lab.tally import Tally
-from scorefield.lab.weights import save_tensors
+from scorefield.data.order import hash64
 from scorefield.losses.denoising import Draw
+from scorefield.models.experiment import AnyExperiment
+from scorefield.models.weights import save_tensors, trained
 from scorefield.process.general import GeneralSDE
+from scorefield.training import distributed
+from scorefield.training.checkpoints import TrainableModule
+from scorefield.training.loss_sums import LossSums
+from scorefield.training.trainable import TrainingError
 
 
-class Turns:
-    """Plays the turns of an experiment's players; what a turn does follows from its arguments and the weights alone.
+class OptimiserStep:
+    """Takes the optimiser steps of an experiment's modules; a step depends on its arguments and the weights alone.
 
     Args:
         experiment: With `spec` filled in.
         accelerator: Device and processes.
         run_folder: Where a batch whose loss is not finite is written.
-        players: All of them, whose weights are written with it.
+        modules: All of them, whose weights are written with it.
     """
 
     def __init__(
-        self, experiment: AnyExperiment, accelerator: Accelerator, run_folder: Path, players: tuple[Player, ...]
+        self,
+        experiment: AnyExperiment,
+        accelerator: Accelerator,
+        run_folder: Path,
+        modules: tuple[TrainableModule, ...],
     ):
-        self.experiment, self.accelerator, self.run_folder, self.players = experiment, accelerator, run_folder, players
+        self.experiment, self.accelerator, self.run_folder, self.modules = experiment, accelerator, run_folder, modules
         self.settings, self.rank = experiment.training, accelerator.process_index
 
-    def play(self, number: int, turn: int, x: Tensor, condition: dict[str, Tensor], sums: Tally) -> float:
-        """One optimiser step of a player.
+    def __call__(self, number: int, update: int, x: Tensor, condition: dict[str, Tensor], sums: LossSums) -> float:
+        """One optimiser step of a module.
 
         Args:
-            number: Of the player; with `turn` it decides all noise.
-            turn: How many turns the player has had.
+            number: Index of the module; with `update` it determines every random draw.
+            update: Number of optimiser steps that the module has taken before.
             x: This process's part of the batch, data units.
             condition: That comes with it.
-            sums: What the turn is added to.
+            sums: Accumulates the losses and the gradient norm of this step.
 
         Returns:
             This process's mean loss.
@@ -54,24 +57,24 @@ class Turns:
         Raises:
             TrainingError: The loss or its gradient is not finite, in any process.
         """
-        player, device = self.players[number], self.accelerator.device
-        generator = torch.Generator().manual_seed(step_seed(self.settings.seed, turn, self.rank, 2 * number))
-        torch.manual_seed(step_seed(self.settings.seed, turn, self.rank, 2 * number + 1))  # dropout
+        module, device = self.modules[number], self.accelerator.device
+        generator = torch.Generator().manual_seed(step_seed(self.settings.seed, update, self.rank, 2 * number))
+        torch.manual_seed(step_seed(self.settings.seed, update, self.rank, 2 * number + 1))  # dropout
         x0 = in_model_units(self.experiment, x, generator).to(device)
         if x0.ndim == 4:
             x0 = x0.contiguous(memory_format=torch.channels_last)
         condition = _dropped(condition, self.settings.condition_dropout, generator)
         condition = {name: value.to(device) for name, value in condition.items()}
-        draw = player.objective.draw(self.experiment.process, x0, generator)
-        losses = self._backward(player, x0, draw, condition)
-        self._refuse_non_finite(player, turn, losses, draw, x0)
-        sums.norm += _update(player, turn)
+        draw = module.objective.draw(self.experiment.process, x0, generator)
+        losses = self._backward(module, x0, draw, condition)
+        self._refuse_non_finite(module, update, losses, draw, x0)
+        sums.norm += _update(module, update)
         sums.steps += 1
         sums.add(losses, draw.t)
         return float(losses.mean())
 
-    def _backward(self, player: Player, x0: Tensor, draw: Draw, condition: dict[str, Tensor]) -> Tensor:
-        """The losses of the examples, (B,); gradients are left in the player's parameters."""
+    def _backward(self, module: TrainableModule, x0: Tensor, draw: Draw, condition: dict[str, Tensor]) -> Tensor:
+        """The losses of the examples, (B,); gradients are left in the module's parameters."""
         parts, values = self.settings.accumulate, []
         # Dividing by the global batch and multiplying by the number of processes makes the average over processes the
         # exact mean.
@@ -80,8 +83,8 @@ class Turns:
             rows = slice(k * len(x0) // parts, (k + 1) * len(x0) // parts)
             local = {name: value[rows] for name, value in condition.items()}
             last = k + 1 == parts
-            with nullcontext() if last else self.accelerator.no_sync(player.wrapped), self._autocast():
-                loss = player.objective(player.score, x0[rows], draw.rows(rows), local or None)
+            with nullcontext() if last else self.accelerator.no_sync(module.wrapped), self._autocast():
+                loss = module.objective(module.score, x0[rows], draw.rows(rows), local or None)
                 (loss.sum() * scale).backward()
             values.append(loss.detach())
         return torch.cat(values)
@@ -91,22 +94,22 @@ class Turns:
         half = self.settings.precision == "bf16"
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
 
-    def _refuse_non_finite(self, player: Player, turn: int, losses: Tensor, draw: Draw, x0: Tensor) -> None:
+    def _refuse_non_finite(self, module: TrainableModule, update: int, losses: Tensor, draw: Draw, x0: Tensor) -> None:
         bad = ~torch.isfinite(losses).cpu()
-        gradients = [p.grad for p in trained(player.network).values() if p.grad is not None]
+        gradients = [p.grad for p in trained(module.network).values() if p.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        any_bad = ranks.all_sum(torch.tensor([float(bad.any() or not math.isfinite(norm))], dtype=torch.float64))
+        any_bad = distributed.all_sum(torch.tensor([float(bad.any() or not math.isfinite(norm))], dtype=torch.float64))
         if not bool(any_bad > 0):
             return
-        whose = "" if player is self.players[0] else f"_{player.name}"
-        bundle = self.run_folder / f"non_finite{whose}_step_{turn}_process_{self.rank}.safetensors"
+        whose = "" if module is self.modules[0] else f"_{module.name}"
+        bundle = self.run_folder / f"non_finite{whose}_step_{update}_process_{self.rank}.safetensors"
         batch = {"x0": x0.contiguous(), "t": draw.t, "z": draw.z.contiguous(), "loss": losses}
         weights = {
-            name if p is self.players[0] else f"{p.name}:{name}": tensors
-            for p in self.players
+            name if p is self.modules[0] else f"{p.name}:{name}": tensors
+            for p in self.modules
             for name, tensors in p.sets().items()
         }
-        save_tensors(bundle, {"batch": batch, **weights}, {"step": str(turn)})
+        save_tensors(bundle, {"batch": batch, **weights}, {"step": str(update)})
         first = int(bad.nonzero()[0]) if bad.any() else None
         where = "the gradient is not finite though every loss is"
         if first is not None:
@@ -114,22 +117,22 @@ class Turns:
             where = f"example {first} of the batch at t = {float(t):.4g}"
             if not isinstance(process := self.experiment.process, GeneralSDE):
                 where += f", noise level sigma = {float(process.sigma(t)):.4g} (model units)"
-        of = "" if player is self.players[0] else f" of the {player.name}"
+        of = "" if module is self.modules[0] else f" of the {module.name}"
         raise TrainingError(
-            f"the loss{of} is not finite at step {turn}: {where}. The batch, its noise and all weights are in {bundle}."
+            f"the loss{of} is not finite at step {update}: {where}. The batch, its noise and all weights are in {bundle}."
             " The last checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
         )
 
 
-def _update(player: Player, turn: int) -> float:
+def _update(module: TrainableModule, update: int) -> float:
     """Clip, step, average; returns the norm of the gradient."""
-    clip = player.rule.clip
-    norm = nn.utils.clip_grad_norm_(list(trained(player.network).values()), math.inf if clip is None else clip)
-    for group in player.optimiser.param_groups:
-        group["lr"] = player.rule.rate(turn)
-    player.optimiser.step()
-    player.optimiser.zero_grad(set_to_none=True)
-    player.averages.update()
+    clip = module.rule.clip
+    norm = nn.utils.clip_grad_norm_(list(trained(module.network).values()), math.inf if clip is None else clip)
+    for group in module.optimiser.param_groups:
+        group["lr"] = module.rule.rate(update)
+    module.optimiser.step()
+    module.optimiser.zero_grad(set_to_none=True)
+    module.averages.update()
     return float(norm)
 
 

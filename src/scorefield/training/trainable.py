@@ -1,4 +1,4 @@
-"""Who plays in a run: a score network alone, or with a critic of adversarial score matching beside it; or a guide."""
+"""The modules trained in a run: a score network, optionally with an adversarial critic; or a guidance model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from accelerate import Accelerator
 from torch import nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.averages import Averages, trained
-from scorefield.lab.checkpoints import Player
-from scorefield.lab.experiment import Adam, Adversary, AnyExperiment, Averaging, Experiment, GuideExperiment
-from scorefield.lab.opening import build_any, build_network, build_score
 from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, Judge
 from scorefield.losses.sliced import ImplicitScoreMatching, SlicedScoreMatching
-from scorefield.nets.critic import Critic
+from scorefield.models.experiment import Adam, AnyExperiment, Averaging, Experiment, GuideExperiment
+from scorefield.models.networks import build_any, build_critic, build_network, build_score, denoised_range
+from scorefield.models.weights import trained
 from scorefield.nets.ncsnpp import UNet
 from scorefield.nets.network import EnergyNetwork
-from scorefield.process.general import GeneralSDE
 from scorefield.score.energy import EnergyForm
+from scorefield.training.checkpoints import TrainableModule
+from scorefield.training.ema import Averages
 
 SCORE, CRITIC = "score", "critic"
 
@@ -28,10 +27,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which step and why, and what was written."""
 
 
-def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player, ...]:
-    """The players of an experiment whose `spec` is filled in, with freshly drawn weights: the score, then its critic.
+def trainable_modules(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[TrainableModule, ...]:
+    """The modules that an experiment trains, with freshly drawn weights: the score network, then its critic.
 
-    A guide plays alone, in the place of the score.
+    `experiment.spec` must be filled in. A guidance model is trained alone, in the place of the score.
 
     Raises:
         TrainingError: The critic does not fit the data, a setting does not fit the network, or an energy is asked of a
@@ -59,7 +58,7 @@ def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player
     network = _placed(network, spec, accelerator)
     compiled: nn.Module = torch.compile(network) if settings.compile else network  # type: ignore[assignment]
     wrapped = accelerator.prepare_model(compiled)
-    score = Player(
+    score = TrainableModule(
         name=SCORE,
         network=network,
         optimiser=adam(trained(network).values(), experiment.optimiser),
@@ -72,7 +71,7 @@ def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player
     if isinstance(experiment, GuideExperiment) or experiment.adversary is None:
         return (score,)
     adversary = experiment.adversary
-    limits = _limits(adversary, spec)
+    limits = denoised_range(adversary, spec)
     critic = _placed(build_critic(experiment, spec), spec, accelerator)
     judge = Judge(critic)
     wrapped_judge = accelerator.prepare_model(judge)
@@ -80,7 +79,7 @@ def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player
     score.objective = AdversarialScoreMatching(
         experiment.objective, adversary.loss, judge, limits, adversary.weight, adversary.score_weight
     )
-    opponent = Player(
+    opponent = TrainableModule(
         name=CRITIC,
         network=critic,
         optimiser=adam(trained(critic).values(), adversary.optimiser),
@@ -91,27 +90,6 @@ def players(experiment: AnyExperiment, accelerator: Accelerator) -> tuple[Player
         wrapped=wrapped_judge,
     )
     return score, opponent
-
-
-def build_critic(experiment: Experiment, spec: DataSpec) -> Critic:
-    """The critic of an experiment that has one, for data of this shape.
-
-    Raises:
-        TrainingError: It cannot judge such data, or the process makes no denoised examples for it.
-    """
-    assert experiment.adversary is not None
-    if isinstance(experiment.process, GeneralSDE):
-        raise TrainingError(
-            "the critic judges denoised examples (x_t + sigma^2 score) / alpha, and a GeneralSDE has no one alpha and"
-            " sigma; train it without a second player, adversary=None, or on VE, VP, SubVP or Tabulated"
-        )
-    _limits(experiment.adversary, spec)
-    try:
-        return experiment.adversary.critic.build(spec)
-    except ValueError as error:
-        raise TrainingError(
-            f"the critic does not fit the data: {error}. MLPCritic takes any shape (--set adversary.critic=MLPCritic)"
-        ) from error
 
 
 def adam(parameters: Iterable[nn.Parameter], rule: Adam) -> torch.optim.Adam:
@@ -138,15 +116,6 @@ def _placed(network: nn.Module, spec: DataSpec, accelerator: Accelerator) -> nn.
     if len(spec.shape) == 3:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(accelerator.device)
-
-
-def _limits(adversary: Adversary, spec: DataSpec) -> tuple[float, float] | None:
-    if adversary.clamp and not spec.bounded:
-        raise TrainingError(
-            "adversary.clamp=True clamps denoised examples to the range of the data, and these data are unbounded; give"
-            " --set adversary.clamp=false"
-        )
-    return spec.model_range if adversary.clamp else None
 
 
 def _checkpoint_activations(network: nn.Module) -> None:

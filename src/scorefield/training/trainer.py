@@ -1,10 +1,10 @@
-"""The training loop: one for every objective and for one or two players, resumable bit for bit at any instant.
+"""The training loop: one for every objective, and for one or two trained modules, resumable bit for bit at any instant.
 
 Step k of a run is a function of the state after step k - 1 and of (seed, k, process): its examples (`data.order`), its
 times and noise, and dropout all follow from those numbers. A checkpoint therefore holds weights, optimiser, averages
-of each player and the step, and a run killed at any instant repeats what it lost exactly.
+of each module and the step, and a run killed at any instant repeats what it lost exactly.
 
-A step is one update of the run's own player, the score. With a critic that is updated n times for each of these a step
+A step is one update of the run's own module, the score. With a critic that is updated n times for each of these a step
 takes n batches; a checkpoint always lies between steps.
 """
 
@@ -23,20 +23,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.lab import checkpoints, ranks
-from scorefield.lab.averages import name_of
-from scorefield.lab.data import Batches, Data, Loader, open_data
-from scorefield.lab.drawn import grid_conditions, grid_sampler
-from scorefield.lab.experiment import AnyExperiment, Experiment, Training
-from scorefield.lab.model import Model
-from scorefield.lab.observer import Observer, Silent
-from scorefield.lab.opening import build_any
-from scorefield.lab.players import TrainingError, players
-from scorefield.lab.run_folder import MetricsLog, read_any, write_experiment, write_model
-from scorefield.lab.stopping import stop_signals
-from scorefield.lab.tally import Tally
-from scorefield.lab.turns import Turns, in_model_units, step_seed
+from scorefield.data import Batches, Data, Loader, open_data
+from scorefield.models.checkpoint_folder import latest_checkpoint
+from scorefield.models.experiment import AnyExperiment, Experiment, Training
+from scorefield.models.model import Model
+from scorefield.models.model_card import write_model
+from scorefield.models.networks import build_any
+from scorefield.models.run_folder import MetricsLog, read_any, write_experiment
+from scorefield.models.samples import grid_conditions, grid_sampler
+from scorefield.models.weights import ema_name
 from scorefield.score.score import Score
+from scorefield.training import checkpoints, distributed
+from scorefield.training.interruption import stop_signals
+from scorefield.training.loss_sums import LossSums
+from scorefield.training.observer import Observer, Silent
+from scorefield.training.optimiser_step import OptimiserStep, in_model_units, step_seed
+from scorefield.training.trainable import TrainingError, trainable_modules
 
 VALIDATION_SEED = 20_110_713
 FREE = (
@@ -76,7 +78,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state was saved.
     """
     run = Path(out)
-    checkpoint = checkpoints.latest(run)
+    checkpoint = latest_checkpoint(run)
     if resume == "no" and (checkpoint is not None or (run / "metrics.jsonl").exists()):
         at = f"at {checkpoint.name}" if checkpoint else "without a checkpoint"
         raise TrainingError(
@@ -136,10 +138,10 @@ class _Trainer:
                 f" {self.world} processes"
                 " without an example; raise batch_size"
             )
-        self.players = players(experiment, self.accelerator)
-        self.turns = Turns(experiment, self.accelerator, run, self.players)
-        self.player = self.players[0]  # whose model the run is
-        self.every = self.player.every
+        self.modules = trainable_modules(experiment, self.accelerator)
+        self.optimiser_step = OptimiserStep(experiment, self.accelerator, run, self.modules)
+        self.module = self.modules[0]  # whose model the run is
+        self.every = self.module.every
         self.step, self.seconds, self.sums = 0, 0.0, self._new_sums()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -149,15 +151,15 @@ class _Trainer:
 
     def _shown_weights(self) -> str:
         decays = self.experiment.averaging.decays
-        return name_of(decays[0]) if decays else "raw"
+        return ema_name(decays[0]) if decays else "raw"
 
-    def _new_sums(self) -> dict[str, Tally]:
-        return {player.name: Tally() for player in self.players}
+    def _new_sums(self) -> dict[str, LossSums]:
+        return {module.name: LossSums() for module in self.modules}
 
     def _restore(self, checkpoint: Path) -> None:
-        state = checkpoints.restore(checkpoint, self.players)
+        state = checkpoints.restore(checkpoint, self.modules)
         self.step, self.seconds = state["step"], state["seconds"]
-        self.sums = {p.name: Tally.restored(state["sums"][p.name], self.rank, self.world) for p in self.players}
+        self.sums = {p.name: LossSums.restored(state["sums"][p.name], self.rank, self.world) for p in self.modules}
         if self.rank == 0:
             self.observer.message(f"resumed at step {self.step} from {checkpoint}")
 
@@ -178,11 +180,11 @@ class _Trainer:
         try:
             first, stop = self.step * self.every, self.settings.steps * self.every
             with stop_signals() as stopped, Loader(self.data.train, batches, first, stop) as loader:
-                for player in self.players:
-                    player.wrapped.train()
+                for module in self.modules:
+                    module.wrapped.train()
                 finished = self.step >= self.settings.steps or self._out_of_time()
                 for batch, (x, condition) in enumerate(() if finished else loader, first):
-                    loss = self._play(batch, x, condition)
+                    loss = self._update_modules(batch, x, condition)
                     if loss is None:
                         continue
                     self.seconds = self._resumed_seconds + time.perf_counter() - self._began
@@ -212,16 +214,18 @@ class _Trainer:
 
     def _agreed_to_stop(self, stopped: threading.Event) -> bool:
         """Whether to stop after this step; every process must leave the loop at the same one."""
-        flags = ranks.all_sum(torch.tensor([float(stopped.is_set()), float(self._out_of_time())], dtype=torch.float64))
+        flags = distributed.all_sum(
+            torch.tensor([float(stopped.is_set()), float(self._out_of_time())], dtype=torch.float64)
+        )
         self.interrupted = bool(flags[0] > 0) and self.step < self.settings.steps
         return bool(flags.sum() > 0)
 
-    def _play(self, batch: int, x: Tensor, condition: dict[str, Tensor]) -> float | None:
-        """The turns of all players due at a batch, a critic's first; the loss of the run's own, None if not due."""
+    def _update_modules(self, batch: int, x: Tensor, condition: dict[str, Tensor]) -> float | None:
+        """Update every module that is due at a batch, a critic first; the loss of the score, or None if it was not due."""
         loss = None
-        for number, player in reversed(list(enumerate(self.players))):  # the run's own is the last
-            turn, waiting = divmod(batch + 1, player.every)
-            loss = None if waiting else self.turns.play(number, turn - 1, x, condition, self.sums[player.name])
+        for number, module in reversed(list(enumerate(self.modules))):  # the run's own is the last
+            update, waiting = divmod(batch + 1, module.every)
+            loss = None if waiting else self.optimiser_step(number, update - 1, x, condition, self.sums[module.name])
         self.step += loss is not None
         return loss
 
@@ -251,13 +255,13 @@ class _Trainer:
             self._save()
 
     def _train_row(self) -> dict[str, Any]:
-        """Means since the last row: the run's own player's, and those of others under their names."""
+        """Means since the last row: the run's own module's, and those of others under their names."""
         row: dict[str, Any] = {}
-        for player in self.players:
-            own = self.sums[player.name].reduced().row()
-            own["lr"] = player.rule.rate(self.step * self.every // player.every - 1)
-            if player is not self.player:
-                own = {f"{player.name}_{key}": value for key, value in own.items() if key != "bin_edges"}
+        for module in self.modules:
+            own = self.sums[module.name].reduced().row()
+            own["lr"] = module.rule.rate(self.step * self.every // module.every - 1)
+            if module is not self.module:
+                own = {f"{module.name}_{key}": value for key, value in own.items() if key != "bin_edges"}
             row.update(own)
         now, done = time.perf_counter(), self.step
         examples = (done - self._tick[1]) * self.every * self.settings.batch_size
@@ -274,7 +278,7 @@ class _Trainer:
         if split is None or len(split) == 0:
             return {}
         n = min(self.settings.validation_examples, len(split))
-        sums, size = Tally(), 64
+        sums, size = LossSums(), 64
         with self._evaluating() as score:
             for first in range(0, n, size):
                 if (first // size) % self.world != self.rank:
@@ -291,9 +295,9 @@ class _Trainer:
     @contextmanager
     def _evaluating(self) -> Iterator[Score]:
         """The bare network in evaluation mode with the shown average's weights, without gradients."""
-        network = self.player.network
+        network = self.module.network
         name = self._shown_weights()
-        with torch.no_grad(), self.player.averages.swapped(None if name == "raw" else name):
+        with torch.no_grad(), self.module.averages.swapped(None if name == "raw" else name):
             network.eval()
             try:
                 yield build_any(self.experiment, network)
@@ -301,10 +305,10 @@ class _Trainer:
                 network.train()
 
     def _sample_grid(self) -> None:
-        from scorefield.lab.figures import image_grid, save_png
+        from scorefield.plot.pictures import image_grid, save_png
 
         assert isinstance(self.experiment, Experiment)
-        model = Model(self.experiment, self.player.network, weights=self._shown_weights())
+        model = Model(self.experiment, self.module.network, weights=self._shown_weights())
         with self._evaluating():
             n = self.settings.samples
             condition = grid_conditions(model.data, self.data.train, n)
@@ -317,11 +321,12 @@ class _Trainer:
         """A checkpoint and the model files, by the first process."""
         if self.step == self._checked_step:
             return
-        sums = {name: tally.state(self.rank, self.world) for name, tally in self.sums.items()}
+        sums = {name: sums_of.state(self.rank, self.world) for name, sums_of in self.sums.items()}
         if self.accelerator.is_main_process:
             state = {"seconds": self.seconds, "world_size": self.world, "sums": sums}
-            checkpoints.save(self.run_folder, self.step, self.players, state, self.settings.keep)
-            write_model(self.run_folder, self.experiment, self.player, self.step)
+            checkpoints.save(self.run_folder, self.step, self.modules, state, self.settings.keep)
+            parameters = sum(p.numel() for p in self.module.network.parameters())
+            write_model(self.run_folder, self.experiment, self.module.sets(), parameters, self.step)
         self._checked_step = self.step
         self.accelerator.wait_for_everyone()
 

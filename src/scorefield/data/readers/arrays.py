@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.labels import class_numbers, real_numbers
-from scorefield.lab.data.source import DataError, DataSource
+from scorefield.data.readers.content import Arrays, Content
+from scorefield.data.readers.labels import class_numbers, real_numbers
+from scorefield.data.source import DataError, DataSource
 
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 

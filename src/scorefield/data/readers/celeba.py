@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from scorefield._codec import near
-from scorefield.lab.data.source import DataError
+from scorefield.data.source import DataError
 
 _SPLITS = {"0": "train", "1": "validation", "2": "test"}
 

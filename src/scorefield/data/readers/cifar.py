@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.source import DataError, DataSource
+from scorefield.data.readers.content import Arrays, Content
+from scorefield.data.source import DataError, DataSource
 
 _PIXELS = 3 * 32 * 32
 

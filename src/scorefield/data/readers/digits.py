@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.lab.data.content import Arrays, Content
+from scorefield.data.readers.content import Arrays, Content
 
-_FILE = Path(__file__).parent.parent / "bundled" / "digits.npz"
+_FILE = Path(__file__).parents[1] / "bundled" / "digits.npz"
 
 
 def read_digits() -> dict[str, Content]:

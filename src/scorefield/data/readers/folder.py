@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from scorefield.lab.data import celeba
-from scorefield.lab.data.content import Content, Images
-from scorefield.lab.data.labels import SPLIT_NAMES
-from scorefield.lab.data.source import DataError
+from scorefield.data.readers import celeba
+from scorefield.data.readers.content import Content, Images
+from scorefield.data.readers.labels import SPLIT_NAMES
+from scorefield.data.source import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
 """What counts as an image file; everything else in a folder is left alone."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.lab.data.content import Arrays, Content
-from scorefield.lab.data.labels import SPLIT_NAMES, class_numbers
-from scorefield.lab.data.source import DataError
+from scorefield.data.readers.content import Arrays, Content
+from scorefield.data.readers.labels import SPLIT_NAMES, class_numbers
+from scorefield.data.source import DataError
 
 _TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _NAME = re.compile(r"[-.]idx\d[-.]?ubyte(\.gz)?$|\.idx\d?(\.gz)?$", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scorefield.lab.data.source import DataError
+from scorefield.data.source import DataError
 
 SPLIT_NAMES = {
     "train": "train",

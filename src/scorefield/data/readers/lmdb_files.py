@@ -20,10 +20,10 @@ from typing import Any
 from PIL import Image
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Content, Images
-from scorefield.lab.data.images import ENCODED
-from scorefield.lab.data.labels import SPLIT_NAMES
-from scorefield.lab.data.source import DataError, DataSource, square
+from scorefield.data.images import ENCODED
+from scorefield.data.readers.content import Content, Images
+from scorefield.data.readers.labels import SPLIT_NAMES
+from scorefield.data.source import DataError, DataSource, square
 
 SUFFIXES = (".mdb", ".lmdb")
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Arrays, Content, Images
-from scorefield.lab.data.labels import class_numbers
-from scorefield.lab.data.source import DataError, DataSource
+from scorefield.data.readers.content import Arrays, Content, Images
+from scorefield.data.readers.labels import class_numbers
+from scorefield.data.source import DataError, DataSource
 
 _PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Content, Images
-from scorefield.lab.data.labels import SPLIT_NAMES, class_numbers
-from scorefield.lab.data.source import DataError, DataSource
+from scorefield.data.readers.content import Content, Images
+from scorefield.data.readers.labels import SPLIT_NAMES, class_numbers
+from scorefield.data.source import DataError, DataSource
 
 
 def _pyarrow() -> Any:

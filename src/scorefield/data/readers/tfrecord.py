@@ -24,11 +24,11 @@ import numpy as np
 from PIL import Image
 
 from scorefield._codec import near
-from scorefield.lab.data.content import Arrays, Content, Images
-from scorefield.lab.data.crc32c import crc32c, crc32c_rows, masked
-from scorefield.lab.data.images import ENCODED
-from scorefield.lab.data.labels import SPLIT_NAMES, class_numbers
-from scorefield.lab.data.source import DataError, DataSource, square
+from scorefield.data.images import ENCODED
+from scorefield.data.readers.content import Arrays, Content, Images
+from scorefield.data.readers.crc32c import crc32c, crc32c_rows, masked
+from scorefield.data.readers.labels import SPLIT_NAMES, class_numbers
+from scorefield.data.source import DataError, DataSource, square
 
 _NAME = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$", re.IGNORECASE)
 _RESOLUTION = re.compile(r"(.*)-r(\d\d)\.tfrecords?", re.IGNORECASE)

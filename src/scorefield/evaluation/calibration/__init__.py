@@ -5,9 +5,9 @@ measuring   answers of each solver, and their calibration
 page        the table, the curves and the histograms
 """
 
-from scorefield.lab.trust import measuring, page, problems
-from scorefield.lab.trust.measuring import SolverRow, answers, exact_answers, judge
-from scorefield.lab.trust.problems import (
+from scorefield.evaluation.calibration import measurement, page, problems
+from scorefield.evaluation.calibration.measurement import SolverRow, answers, exact_answers, judge
+from scorefield.evaluation.calibration.problems import (
     ORACLES,
     Problems,
     Subject,
@@ -26,7 +26,7 @@ __all__ = [
     "default_operator",
     "exact_answers",
     "judge",
-    "measuring",
+    "measurement",
     "model_subject",
     "oracle_subject",
     "page",

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.inference.calibration import (
+from scorefield.evaluation.calibration.problems import EXACT, Problems
+from scorefield.inverse.calibration import (
     Calibration,
     Estimate,
     calibrate,
@@ -22,12 +23,11 @@ from scorefield.inference.calibration import (
     spread_over_exact,
     uniformity,
 )
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.posterior import posterior
-from scorefield.inference.inverse.residual import residual_test
-from scorefield.inference.inverse.solver import Solver
-from scorefield.lab.trust.problems import EXACT, Problems
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.posterior import posterior
+from scorefield.inverse.residual import residual_test
+from scorefield.inverse.solvers.solver import Solver
 from scorefield.sampling.sampler import Sampler
 from scorefield.score.oracles import Oracle
 

@@ -8,10 +8,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from scorefield.inference.calibration import INTERVAL, Curve, Estimate, coverage_curve, expected_coverage
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, Section, caption_of_figure, table, text
-from scorefield.lab.trust.measuring import DOUBT, SolverRow
+from scorefield.evaluation.calibration.measurement import DOUBT, SolverRow
+from scorefield.inverse.calibration import INTERVAL, Curve, Estimate, coverage_curve, expected_coverage
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, table, text
 
 BINS = 11
 """Of the histograms of ranks."""

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from scorefield._codec import near
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import Operator
-from scorefield.inference.inverse.pixels import Matrix
-from scorefield.inference.inverse.solver import Solver
-from scorefield.lab.model import Model
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import Operator
+from scorefield.inverse.operators.pixels import Matrix
+from scorefield.inverse.solvers.solver import Solver
+from scorefield.models.model import Model
 from scorefield.process.families import VP
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler

@@ -18,25 +18,14 @@ records      the table and the tuned sampler, with receipts; files keeps them in
 page         the table as a report; tuned_page, what tuning tried
 """
 
-from scorefield.lab.choosing import (
-    budget,
-    candidates,
-    files,
-    measuring,
-    page,
-    records,
-    settings,
-    subject,
-    tuned_page,
-    tuning,
-)
-from scorefield.lab.choosing.budget import Budget, Choice, choose, nearer_to_data, parse_budget
-from scorefield.lab.choosing.candidates import Candidate
-from scorefield.lab.choosing.files import StaleError, read_table, read_tuned, write_record
-from scorefield.lab.choosing.measuring import Real, measure
-from scorefield.lab.choosing.records import Measured, MeasureReceipt, SamplerRow, SamplerTable, TunedSampler
-from scorefield.lab.choosing.subject import Subject, of_model, of_score
-from scorefield.lab.choosing.tuning import tune
+from scorefield.evaluation.samplers import budget, candidates, measurement, page, settings, subject, tuning, tuning_page
+from scorefield.evaluation.samplers.budget import Budget, Choice, choose, nearer_to_data, parse_budget
+from scorefield.evaluation.samplers.candidates import Candidate
+from scorefield.evaluation.samplers.measurement import Real, measure
+from scorefield.evaluation.samplers.subject import Subject, of_model, of_score
+from scorefield.evaluation.samplers.tuning import tune
+from scorefield.models.sampler_files import StaleError, read_table, read_tuned, write_record
+from scorefield.models.sampler_records import Measured, MeasureReceipt, SamplerRow, SamplerTable, TunedSampler
 
 __all__ = [
     "Budget",
@@ -53,9 +42,8 @@ __all__ = [
     "budget",
     "candidates",
     "choose",
-    "files",
     "measure",
-    "measuring",
+    "measurement",
     "nearer_to_data",
     "of_model",
     "of_score",
@@ -63,11 +51,10 @@ __all__ = [
     "parse_budget",
     "read_table",
     "read_tuned",
-    "records",
     "settings",
     "subject",
     "tune",
-    "tuned_page",
+    "tuning_page",
     "tuning",
     "write_record",
 ]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from scorefield._codec import near
-from scorefield.lab.choosing.candidates import dry_run
-from scorefield.lab.choosing.records import SamplerRow, SamplerTable
+from scorefield.evaluation.samplers.candidates import dry_run
+from scorefield.models.sampler_records import SamplerRow, SamplerTable
 from scorefield.process.process import Process
 from scorefield.sampling.sampler import Sampler
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from scorefield._codec import near
 from scorefield._math import over_event
 from scorefield._random import PRIOR_STEP, IndexedNoise
-from scorefield.lab.choosing.records import Refused
-from scorefield.lab.choosing.subject import Subject
+from scorefield.evaluation.samplers.subject import Subject
+from scorefield.models.sampler_records import Refused
 from scorefield.process.grids import Focused, LogSNR, PowerSigma, Quadratic
 from scorefield.process.process import Process
 from scorefield.sampling.named import NAMED

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.lab.choosing.candidates import Candidate
-from scorefield.lab.choosing.records import (
+from scorefield.evaluation.samplers.candidates import Candidate
+from scorefield.evaluation.samplers.subject import Drawn, Subject
+from scorefield.metrics.energy_distance import Jackknifed, distance_sums, energy_distance, paired_energy_distance
+from scorefield.models.sampler_records import (
     STANDARD_ERRORS,
     Measured,
     MeasureReceipt,
@@ -22,8 +24,6 @@ from scorefield.lab.choosing.records import (
     SamplerRow,
     SamplerTable,
 )
-from scorefield.lab.choosing.subject import Drawn, Subject
-from scorefield.metrics.energy_distance import Jackknifed, distance_sums, energy_distance, paired_energy_distance
 from scorefield.process.grids import Uniform
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.sampler import Sampler

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scorefield.lab.choosing.records import STANDARD_ERRORS, Measured, SamplerRow, SamplerTable
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, facts, number, table, text
+from scorefield.models.sampler_records import STANDARD_ERRORS, Measured, SamplerRow, SamplerTable
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, facts, number, table, text
 
 _LINES = ("-", "--", ":", "-.")
 _MARKS = ("o", "s", "^", "D", "v", "P")

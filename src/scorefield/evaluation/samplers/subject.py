@@ -16,7 +16,7 @@ from scorefield.sampling.sampler import Sampler
 from scorefield.score.score import Score
 
 if TYPE_CHECKING:
-    from scorefield.lab.model import Model
+    from scorefield.models.model import Model
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from scorefield._codec import dumps
-from scorefield.lab.choosing.candidates import other_grids
-from scorefield.lab.choosing.measuring import Converged, Real, Say, converged_flow, require_enough
-from scorefield.lab.choosing.records import STANDARD_ERRORS, Measured, MeasureReceipt, Tried, TunedSampler
-from scorefield.lab.choosing.settings import Setting, settings_of
-from scorefield.lab.choosing.subject import Subject
+from scorefield.evaluation.samplers.candidates import other_grids
+from scorefield.evaluation.samplers.measurement import Converged, Real, Say, converged_flow, require_enough
+from scorefield.evaluation.samplers.settings import Setting, settings_of
+from scorefield.evaluation.samplers.subject import Subject
 from scorefield.metrics.energy_distance import Jackknifed, paired_energy_distance
+from scorefield.models.sampler_records import STANDARD_ERRORS, Measured, MeasureReceipt, Tried, TunedSampler
 from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.sampler import Sampler
 

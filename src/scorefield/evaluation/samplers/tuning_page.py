@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scorefield.lab.choosing.records import STANDARD_ERRORS, Tried, TunedSampler
-from scorefield.lab.figures import PAGE, grid_of_axes, to_svg
-from scorefield.lab.page import Block, Section, caption_of_figure, code, definitions, facts, table, text
+from scorefield.models.sampler_records import STANDARD_ERRORS, Tried, TunedSampler
+from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, code, definitions, facts, table, text
 
 
 def tuned_sections(found: TunedSampler) -> list[Section]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import near
-from scorefield.inference.inverse.fourier import Boundary, Convolution, FourierMask
-from scorefield.inference.inverse.operators import Operator
-from scorefield.inference.inverse.pixels import Channels, Downsample, Mask, Matrix, Sums
-from scorefield.inference.inverse.projections import Projections
+from scorefield.inverse.operators.fourier import Boundary, Convolution, FourierMask
+from scorefield.inverse.operators.operator import Operator
+from scorefield.inverse.operators.pixels import Channels, Downsample, Mask, Matrix, Sums
+from scorefield.inverse.operators.projections import Projections
 
 Load = Callable[[str], Tensor]
 """An array or image file by its path. Whoever reads files hands this in."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.pixels import binary, check_finite, floating
-from scorefield.inference.inverse.spectrum import FilterSpectrum, SelectedSpectrum, Spectrum
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.operators.pixels import binary, check_finite, floating
+from scorefield.inverse.operators.spectrum import FilterSpectrum, SelectedSpectrum, Spectrum
 from scorefield.score.oracles.field import hartley
 
 Boundary = Literal["periodic", "zero", "reflect"]

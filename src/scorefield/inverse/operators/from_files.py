@@ -9,8 +9,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from scorefield.inference.inverse.named import operator_named, part
-from scorefield.inference.inverse.operators import Operator
+from scorefield.inverse.operators.by_name import operator_named, part
+from scorefield.inverse.operators.operator import Operator
 
 
 def operator_of(text: str, event: tuple[int, ...]) -> Operator:

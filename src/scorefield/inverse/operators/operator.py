@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse.spectrum import DenseSpectrum, ScaledSpectrum, Spectrum
+from scorefield.inverse.operators.spectrum import DenseSpectrum, ScaledSpectrum, Spectrum
 
 LARGEST_MATRIX = 2**24
 """Entries of the largest matrix that is made of an operator for its singular values."""

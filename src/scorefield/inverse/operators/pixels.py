@@ -8,8 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.spectrum import GroupedSpectrum, MixedSpectrum, SelectedSpectrum, Spectrum, mixed
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.operators.spectrum import GroupedSpectrum, MixedSpectrum, SelectedSpectrum, Spectrum, mixed
 
 DECOUPLING = (
     (1 / math.sqrt(3), 1 / math.sqrt(3), 1 / math.sqrt(3)),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse.operators import LinearOperator
+from scorefield.inverse.operators.operator import LinearOperator
 
 
 class Projections(LinearOperator):

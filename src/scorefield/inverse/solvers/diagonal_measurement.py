@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.spectrum import Spectrum
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.operators.spectrum import Spectrum
 
 
 @dataclass(frozen=True)

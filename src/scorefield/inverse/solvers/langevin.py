@@ -12,10 +12,10 @@ from scorefield._codec import record
 from scorefield._math import once, over_event
 from scorefield._random import StepNoise
 from scorefield._typing import Condition
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.solver import Solver, take_observed
-from scorefield.inference.inverse.spectrum import Spectrum
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.operators.spectrum import Spectrum
+from scorefield.inverse.solvers.solver import Solver, take_observed
 from scorefield.process.general import GeneralSDE
 from scorefield.process.grids import Grid
 from scorefield.process.process import Process

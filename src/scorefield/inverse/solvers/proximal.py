@@ -12,12 +12,12 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import once, over_event, sum_event
 from scorefield._random import StepNoise
-from scorefield.inference.inverse.known import Known
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.solver import Solver, take_observed
-from scorefield.inference.inverse.spectral import grid_alone, grid_refusals
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.solvers.diagonal_measurement import Known
+from scorefield.inverse.solvers.solver import Solver, take_observed
+from scorefield.inverse.solvers.spectral import grid_alone, grid_refusals
 from scorefield.process.process import Process
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import Hold, Moved, Step

@@ -13,10 +13,10 @@ from scorefield._codec import record
 from scorefield._math import LOG_2PI, norm_event, over_event
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import LinearOperator
-from scorefield.inference.inverse.tilted import Estimate, Tilted, TiltingSolver, require_scale
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import LinearOperator
+from scorefield.inverse.solvers.tilted_score import Estimate, Tilted, TiltingSolver, require_scale
 from scorefield.sampling.named import ddim
 from scorefield.sampling.sampler import Sampler
 from scorefield.score.score import Score

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from scorefield._codec import record
 from scorefield._math import norm_event, once, over_event
-from scorefield.inference.inverse.noise import GaussianNoise
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.tilted import Estimate, Tilted, TiltingSolver, require_scale
+from scorefield.inverse.noise import GaussianNoise
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.tilted_score import Estimate, Tilted, TiltingSolver, require_scale
 from scorefield.process.process import Process
 from scorefield.sampling.named import ancestral
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion

@@ -11,10 +11,10 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import over_event, plus_scaled
 from scorefield._random import StepNoise
-from scorefield.inference.inverse.known import cleaned
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.replacement import ONE_STEP, Replaced, without_scales
-from scorefield.inference.inverse.solver import Solver
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.diagonal_measurement import cleaned
+from scorefield.inverse.solvers.replacement import ONE_STEP, Replaced, without_scales
+from scorefield.inverse.solvers.solver import Solver
 from scorefield.process.general import GeneralSDE
 from scorefield.process.grids import Grid
 from scorefield.process.process import Process

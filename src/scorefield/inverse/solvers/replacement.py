@@ -22,9 +22,9 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import over_event
 from scorefield._random import StepNoise
-from scorefield.inference.inverse.known import Known, cleaned
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.solver import Solver, Unobserving, take_observed
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.diagonal_measurement import Known, cleaned
+from scorefield.inverse.solvers.solver import Solver, Unobserving, take_observed
 from scorefield.process.general import GeneralSDE
 from scorefield.process.grids import Uniform
 from scorefield.process.process import Process

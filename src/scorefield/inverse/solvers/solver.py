@@ -12,8 +12,8 @@ from torch import Tensor
 
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.operators import LinearOperator
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.operators.operator import LinearOperator
 from scorefield.sampling.sampler import Callback, Run, Sampler
 from scorefield.sampling.step import Step
 from scorefield.score.score import Score

@@ -11,10 +11,10 @@ from torch import Tensor
 from scorefield._codec import record
 from scorefield._math import once, over_event
 from scorefield._random import StepNoise
-from scorefield.inference.inverse.known import Known, cleaned
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.replacement import without_scales
-from scorefield.inference.inverse.solver import Solver, take_observed
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.diagonal_measurement import Known, cleaned
+from scorefield.inverse.solvers.replacement import without_scales
+from scorefield.inverse.solvers.solver import Solver, take_observed
 from scorefield.process.grids import Focused
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorefield._codec import near
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.solver import Solver
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.solver import Solver
 from scorefield.sampling.named import NAMED, named
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import Hold
@@ -25,7 +25,7 @@ PREFERRED = (
 """Solvers in the order in which `choose` tries them, each with what it says."""
 
 
-def solvers() -> dict[str, type[Solver]]:
+def all_solvers() -> dict[str, type[Solver]]:
     """Every solver of this package by its name, in alphabetical order."""
     return dict(sorted((cls.name, cls) for cls in _concrete(Solver) if cls.__module__.startswith("scorefield.")))
 
@@ -41,7 +41,7 @@ def solver_named(name: str) -> Solver:
     Raises:
         ValueError: No such name; near matches are shown.
     """
-    known = solvers()
+    known = all_solvers()
     if name not in known:
         raise ValueError(f"there is no solver {name!r}.{near(name, ['auto', *known])}")
     return known[name]()
@@ -67,7 +67,7 @@ def refusals(solver: Solver, score: Score, observation: Observation, sampler: Sa
 
 def legal_solvers(score: Score, observation: Observation, sampler: Sampler | None = None) -> list[str]:
     """Names of the solvers that take this observation, with this sampler or their own."""
-    return [name for name, cls in solvers().items() if not refusals(cls(), score, observation, sampler)]
+    return [name for name, cls in all_solvers().items() if not refusals(cls(), score, observation, sampler)]
 
 
 def legal_samplers(solver: Solver, score: Score, observation: Observation) -> list[str]:
@@ -125,7 +125,7 @@ def choose(score: Score, observation: Observation, sampler: Sampler | None = Non
     Raises:
         ValueError: None does; each says why.
     """
-    known, passed = solvers(), []
+    known, passed = all_solvers(), []
     for name, reason in PREFERRED:
         if name not in known:
             continue
@@ -152,7 +152,7 @@ def table(score: Score, observation: Observation) -> list[dict[str, Any]]:
         observation: Linear, with normal noise.
     """
     rows = []
-    for name, cls in solvers().items():
+    for name, cls in all_solvers().items():
         solver = cls()
         rows.append(
             {

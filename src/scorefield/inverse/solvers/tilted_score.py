@@ -17,8 +17,8 @@ from torch import Tensor
 
 from scorefield._math import Pullback, once, over_event, plus_scaled, value_and_pullback
 from scorefield._typing import Condition
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.solver import Solver, take_observed
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.solver import Solver, take_observed
 from scorefield.process.general import GeneralSDE
 from scorefield.sampling.sampler import Sampler
 from scorefield.score.score import Score, tweedie

@@ -14,11 +14,11 @@ from scorefield._math import norm_event, over_event, sum_event
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.inference.inverse.observation import Observation
-from scorefield.inference.inverse.pseudo_inverse import MomentMatched, PiGDM
-from scorefield.inference.inverse.reconstruction import DPS
-from scorefield.inference.inverse.solver import OBSERVED, PosteriorRun, Solver, Unobserving
-from scorefield.inference.inverse.tilted import Tilted, TiltingSolver
+from scorefield.inverse.observation import Observation
+from scorefield.inverse.solvers.pseudo_inverse import MomentMatched, PiGDM
+from scorefield.inverse.solvers.reconstruction import DPS
+from scorefield.inverse.solvers.solver import OBSERVED, PosteriorRun, Solver, Unobserving
+from scorefield.inverse.solvers.tilted_score import Tilted, TiltingSolver
 from scorefield.process.process import Process
 from scorefield.sampling.adaptive import NOT_FINITE
 from scorefield.sampling.named import ddim

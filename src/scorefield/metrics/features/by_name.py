@@ -9,10 +9,10 @@ from typing import Literal, get_args
 from torch import nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.metrics.features import Features, ModuleFeatures, RawFeatures
-from scorefield.metrics.images import Gray, Quantise
-from scorefield.metrics.inception import InceptionFeatures
-from scorefield.metrics.networks import OnnxFeatures, efficientnet_lite0
+from scorefield.metrics.features.feature import Features, ModuleFeatures, RawFeatures
+from scorefield.metrics.features.images import Gray, Quantise
+from scorefield.metrics.features.inception import InceptionFeatures
+from scorefield.metrics.features.networks import OnnxFeatures, efficientnet_lite0
 
 FeatureName = Literal["raw", "inception", "efficientnet-lite0"]
 

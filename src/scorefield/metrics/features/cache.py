@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scorefield._files import replacing
-from scorefield.metrics.features import Features
+from scorefield.metrics.features.feature import Features
 
 FORMAT = 1
 """Of the files; another one is another key, so that files of older formats are not found."""

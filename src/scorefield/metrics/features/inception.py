@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from scorefield._codec import dumps
 from scorefield.data_spec import DataSpec
-from scorefield.metrics.features import Remembered, View
-from scorefield.metrics.images import Gray, ImagePreparation, Quantise, image_preparation
+from scorefield.metrics.features.feature import Remembered, View
+from scorefield.metrics.features.images import Gray, ImagePreparation, Quantise, image_preparation
 from scorefield.metrics.receipt import module_hash
 
 Layer = Literal["64", "192", "768", "2048"]

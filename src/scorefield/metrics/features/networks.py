@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from scorefield._codec import dumps
 from scorefield.data_spec import DataSpec
-from scorefield.metrics.features import ModuleFeatures
-from scorefield.metrics.images import Gray, ImagePreparation, Quantise, image_preparation
+from scorefield.metrics.features.feature import ModuleFeatures
+from scorefield.metrics.features.images import Gray, ImagePreparation, Quantise, image_preparation
 from scorefield.metrics.receipt import module_hash
 
 LITE_SIZE = 224

@@ -17,14 +17,14 @@ seed by seed with the same noise and held-out data. Equal time is equal compute 
 steps and load are stated.
 """
 
-from scorefield.lab.comparing import claims, methods, objective, page, records, running, sizes
-from scorefield.lab.comparing.claims import STATEMENTS, judged, run_folder
-from scorefield.lab.comparing.methods import METHODS, Method, Sampling, Terms
-from scorefield.lab.comparing.objective import Loss, alike, compare_objectives
-from scorefield.lab.comparing.page import lines_of, notes, results_table, write_comparison
-from scorefield.lab.comparing.records import Estimate, MethodRun, Sampled, over_seeds
-from scorefield.lab.comparing.running import Judge, farthest, fitting, judge_of, read_run, run_method
-from scorefield.lab.comparing.sizes import body_of
+from scorefield.studies.methods import claims, lineage, objective, page, records, running, sizes
+from scorefield.studies.methods.claims import STATEMENTS, judged, run_folder
+from scorefield.studies.methods.lineage import METHODS, Method, Sampling, Terms
+from scorefield.studies.methods.objective import Loss, alike, compare_objectives
+from scorefield.studies.methods.page import lines_of, notes, results_table, write_comparison
+from scorefield.studies.methods.records import Estimate, MethodRun, Sampled, over_seeds
+from scorefield.studies.methods.running import Judge, farthest, fitting, judge_of, read_run, run_method
+from scorefield.studies.methods.sizes import body_of
 
 __all__ = [
     "METHODS",
@@ -46,7 +46,7 @@ __all__ = [
     "judge_of",
     "judged",
     "lines_of",
-    "methods",
+    "lineage",
     "notes",
     "objective",
     "over_seeds",

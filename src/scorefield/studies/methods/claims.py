@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from scorefield.lab.comparing.methods import METHODS
-from scorefield.lab.comparing.records import Estimate, MethodRun, over_seeds
-from scorefield.lab.comparing.running import LEAST, finite, read_arrays
-from scorefield.lab.reproduce.entry import Claim
 from scorefield.metrics import Reference
 from scorefield.metrics.energy_distance import distance_sums, energy_distance
+from scorefield.studies.methods.lineage import METHODS
+from scorefield.studies.methods.records import Estimate, MethodRun, over_seeds
+from scorefield.studies.methods.running import LEAST, finite, read_arrays
+from scorefield.studies.papers.entry import Claim
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.comparing.sizes import Body, energy_network, score_network
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Adversary, Averaging, Experiment, Training
-from scorefield.lab.recipes.ladders import annealed_langevin, consistent, ladder
-from scorefield.lab.recipes.mdsm import annealed
 from scorefield.losses.denoising import DenoisingScoreMatching
+from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment, Training
 from scorefield.nets.critic_mlp import MLPCritic
 from scorefield.process.families import VE, VP, SubVP
 from scorefield.process.grids import EveryLevel, Uniform
 from scorefield.process.levels import langevin_step, overlap_ladder
 from scorefield.process.process import Process
 from scorefield.process.tabulated import GeometricSigmas, LinearBetas, Tabulated
+from scorefield.recipes.ladders import annealed_langevin, consistent, ladder
+from scorefield.recipes.mdsm import annealed
 from scorefield.sampling.langevin import Langevin, NoiseScaled
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from scorefield.sampling.sampler import PriorStart, Sampler
@@ -40,6 +39,7 @@ from scorefield.score.parametrisation import (
     ScoreForm,
     TimeInput,
 )
+from scorefield.studies.methods.sizes import Body, energy_network, score_network
 
 SIGMA_MIN = 0.01
 """Smallest noise level, model units; NCSN's and MDSM's own are 0.02 and 0.1 (0.01 and 0.05 for pixels in [0, 1])."""

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
-from scorefield.lab.comparing.records import NORMAL
-from scorefield.lab.data import Split
-from scorefield.lab.evaluation import examples
-from scorefield.lab.model import Model
+from scorefield.data import Split
+from scorefield.evaluation import examples
 from scorefield.losses.denoising import AtLevels, DenoisingScoreMatching, Draw
+from scorefield.models.model import Model
 from scorefield.process.tabulated import Tabulated
+from scorefield.studies.methods.records import NORMAL
 
 MOST = 2000
 """Held-out examples at most."""

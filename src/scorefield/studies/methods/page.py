@@ -11,17 +11,17 @@ import torch
 from matplotlib.figure import Figure
 
 from scorefield import _codec
-from scorefield.lab.comparing.claims import judged, run_folder
-from scorefield.lab.comparing.methods import METHODS, Terms
-from scorefield.lab.comparing.records import Estimate, MethodRun, over_seeds
-from scorefield.lab.comparing.running import Judge, density_unit, read_arrays
-from scorefield.lab.figures import Theme, grid_of_axes, image_grid, kind
-from scorefield.lab.files import write_json
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, table, text
-from scorefield.lab.report import embedded, metric_table, sample_grid, write_report
-from scorefield.lab.reproduce.entry import Claim, Drawing, Table
-from scorefield.lab.reproduce.writing import VERDICT, claims_block, drawing_block
-from scorefield.lab.run_folder import environment
+from scorefield._files import write_json
+from scorefield.models.run_folder import environment
+from scorefield.plot.pictures import Theme, grid_of_axes, image_grid, kind
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, table, text
+from scorefield.reports.report import embedded, metric_table, sample_grid, write_report
+from scorefield.studies.methods.claims import judged, run_folder
+from scorefield.studies.methods.lineage import METHODS, Terms
+from scorefield.studies.methods.records import Estimate, MethodRun, over_seeds
+from scorefield.studies.methods.running import Judge, density_unit, read_arrays
+from scorefield.studies.papers.entry import Claim, Drawing, Table
+from scorefield.studies.papers.writing import VERDICT, claims_block, drawing_block
 
 RESULTS, PAGE = "comparison.json", "report.html"
 SHOWN = 12

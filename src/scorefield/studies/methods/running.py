@@ -14,26 +14,26 @@ import torch
 from torch import Tensor
 
 from scorefield import _codec
+from scorefield._files import replacing, write_text
+from scorefield.data import Data, DataError, Split
+from scorefield.data.order import pick
 from scorefield.data_spec import DataSpec
-from scorefield.inference.flow import FlowSettings, require_flow
-from scorefield.lab import checkpoints
-from scorefield.lab.comparing.methods import METHODS, Method, Sampling, Terms
-from scorefield.lab.comparing.records import NORMAL, Density, MethodRun, Sampled
-from scorefield.lab.comparing.sizes import count
-from scorefield.lab.data import Data, DataError, Split
-from scorefield.lab.data.order import pick
-from scorefield.lab.evaluation import choose_features, examples
-from scorefield.lab.files import replacing, write_text
-from scorefield.lab.model import Model, build_score, continuous, load
-from scorefield.lab.observer import Observer
-from scorefield.lab.players import build_critic
-from scorefield.lab.sample_folder import ARRAYS, write_samples
-from scorefield.lab.trainer import train
+from scorefield.evaluation import choose_features, examples
+from scorefield.likelihood.probability_flow import FlowSettings, require_flow
 from scorefield.metrics import EnergyDistance, Features, FrechetDistance, MetricResult, Reference, SampleSource, measure
-from scorefield.metrics.features import feature_rows
+from scorefield.metrics.features.feature import feature_rows
 from scorefield.metrics.frechet import Moments, frechet_distance
+from scorefield.models.checkpoint_folder import latest_checkpoint
+from scorefield.models.model import Model, load
+from scorefield.models.networks import build_critic
+from scorefield.models.sample_folder import ARRAYS, write_samples
 from scorefield.process.levels import largest_distance
 from scorefield.score.energy import EnergyForm
+from scorefield.studies.methods.lineage import METHODS, Method, Sampling, Terms
+from scorefield.studies.methods.records import NORMAL, Density, MethodRun, Sampled
+from scorefield.studies.methods.sizes import count
+from scorefield.training.observer import Observer
+from scorefield.training.trainer import train
 
 RECORD = "compared.json"
 MOST = 2000
@@ -181,7 +181,7 @@ def read_run(folder: Path) -> MethodRun | None:
 
 
 def _latest(folder: Path) -> Path:
-    newest = checkpoints.latest(folder)
+    newest = latest_checkpoint(folder)
     assert newest is not None
     return newest
 
@@ -253,7 +253,7 @@ def _density(model: Model, method: Method, judge: Judge, folder: Path) -> tuple[
         return None, "not asked for"
     if isinstance(model.experiment.form, EnergyForm):
         return None, f"needs log Z: scorefield energy {folder} logz"
-    flow = build_score(continuous(model.experiment), model.network)
+    flow = model.as_flow()
     try:
         require_flow(flow)
         flow.process.diffusion_squared(torch.tensor([0.5], dtype=torch.float64))

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.recipes.small import digits, images
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.energy_mlp import EnergyMLP
 from scorefield.nets.mlp import MLP
 from scorefield.nets.ncsnpp import NCSNpp
 from scorefield.nets.network import NetworkConfig
+from scorefield.recipes.small import digits, images
 
 Body = Literal["mlp", "unet"]
 

@@ -21,14 +21,14 @@ and figures. `write_findings` makes JSON, pictures and a page of them.
 from __future__ import annotations
 
 from scorefield._codec import near
-from scorefield.lab.reproduce import (
+from scorefield.studies.papers import (
     annealed_settings,
     denoised_consistent,
-    elsewhere,
     energy_levels,
     entry,
     joint_or_single,
     low_density,
+    needs_hardware,
     noise_kept,
     objective_sampler,
     on_digits,
@@ -39,8 +39,8 @@ from scorefield.lab.reproduce import (
     two_modes,
     writing,
 )
-from scorefield.lab.reproduce.entry import PAPERS, Claim, Drawing, Entry, Findings, Job, Table
-from scorefield.lab.reproduce.writing import VERDICT, write_findings
+from scorefield.studies.papers.entry import PAPERS, Claim, Drawing, Entry, Findings, Job, Table
+from scorefield.studies.papers.writing import VERDICT, write_findings
 
 _HERE = (
     tiny_noise,
@@ -55,7 +55,7 @@ _HERE = (
     predictors_correctors,
     objective_sampler,
 )
-ENTRIES: dict[str, Entry] = {e.name: e for module in (*_HERE, elsewhere) for e in module.ENTRIES}
+ENTRIES: dict[str, Entry] = {e.name: e for module in (*_HERE, needs_hardware) for e in module.ENTRIES}
 
 
 def find(name: str) -> Entry:
@@ -81,7 +81,7 @@ __all__ = [
     "Table",
     "annealed_settings",
     "denoised_consistent",
-    "elsewhere",
+    "needs_hardware",
     "energy_levels",
     "entry",
     "find",

@@ -9,15 +9,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from scorefield.lab.figures import Theme, grid_of_axes, image_grid
-from scorefield.lab.model import Model, load
-from scorefield.lab.recipes.ladders import annealed_langevin
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
-from scorefield.lab.reproduce.on_digits import SAMPLES, SPEC, Judge, experiment, noise_levels, settings
-from scorefield.lab.trainer import train
 from scorefield.metrics.energy_distance import energy_distance
+from scorefield.models.model import Model, load
+from scorefield.plot.pictures import Theme, grid_of_axes, image_grid
 from scorefield.process.levels import langevin_variance_ratio
+from scorefield.recipes.ladders import annealed_langevin
 from scorefield.sampling.sampler import Progress
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
+from scorefield.studies.papers.on_digits import SAMPLES, SPEC, Judge, experiment, noise_levels, settings
+from scorefield.training.trainer import train
 
 SIGMA_MIN = 0.01
 REPEATS = (1, 5, 20, 100)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from scorefield.lab.experiment import Experiment
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.model import load
-from scorefield.lab.recipes.acsm import digits_adversarial
-from scorefield.lab.recipes.ladders import annealed_langevin, consistent
-from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table
-from scorefield.lab.reproduce.on_digits import SAMPLES, SPEC, Judge
-from scorefield.lab.trainer import train
 from scorefield.metrics.energy_distance import Jackknifed, distance_sums, energy_distance
+from scorefield.models.experiment import Experiment
+from scorefield.models.model import load
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
 from scorefield.nets.unet import ACSMUNet
+from scorefield.plot.pictures import Theme, grid_of_axes
+from scorefield.recipes.acsm import digits_adversarial
+from scorefield.recipes.ladders import annealed_langevin, consistent
 from scorefield.score.parametrisation import ScaledScoreForm
+from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table
+from scorefield.studies.papers.on_digits import SAMPLES, SPEC, Judge
+from scorefield.training.trainer import train
 
 NETWORKS: dict[str, NetworkConfig] = {
     "NCSNv2": NCSNv2(channels=16),

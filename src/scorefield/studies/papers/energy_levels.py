@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.recipes.ladders import ladder
-from scorefield.lab.recipes.mdsm import annealed
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, wilson
-from scorefield.lab.reproduce.shells import Shells, overlap, shells
 from scorefield.losses import DenoisingScoreMatching
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import Tabulated
+from scorefield.recipes.ladders import ladder
+from scorefield.recipes.mdsm import annealed
 from scorefield.sampling.named import with_steps
 from scorefield.score.energy import EnergyForm, NetworkEnergy
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, wilson
+from scorefield.studies.papers.shells import Shells, overlap, shells
 
 SIGMA_0 = 0.1
 MANY = (0.05, 1.2, 128)

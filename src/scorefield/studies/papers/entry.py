@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield._random import philox
-from scorefield.lab.figures import Theme
-from scorefield.lab.observer import Observer
+from scorefield.plot.pictures import Theme
+from scorefield.training.observer import Observer
 
 Paper = Literal["NCSN", "NCSNv2", "MDSM", "ACSM", "Score-SDE", "All"]
 State = Literal["runs here", "needs CUDA", "needs weights"]

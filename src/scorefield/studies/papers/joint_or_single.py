@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scorefield.lab.figures import image_grid
-from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table
-from scorefield.lab.reproduce.on_digits import (
+from scorefield.plot.pictures import image_grid
+from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table
+from scorefield.studies.papers.on_digits import (
     SAMPLES,
     SEEDS,
     SPEC,

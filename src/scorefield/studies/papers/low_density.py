@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
-from scorefield.lab.figures import PAPER, Theme, grid_of_axes
-from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
-from scorefield.lab.reproduce.two_modes import MODES, STEP, WEIGHT, Ended, chain, components
 from scorefield.losses import SlicedScoreMatching
 from scorefield.nets.mlp import ToyMLP
+from scorefield.plot.pictures import PAPER, Theme, grid_of_axes
 from scorefield.process import GeometricSigmas, Tabulated
 from scorefield.score.network import NetworkScore
 from scorefield.score.oracles import Points
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
+from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
+from scorefield.studies.papers.two_modes import MODES, STEP, WEIGHT, Ended, chain, components
 
 STEPS = 10_000
 BATCH = 128

@@ -5,7 +5,7 @@ Nothing here is run; each entry names the commands that run it where the machine
 
 from __future__ import annotations
 
-from scorefield.lab.reproduce.entry import Entry, Paper, State
+from scorefield.studies.papers.entry import Entry, Paper, State
 
 FEATURES = "scorefield evaluate runs/{run} -n 50000"
 

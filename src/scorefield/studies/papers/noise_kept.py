@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from matplotlib.figure import Figure
 
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import GeometricSigmas, Tabulated
 from scorefield.process.grids import EveryLevel
 from scorefield.sampling import Chain, Consistent, Hold, LadderScaled, Langevin, Repeat, Sampler
 from scorefield.sampling.sampler import Progress
 from scorefield.score.oracles import Points
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
 
 LADDER = GeometricSigmas(0.01, 50.0, 232)
 LANGEVIN = 0.02

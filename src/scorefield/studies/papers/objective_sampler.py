@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from scorefield._math import over_event
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
 from scorefield.losses import (
     DenoisingScoreMatching,
     FiniteDifferenceScoreMatching,
@@ -24,6 +22,7 @@ from scorefield.losses import (
 )
 from scorefield.metrics.energy_distance import Jackknifed, distance_sums, energy_distance
 from scorefield.nets.mlp import MLP
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import VE
 from scorefield.process.grids import Uniform
 from scorefield.sampling import HMC, MALA, AdaptiveSDE, Chain, NoiseScaled, ReverseDiffusion, Sampler
@@ -34,6 +33,7 @@ from scorefield.score.network import NetworkScore
 from scorefield.score.oracles.examples import skewed_mixture
 from scorefield.score.parametrisation import KarrasForm, LogSigma
 from scorefield.score.score import Score
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
 
 PROCESS = VE(0.05, 8.0)
 SPREAD = 1.3

@@ -16,20 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from scorefield.data import DataSource, open_data
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource, open_data
-from scorefield.lab.evaluation import examples
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.model import load
-from scorefield.lab.recipes.ladders import annealed_langevin, ladder
-from scorefield.lab.reproduce.entry import Job, mean_interval
-from scorefield.lab.trainer import train
+from scorefield.evaluation import examples
 from scorefield.losses import DenoisingScoreMatching, Objective
 from scorefield.metrics.energy_distance import distance_sums, energy_distance
+from scorefield.models.experiment import Adam, Averaging, Experiment, Training
+from scorefield.models.model import load
 from scorefield.nets.mlp import MLP
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import Tabulated
+from scorefield.recipes.ladders import annealed_langevin, ladder
 from scorefield.score.parametrisation import LevelLabel, ScaledScoreForm
+from scorefield.studies.papers.entry import Job, mean_interval
+from scorefield.training.trainer import train
 
 SPEC = DataSpec((1, 8, 8), 0, 16, 17, model_range=(0.0, 1.0))
 SOURCE = DataSource("digits", model_range=(0.0, 1.0))

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 
-from scorefield.lab.experiment import Averaging, Experiment
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.model import Model, load
-from scorefield.lab.recipes.small import digits_mlp
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, mean_interval
-from scorefield.lab.reproduce.on_digits import SAMPLES, SEEDS, SOURCE, SPEC, STUDENT, Judge
-from scorefield.lab.trainer import train
+from scorefield.models.experiment import Averaging, Experiment
+from scorefield.models.model import Model, load
 from scorefield.nets.mlp import MLP
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import VE, VP, Process
 from scorefield.process.grids import Uniform
+from scorefield.recipes.small import digits_mlp
 from scorefield.sampling import Ancestral, Chain, Hold, Langevin, NoiseScaled, ReverseDiffusion, Sampler, Step
 from scorefield.score.parametrisation import KarrasForm, LogSigma
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, mean_interval
+from scorefield.studies.papers.on_digits import SAMPLES, SEEDS, SOURCE, SPEC, STUDENT, Judge
+from scorefield.training.trainer import train
 
 PREDICTORS: dict[str, Step] = {
     "ancestral sampling": Ancestral(),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from scorefield.lab.reproduce.entry import wilson
 from scorefield.process import Tabulated
+from scorefield.studies.papers.entry import wilson
 
 
 @dataclass(frozen=True)

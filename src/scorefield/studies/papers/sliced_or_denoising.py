@@ -8,11 +8,11 @@ import time
 
 import torch
 
-from scorefield.lab.figures import image_grid
-from scorefield.lab.opening import build_score
-from scorefield.lab.players import adam
-from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
-from scorefield.lab.reproduce.on_digits import (
+from scorefield.losses import DenoisingScoreMatching, Objective, SlicedScoreMatching
+from scorefield.models.networks import build_score
+from scorefield.plot.pictures import image_grid
+from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
+from scorefield.studies.papers.on_digits import (
     NETWORK,
     SAMPLES,
     SEEDS,
@@ -26,7 +26,7 @@ from scorefield.lab.reproduce.on_digits import (
     quality,
     settings,
 )
-from scorefield.losses import DenoisingScoreMatching, Objective, SlicedScoreMatching
+from scorefield.training.trainable import adam
 
 BLOCKS = 40
 """Blocks of steps timed, the two losses in turn."""

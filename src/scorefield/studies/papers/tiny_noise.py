@@ -12,17 +12,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
-from scorefield.lab.data import DataSource
-from scorefield.lab.experiment import Adam, Averaging, Experiment, Training
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.players import TrainingError
-from scorefield.lab.reproduce.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
-from scorefield.lab.trainer import train
 from scorefield.losses import Custom, SlicedScoreMatching
+from scorefield.models.experiment import Adam, Averaging, Experiment, Training
 from scorefield.nets.resscore import ResScore
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import Levels, Process, Tabulated
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
+from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
+from scorefield.training.trainable import TrainingError
+from scorefield.training.trainer import train
 
 NOISE = 0.01
 NO_NOISE = 1e-9

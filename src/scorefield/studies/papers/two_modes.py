@@ -9,13 +9,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from scorefield.lab.figures import Theme, grid_of_axes
-from scorefield.lab.reproduce.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, wilson
+from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import GeometricSigmas, Process, Tabulated
 from scorefield.process.grids import EveryLevel
 from scorefield.sampling import Chain, Hold, LadderScaled, Langevin, Repeat, Sampler, UniformStart
 from scorefield.score import Score
 from scorefield.score.oracles import Mixture, Points
+from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, wilson
 
 WEIGHT = 0.8
 MODES = torch.tensor([[5.0, 5.0], [-5.0, -5.0]], dtype=torch.float64)

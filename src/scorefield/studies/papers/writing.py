@@ -10,11 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from scorefield.lab.figures import PAGE, PAPER, figure_image, save_png, to_svg
-from scorefield.lab.files import write_json
-from scorefield.lab.page import Block, Section, caption_of_figure, definitions, table, text
-from scorefield.lab.report import embedded, write_report
-from scorefield.lab.reproduce.entry import PAPERS, Claim, Drawing, Entry, Findings
+from scorefield._files import write_json
+from scorefield.plot.pictures import PAGE, PAPER, figure_image, save_png, to_svg
+from scorefield.reports.page import Block, Section, caption_of_figure, definitions, table, text
+from scorefield.reports.report import embedded, write_report
+from scorefield.studies.papers.entry import PAPERS, Claim, Drawing, Entry, Findings
 
 VERDICT = {True: "held", False: "did not hold", None: "undecided"}
 

@@ -1,0 +1,47 @@
+"""Feature extractors used by the metrics: raw values, classifiers, Inception, packaged networks, ONNX files."""
+
+from __future__ import annotations
+
+from scorefield.metrics.features import (
+    by_name,
+    cache,
+    classifier,
+    feature,
+    images,
+    inception,
+    networks,
+)
+from scorefield.metrics.features.by_name import FeatureName, features_by_name
+from scorefield.metrics.features.cache import FeatureCache
+from scorefield.metrics.features.classifier import ClassifierFacts, ClassifierFeatures, ClassProbabilities
+from scorefield.metrics.features.feature import Features, ModuleFeatures, RawFeatures, Remembered, View
+from scorefield.metrics.features.images import ImagePreparation, image_preparation
+from scorefield.metrics.features.inception import InceptionFeatures
+from scorefield.metrics.features.networks import OnnxFeatures, PreparedFeatures, efficientnet_lite0
+
+__all__ = [
+    "ClassProbabilities",
+    "ClassifierFacts",
+    "ClassifierFeatures",
+    "FeatureCache",
+    "FeatureName",
+    "Features",
+    "ImagePreparation",
+    "InceptionFeatures",
+    "ModuleFeatures",
+    "OnnxFeatures",
+    "PreparedFeatures",
+    "RawFeatures",
+    "Remembered",
+    "View",
+    "by_name",
+    "cache",
+    "classifier",
+    "efficientnet_lite0",
+    "feature",
+    "features_by_name",
+    "image_preparation",
+    "images",
+    "inception",
+    "networks",
+]
