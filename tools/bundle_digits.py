@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 from scorefield.cli.progress import training_display
+from scorefield.models.weights import choose, load_tensors, save_tensors
 from scorefield.recipes import recipe
 from scorefield.training.trainer import train
-from scorefield.models.weights import choose, load_tensors, save_tensors
 
 RUN = Path("runs/bundled-digits")
 TARGET = Path(__file__).parent.parent / "src/scorefield/models/bundled/digits"

@@ -1,7 +1,7 @@
 """Defects made on purpose, one coefficient or one line each, and which checks of the selftest must find them.
 
-`python -m selftest.selftest_mutants [ROOM ...]`, run in the folder `tests`, makes each of them in turn, runs those rooms
-(all of them by default: more than a minute a defect) and prints which checks failed.
+`python -m selftest.selftest_mutants [ROOM ...]`, run in the folder `tests`, makes each of them in turn, runs those
+rooms (all of them by default: more than a minute a defect) and prints which checks failed.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ class OptimiserStep:
                 where += f", noise level sigma = {float(process.sigma(t)):.4g} (model units)"
         of = "" if module is self.modules[0] else f" of the {module.name}"
         raise TrainingError(
-            f"the loss{of} is not finite at step {update}: {where}. The batch, its noise and all weights are in {bundle}."
+            f"the loss{of} is not finite at step {update}: {where}. The batch, its noise and all weights are in"
+            f" {bundle}."
             " The last checkpoint is intact; a smaller learning rate, clipping, or fp32 in place of bf16 may help"
         )
 

@@ -221,7 +221,7 @@ class _Trainer:
         return bool(flags.sum() > 0)
 
     def _update_modules(self, batch: int, x: Tensor, condition: dict[str, Tensor]) -> float | None:
-        """Update every module that is due at a batch, a critic first; the loss of the score, or None if it was not due."""
+        """Update every module due at a batch, a critic first; the loss of the score, or None if it was not due."""
         loss = None
         for number, module in reversed(list(enumerate(self.modules))):  # the run's own is the last
             update, waiting = divmod(batch + 1, module.every)
