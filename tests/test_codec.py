@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scorefield import _plugins
 from scorefield._codec import SCHEMA, CodecError, decode, dumps, encode, loads, near, record, record_types, with_field
 
 
@@ -93,6 +94,16 @@ drawings = st.builds(
 
 
 # ------------------------------------------------------------------------------------------------ laws
+
+
+@pytest.fixture(autouse=True, scope="module")
+def functions_of_the_tests() -> Iterator[None]:
+    """The files of these tests name functions of other modules, which their reader allows."""
+    before = set(_plugins._allowed)
+    _plugins.allow(["math", "no_such_module", __name__])
+    yield
+    _plugins._allowed.clear()
+    _plugins._allowed.update(before)
 
 
 @given(drawings)

@@ -5,21 +5,26 @@ written as {"type": tag, field: value, ...}, a tuple as a list, a callable by it
 that JSON lacks are the strings "inf", "-inf" and "nan" (a field of type Any reads them back as strings). Where a record
 is read, and a string is not, a bare tag stands for the record with every field at its default.
 
-Nothing is evaluated or unpickled. Reading a callable imports the module that it names, as `import` would.
+Nothing is evaluated or unpickled. Reading a callable imports the module that it names, which is done only for modules
+of scorefield, of plugins in use and of those that the user allows (`_plugins.is_trusted`). A record of a class outside
+scorefield is written like any other; the file says beside its value which module defines it.
 """
 
 from __future__ import annotations
 
 import collections.abc
+import contextlib
+import contextvars
 import dataclasses
 import difflib
 import functools
-import importlib
 import json
 import math
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from scorefield import _plugins
 
 SCHEMA = 1
 """Raised whenever a record changes in a way that old files cannot be read by the defaults of new fields."""
@@ -28,6 +33,10 @@ T = TypeVar("T")
 _TYPES: dict[str, type] = {}
 _TAG = "__record_tag__"
 _NOT_JSON = ("inf", "-inf", "nan")
+_trust: contextvars.ContextVar[Collection[str] | None] = contextvars.ContextVar("_trust", default=())
+"""What else a file that is being read may import; None for anything, where the value is the user's own."""
+_modules: contextvars.ContextVar[Mapping[str, str] | None] = contextvars.ContextVar("_modules", default=None)
+"""Tag -> module of the types outside scorefield in the file that is being read, for messages."""
 MOVED = {"scorefield.lab.recipes.points": "scorefield.recipes.points"}
 """Modules whose names stand in older files -> where they are now."""
 _SCALARS = (bool, int, float, str, types.NoneType)
@@ -54,7 +63,10 @@ def record(cls: type[T] | None = None, *, tag: str | None = None) -> Any:
     made = dataclasses.dataclass(frozen=True)(cls)
     name = tag or cls.__name__
     known = _TYPES.get(name)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+    # A class of a script or notebook may be defined again: by the same cell, or by importing the script as a module.
+    again = known is not None and known.__qualname__ == cls.__qualname__
+    again = again and (known.__module__ == cls.__module__ or "__main__" in (known.__module__, cls.__module__))
+    if known is not None and not again:
         raise ValueError(f"two record types share the tag {name!r}: {known} and {cls}; give one of them tag=...")
     if "type" in _fields(made):
         raise ValueError(f"{cls} has a field named 'type', which is where the tag is written; give it another name")
@@ -124,12 +136,12 @@ def encode(value: Any, path: str = "") -> Any:
 
 
 def _import_path(function: Any, path: str) -> str:
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if module and name and module != "__main__" and _imported(module, name) is function:
+    module, name = _plugins.module_of(function), getattr(function, "__qualname__", None)
+    if module and name and _imported(module, name) is function:
         return f"{module}:{name}"
+    what = repr(function) if hasattr(function, "__qualname__") else f"an instance of {type(function).__name__}"
     raise CodecError(
-        path,
-        f"{function!r} cannot be saved because it cannot be imported by name; define it at the top level of a module",
+        path, f"{what} cannot be saved because it cannot be imported by name; define it at the top level of a module"
     )
 
 
@@ -142,7 +154,7 @@ def moved(path: str) -> str:
 def _imported(module: str, name: str) -> Any:
     """The object called `name` in a module, or None."""
     try:
-        target: Any = importlib.import_module(module)
+        target: Any = _plugins.find_module(module)
         for part in name.split("."):
             target = getattr(target, part)
     except (ImportError, AttributeError, ValueError):
@@ -151,18 +163,61 @@ def _imported(module: str, name: str) -> Any:
 
 
 def dumps(value: Any) -> str:
-    """Strict JSON text of a record, with the schema number."""
-    return json.dumps({"schema": SCHEMA, "value": encode(value)}, indent=1, allow_nan=False) + "\n"
+    """Strict JSON text of a record, with the schema number and the modules of types outside scorefield, by tag."""
+    written = encode(value)
+    found = {tag: _plugins.module_of(_TYPES[tag]) for tag in sorted(_tags_in(written)) if tag in _TYPES}
+    plugins = {tag: module for tag, module in found.items() if not _plugins.is_own(module)}
+    file = {"schema": SCHEMA, **({"plugins": plugins} if plugins else {}), "value": written}
+    return json.dumps(file, indent=1, allow_nan=False) + "\n"
+
+
+def _tags_in(data: Any) -> set[str]:
+    """The tags of all records in JSON data."""
+    if isinstance(data, dict):
+        own = {data["type"]} if isinstance(data.get("type"), str) else set()
+        return own.union(*map(_tags_in, data.values()))
+    return set().union(*map(_tags_in, data)) if isinstance(data, list) else set()
+
+
+def import_paths(value: Any) -> set[str]:
+    """Every "module:name" in the JSON form of a value."""
+    return set(_paths_in(encode(value)))
+
+
+def _paths_in(data: Any) -> Iterator[str]:
+    if isinstance(data, str) and _plugins.is_import_path(data):
+        yield data
+    elif isinstance(data, (dict, list)):
+        for part in data.values() if isinstance(data, dict) else data:
+            yield from _paths_in(part)
+
+
+@contextlib.contextmanager
+def _reading(trust: Collection[str] | None, modules: Mapping[str, str]) -> Iterator[None]:
+    """Inside the block values are read with this trust."""
+    tokens = _trust.set(trust), _modules.set(modules)
+    try:
+        yield
+    finally:
+        _trust.reset(tokens[0])
+        _modules.reset(tokens[1])
 
 
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def loads(text: str, expected: type[T]) -> T:
+def loads(text: str, expected: type[T], trust: Collection[str] = ()) -> T:
     """Read what `dumps` wrote.
 
+    Args:
+        text: The file.
+        expected: A record type, or a union of some.
+        trust: Modules ("mypackage.nets") or objects ("mypackage.nets:MyNet") outside scorefield and the plugins in use
+            that the file may name.
+
     Raises:
-        CodecError: The text is not strict JSON, of a newer schema, or does not describe an `expected`.
+        CodecError: The text is not strict JSON, of a newer schema, does not describe an `expected`, or names code that
+            is not trusted.
     """
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
@@ -174,7 +229,9 @@ def loads(text: str, expected: type[T]) -> T:
         raise CodecError(
             "", f"written with schema {data['schema']}, this version reads up to {SCHEMA}; upgrade scorefield"
         )
-    return decode(data["value"], expected)
+    plugins = data.get("plugins")
+    with _reading(trust, plugins if isinstance(plugins, dict) else {}):
+        return decode(data["value"], expected)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -193,6 +250,8 @@ def decode(data: Any, expected: Any, path: str = "") -> Any:
     Raises:
         CodecError: The data do not describe an `expected`.
     """
+    if isinstance(data, dict) and isinstance(tag := data.get("type"), str):
+        _require_type(tag, path)
     origin, arguments = get_origin(expected) or expected, get_args(expected)
     if expected is Any:
         return _decode_any(data, path)
@@ -215,6 +274,16 @@ def decode(data: Any, expected: Any, path: str = "") -> Any:
     if isinstance(expected, type):
         return _decode_record(data, expected, path)
     raise CodecError(path, f"fields of type {expected} cannot be read")
+
+
+def _require_type(tag: str, path: str) -> None:
+    """Import what installed packages announce where a tag is unknown, and name the module of one that stays so."""
+    if tag not in _TYPES:
+        _plugins.load_announced()
+    module = (_modules.get() or {}).get(tag)
+    if tag not in _TYPES and module is not None:
+        what = f"made with {tag} of {module}"
+        raise CodecError(path, f"{what}: add --plugin {module}, or in Python `import {module}` before reading it")
 
 
 def _decode_any(data: Any, path: str) -> Any:
@@ -261,10 +330,49 @@ def _decode_sequence(data: Any, origin: type, arguments: tuple[Any, ...], path: 
 def _decode_callable(data: Any, path: str) -> Any:
     if not isinstance(data, str) or data.count(":") != 1:
         raise CodecError(path, f"expected a function as 'module:name', got {data!r}")
+    require_trusted(moved(data), path)
     target = _imported(*moved(data).split(":"))
     if not callable(target):
         raise CodecError(path, f"{data!r} is not a function that can be imported")
     return target
+
+
+def require_trusted(target: str, path: str = "") -> None:
+    """Refuse to import what a file names, unless it is scorefield's, a plugin's or allowed; see `_plugins`.
+
+    Args:
+        target: "module:name".
+        path: Of the field, for the message.
+
+    Raises:
+        CodecError: It is not trusted; the message says how to allow it.
+    """
+    trust = _trust.get()
+    if trust is None:
+        return
+    if not _plugins.is_trusted(target, trust):
+        _plugins.load_announced()
+    code = target
+    if _plugins.is_trusted(target, trust):
+        if _plugins.is_named(target, trust):
+            return
+        # A trusted module also holds what it imported: "mymodule:os.abort" is code of os.
+        found = _imported(*target.split(":")) if target.count(":") == 1 else None
+        if not callable(found) or _plugins.is_trusted(code := f"{_plugins.module_of(found)}:", trust):
+            return
+    module = code.partition(":")[0]
+    if module == "__main__":
+        raise CodecError(
+            path,
+            f"the file names {target!r}, which the notebook that wrote it defined; define it in a module, mymodule.py,"
+            " and train with that one to load it anywhere else",
+        )
+    raise CodecError(
+        path,
+        f"the file names {target!r}, which is code outside scorefield ({module}) and would be run. If you trust it,"
+        f" allow it: --trust {target}, or --plugin {module} for a module of yours; in Python"
+        f" sf.load(..., trust=[{target!r}])",
+    )
 
 
 def _decode_scalar(data: Any, expected: type, path: str) -> Any:
@@ -315,9 +423,12 @@ def _decode_record(data: Any, expected: type, path: str) -> Any:
         if name not in values and not optional:
             raise CodecError(path, f"{tag} needs the field {name!r}")
     try:
-        return cls(**values)
+        value = cls(**values)
     except (ValueError, TypeError) as error:
         raise CodecError(path, str(error)) from error
+    for name, target in getattr(value, "imports", dict)().items():
+        require_trusted(target, _join(path, name))
+    return value
 
 
 # ---------------------------------------------------------------------------------------------------- editing
@@ -343,7 +454,8 @@ def with_field(value: T, path: str, new: Any) -> T:
         data = encode(value)
         _put(data, path.split("."), text)
         try:
-            return decode(data, type(value))
+            with _reading(None, {}):  # the value was read before, and what is new was typed by the user
+                return decode(data, type(value))
         except CodecError as error:
             errors.append(error)
     raise errors[0]

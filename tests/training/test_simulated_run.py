@@ -58,7 +58,7 @@ def simulated() -> Experiment:
 def test_a_simulated_process_trains_and_samples_by_its_reverse_sde(tmp_path: Path) -> None:
     """Also from its folder; the score is the network's output, and no posterior mean is made up."""
     experiment = simulated()
-    assert loads(dumps(experiment), Experiment) == experiment
+    assert loads(dumps(experiment), Experiment, trust=[__name__]) == experiment
     run = train(experiment, tmp_path / "run")
     stored = read_experiment(find(run))
     network, weights, _ = open_network(run, stored, None, "cpu")

@@ -47,6 +47,7 @@ from scorefield.data.readers.idx import read_idx, read_idx_file
 from scorefield.data.readers.lmdb_files import read_lmdb
 from scorefield.data.readers.objects import import_dataset, read_object
 from scorefield.data.readers.parquet import read_parquet
+from scorefield.data.readers.table import READERS, Reader, reader
 from scorefield.data.readers.tfrecord import read_tfrecord
 from scorefield.data.rows import Rows, rows_of
 from scorefield.data.source import DataError, DataSource
@@ -65,6 +66,8 @@ __all__ = [
     "Images",
     "Inspection",
     "Loader",
+    "READERS",
+    "Reader",
     "Rows",
     "Split",
     "Stacking",
@@ -76,6 +79,7 @@ __all__ = [
     "inspect",
     "open_data",
     "read_array",
+    "reader",
     "readers",
     "read_cifar",
     "read_contents",

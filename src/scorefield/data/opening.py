@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from scorefield._codec import near
+from scorefield._plugins import is_import_path, load_announced
 from scorefield.data.order import pick
 from scorefield.data.readers import arrays, cifar, folder, idx, lmdb_files, tfrecord
 from scorefield.data.readers.content import Arrays, Content
 from scorefield.data.readers.digits import read_digits
-from scorefield.data.readers.objects import import_dataset, is_object_path, read_object
-from scorefield.data.readers.parquet import read_parquet
+from scorefield.data.readers.objects import import_dataset, read_object
+from scorefield.data.readers.table import READERS
 from scorefield.data.rows import ImageRows, Rows, rows_of
 from scorefield.data.source import DataError, DataSource
 from scorefield.data.split import Data, Split
@@ -155,23 +156,7 @@ def _read(source: DataSource, dataset: Any) -> dict[str, Content]:
     path = Path(source.path).expanduser()
     if not path.exists():
         raise _missing(path)
-    if kind == "folder":
-        if path.is_file():
-            raise DataError(f"{path} is a file; for images give the folder that holds them")
-        return folder.read_folder(path, source.label_key)
-    if kind == "idx":
-        return idx.read_idx(path)
-    readers = {
-        "parquet": read_parquet,
-        "cifar": cifar.read_cifar,
-        "lmdb": lmdb_files.read_lmdb,
-        "tfrecord": tfrecord.read_tfrecord,
-    }
-    if kind in readers:
-        return readers[kind](path, source)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; for arrays give the file")
-    return arrays.read_array(path, source)
+    return dict(READERS[kind].read(path, source))
 
 
 def kind_of(source: DataSource) -> str:
@@ -181,13 +166,16 @@ def kind_of(source: DataSource) -> str:
         DataError: Nothing there, or nothing that a reader knows.
     """
     if source.kind != "auto":
+        known = ("digits", "object", *READERS)
+        if source.kind not in known and source.kind not in READERS:
+            raise DataError(f"data.kind={source.kind!r} is no kind of data.{near(source.kind, ('auto', *known))}")
         return source.kind
     assert source.path is not None
     if source.path == "digits":
         return "digits"
     path = Path(source.path).expanduser()
     if not path.exists():
-        if is_object_path(source.path):
+        if is_import_path(source.path):
             return "object"
         raise _missing(path)
     return _kind_of_folder(path) if path.is_dir() else _kind_of_file(path)
@@ -222,7 +210,11 @@ def _kind_of_file(path: Path) -> str:
         raise DataError(f"{path} is an archive: unpack it and give the folder")
     if suffix in folder.SUFFIXES:
         raise DataError(f"{path} is one image; give the folder that holds the images")
-    known = {*arrays.SUFFIXES, *lmdb_files.SUFFIXES, ".parquet", ".idx3-ubyte", ".tfrecords"}
+    load_announced()
+    for name, found in READERS.items():
+        if suffix in found.suffixes:
+            return name
+    known = {suffix for found in READERS.values() for suffix in found.suffixes}
     ending = f"files ending in {suffix}" if suffix else "files without an ending"
     raise DataError(f"{path}: {ending} are not known.{near(suffix, known)} Or set data.kind")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from scorefield._codec import moved, record
+from scorefield._plugins import is_import_path
 from scorefield.data_spec import PerChannel
 
-Kind = Literal["auto", "digits", "folder", "array", "idx", "parquet", "cifar", "lmdb", "tfrecord", "object"]
 Layout = Literal["channels_first", "channels_last", "grey"]
 
 
@@ -87,7 +87,7 @@ class DataSource:
     """
 
     path: str | None = None
-    kind: Kind = "auto"
+    kind: str = "auto"
     split: str | None = None
     held_out: int | float = 0.1
     held_out_seed: int = 0
@@ -112,6 +112,11 @@ class DataSource:
     model_range: tuple[float, float] = (-1.0, 1.0)
     skip_bad: bool = False
     memory_gib: float = 2.0
+
+    def imports(self) -> dict[str, str]:
+        """Field -> "module:attribute" that opening these data imports; a file that names it must be trusted."""
+        named = self.path is not None and (self.kind == "object" or is_import_path(self.path))
+        return {"path": self.path} if named and self.path is not None else {}
 
     def __post_init__(self) -> None:
         if self.path is not None:

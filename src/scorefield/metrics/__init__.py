@@ -70,6 +70,7 @@ from scorefield.metrics.receipt import (
     module_hash,
 )
 from scorefield.metrics.reference import FeatureRows, Reference
+from scorefield.metrics.rows import KeptRows
 from scorefield.metrics.sliced_wasserstein import SlicedWasserstein, random_directions, wasserstein_1d
 from scorefield.metrics.stacked import (
     StackedClassifier,
@@ -102,6 +103,7 @@ __all__ = [
     "InceptionFeatures",
     "InceptionScore",
     "Jackknifed",
+    "KeptRows",
     "KernelDistance",
     "MemorisationRatio",
     "Metric",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scorefield._codec import near
+from scorefield._plugins import Table
 from scorefield.metrics.energy_distance import EnergyDistance
 from scorefield.metrics.features.feature import Features
 from scorefield.metrics.frechet import FrechetDistance, FrechetInfinity
@@ -99,23 +100,28 @@ def _stacked_modes(i: Ingredients) -> Metric:
     return StackedModes(i.reference, i.classifier)
 
 
-NAMED: Mapping[str, Named] = {
-    "fid": Named(FrechetDistance, lambda i: FrechetDistance(i.features, i.reference)),
-    "fid-infinity": Named(FrechetInfinity, _infinity),
-    "kid": Named(KernelDistance, lambda i: KernelDistance(i.features, i.reference)),
-    "mmd": Named(GaussianDiscrepancy, lambda i: GaussianDiscrepancy(i.reference, i.features)),
-    "precision": Named(Precision, lambda i: Precision(i.features, i.reference)),
-    "recall": Named(Recall, lambda i: Recall(i.features, i.reference)),
-    "density": Named(Density, lambda i: Density(i.features, i.reference), selects=False),
-    "coverage": Named(Coverage, lambda i: Coverage(i.features, i.reference)),
-    "inception-score": Named(InceptionScore, _inception_score, "probabilities", "probabilities"),
-    "vendi": Named(VendiScore, lambda i: VendiScore(i.features, i.reference)),
-    "sliced-wasserstein": Named(SlicedWasserstein, lambda i: SlicedWasserstein(i.reference, seed=i.seed), through=None),
-    "energy-distance": Named(EnergyDistance, lambda i: EnergyDistance(i.reference), through=None),
-    "memorisation": Named(MemorisationRatio, _memorisation, "train", None, selects=False),
-    "neighbours": Named(NearestNeighbours, _neighbours, "train", None, selects=False),
-    "stacked-modes": Named(StackedModes, _stacked_modes, "classifier", None, selects=False),
-}
+NAMED: Table[Named] = Table(
+    "metric",
+    {
+        "fid": Named(FrechetDistance, lambda i: FrechetDistance(i.features, i.reference)),
+        "fid-infinity": Named(FrechetInfinity, _infinity),
+        "kid": Named(KernelDistance, lambda i: KernelDistance(i.features, i.reference)),
+        "mmd": Named(GaussianDiscrepancy, lambda i: GaussianDiscrepancy(i.reference, i.features)),
+        "precision": Named(Precision, lambda i: Precision(i.features, i.reference)),
+        "recall": Named(Recall, lambda i: Recall(i.features, i.reference)),
+        "density": Named(Density, lambda i: Density(i.features, i.reference), selects=False),
+        "coverage": Named(Coverage, lambda i: Coverage(i.features, i.reference)),
+        "inception-score": Named(InceptionScore, _inception_score, "probabilities", "probabilities"),
+        "vendi": Named(VendiScore, lambda i: VendiScore(i.features, i.reference)),
+        "sliced-wasserstein": Named(
+            SlicedWasserstein, lambda i: SlicedWasserstein(i.reference, seed=i.seed), through=None
+        ),
+        "energy-distance": Named(EnergyDistance, lambda i: EnergyDistance(i.reference), through=None),
+        "memorisation": Named(MemorisationRatio, _memorisation, "train", None, selects=False),
+        "neighbours": Named(NearestNeighbours, _neighbours, "train", None, selects=False),
+        "stacked-modes": Named(StackedModes, _stacked_modes, "classifier", None, selects=False),
+    },
+)
 """Every metric of the metrics room; a test compares the two."""
 
 DEFAULT = ("fid", "fid-infinity", "kid", "sliced-wasserstein", "stacked-modes", "memorisation")

@@ -50,7 +50,7 @@ class _Discrepancy(KeptRows):
             ValueError: Fewer than 3 samples were seen.
         """
         self._need(3)
-        x, y = self._pair()
+        x, y = self.pair()
         if self._real_sums is None:
             self._real_sums = self._inside(y)
         xy, yx = self._between(x, y)
@@ -153,7 +153,7 @@ class KernelDistance(_Discrepancy):
         return Value(number, normal_interval(number, error), better="lower", details=details)
 
     def _of_subsets(self) -> Tensor:
-        x, y = self._pair()
+        x, y = self.pair()
         size = min(SUBSET_SIZE, len(x), len(y))
         values = []
         for k in range(SUBSETS):

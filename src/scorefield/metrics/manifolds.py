@@ -225,7 +225,7 @@ class Precision(_Manifold):
 
     def jackknifed(self) -> Jackknifed:
         """The share with its left-out values."""
-        x, y = self._pair()
+        x, y = self.pair()
         return share_inside(x, y, self._balls)
 
 
@@ -240,7 +240,7 @@ class Recall(_Manifold):
 
     def jackknifed(self) -> Jackknifed:
         """The share with its left-out values."""
-        x, y = self._pair()
+        x, y = self.pair()
         return share_inside(y, x, balls(x, self.neighbours))
 
 
@@ -265,7 +265,7 @@ class Density(_Manifold):
 
     def jackknifed(self) -> Jackknifed:
         """The density with its left-out values."""
-        x, y = self._pair()
+        x, y = self.pair()
         return density(x, y, self._balls)
 
 
@@ -280,5 +280,5 @@ class Coverage(_Manifold):
 
     def jackknifed(self) -> Jackknifed:
         """The coverage with its left-out values."""
-        x, y = self._pair()
+        x, y = self.pair()
         return coverage(x, y, self._balls)

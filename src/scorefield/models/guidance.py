@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -105,13 +105,20 @@ def _units(spec: DataSpec) -> DataSpec:
     return replace(spec, conditions=(), channel_names=None, units=None)
 
 
-def load_guide(folder: str | Path, *, weights: str | None = None, device: str | torch.device | None = None) -> Guide:
+def load_guide(
+    folder: str | Path,
+    *,
+    weights: str | None = None,
+    device: str | torch.device | None = None,
+    trust: Collection[str] = (),
+) -> Guide:
     """Load a guide folder written by `scorefield train-guide`.
 
     Args:
         folder: Its path.
         weights: "raw", "ema", "ema:0.995", ...; by default the first average.
         device: Default: the first accelerator, else the CPU; that of the model it is to guide.
+        trust: Code outside scorefield that the folder may name; see `load`.
 
     Raises:
         FileNotFoundError: No such guide, or no weights yet.
@@ -121,7 +128,7 @@ def load_guide(folder: str | Path, *, weights: str | None = None, device: str | 
     path = Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(f"there is no guide folder {folder}; `scorefield train-guide MODEL` makes one")
-    experiment = read_any(path)
+    experiment = read_any(path, trust)
     if not isinstance(experiment, GuideExperiment):
         raise ValueError(f"{folder} is a model and no guide; `scorefield train-guide {folder}` makes a guide for it")
     network, name, step = open_network(path, experiment, weights, device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,6 +357,7 @@ def load(
     precision: Precision = "fp32",
     compile: bool = False,
     checkpoint: int | None = None,
+    trust: Collection[str] = (),
 ) -> Model:
     """Load a model folder written by training or import, or a bundled model.
 
@@ -369,14 +370,17 @@ def load(
         compile: Compile the network by torch.compile at its first call, which takes minutes on CPUs; worth it on
             accelerators.
         checkpoint: The step of one of a run's checkpoints; by default what the model is now.
+        trust: Code outside scorefield and the plugins in use that the folder may name: modules ("mypackage.nets") or
+            objects ("mypackage.nets:MyNet"). Everything else is refused before it is imported.
 
     Raises:
         ValueError: bf16 for an energy.
+        CodecError: experiment.json cannot be read, or names code that is not trusted.
         FileNotFoundError: No such model, or no such checkpoint.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     folder = find(model)
-    experiment = read_experiment(folder)
+    experiment = read_experiment(folder, trust)
     network, name, step = open_network(folder, experiment, weights, device, checkpoint)
     run_in(experiment, network, precision, compile)
     return Model(

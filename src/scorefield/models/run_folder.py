@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def write_experiment(run: Path, experiment: AnyExperiment) -> None:
     write_json(run / "environment.json", environment())
 
 
-def read_any(folder: Path) -> AnyExperiment:
+def read_any(folder: Path, trust: Collection[str] = ()) -> AnyExperiment:
     """The experiment of a run or model folder, be it of a score or of a guide.
 
     Raises:
@@ -62,16 +62,16 @@ def read_any(folder: Path) -> AnyExperiment:
     path = folder / "experiment.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a run or model folder: it has no experiment.json")
-    return _codec.loads(path.read_text(encoding="utf-8"), AnyExperiment)  # type: ignore[arg-type]
+    return _codec.loads(path.read_text(encoding="utf-8"), AnyExperiment, trust)  # type: ignore[arg-type]
 
 
-def read_experiment(folder: Path) -> Experiment:
+def read_experiment(folder: Path, trust: Collection[str] = ()) -> Experiment:
     """The experiment of a model.
 
     Raises:
         ValueError: The folder is that of a guide; and as `read_any`.
     """
-    experiment = read_any(folder)
+    experiment = read_any(folder, trust)
     if isinstance(experiment, GuideExperiment):
         raise ValueError(
             f"{folder} is a guide, which samples nothing by itself; use it with a model:"

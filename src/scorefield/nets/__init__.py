@@ -65,6 +65,7 @@ from scorefield.nets import (
     instance_norm,
     layers,
     mlp,
+    module,
     ncsn,
     ncsnpp,
     ncsnv2,
@@ -83,6 +84,7 @@ from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.energy_mlp import EnergyMLP
 from scorefield.nets.guidance import GuideConfig, GuideConvolutions, GuideMLP, GuideNetwork
 from scorefield.nets.mlp import MLP, ToyMLP
+from scorefield.nets.module import Module, PlainNetwork
 from scorefield.nets.ncsn import NCSN
 from scorefield.nets.ncsnpp import NCSNpp, UNet
 from scorefield.nets.ncsnv2 import NCSNv2
@@ -109,11 +111,13 @@ __all__ = [
     "GuideNetwork",
     "MLP",
     "MLPCritic",
+    "Module",
     "NCSN",
     "NCSNpp",
     "NCSNv2",
     "Network",
     "NetworkConfig",
+    "PlainNetwork",
     "ResScore",
     "ToyMLP",
     "UNet",
@@ -131,6 +135,7 @@ __all__ = [
     "layers",
     "load_published",
     "mlp",
+    "module",
     "ncsn",
     "ncsnpp",
     "ncsnv2",

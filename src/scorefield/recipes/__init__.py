@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from scorefield._codec import near
+from scorefield._plugins import Table
 from scorefield.models.experiment import Experiment
 from scorefield.recipes import (
     acsm,
@@ -34,23 +35,26 @@ from scorefield.recipes import (
     stacked,
 )
 
-RECIPES: dict[str, Callable[[], Experiment]] = {
-    "digits": small.digits,
-    "digits-mlp": small.digits_mlp,
-    "points-2d": small.points_2d,
-    "vectors": small.vectors,
-    "signals": small.signals,
-    "images": small.images,
-    "fashion-mnist": small.fashion_mnist,
-    "cifar10": small.cifar10,
-    **stacked.RECIPES,
-    **score_sde.RECIPES,
-    **score_sde_images.RECIPES,
-    **ncsn.RECIPES,
-    **acsm.RECIPES,
-    **mdsm.RECIPES,
-}
-"""Name -> function without arguments."""
+RECIPES: Table[Callable[[], Experiment]] = Table(
+    "recipe",
+    {
+        "digits": small.digits,
+        "digits-mlp": small.digits_mlp,
+        "points-2d": small.points_2d,
+        "vectors": small.vectors,
+        "signals": small.signals,
+        "images": small.images,
+        "fashion-mnist": small.fashion_mnist,
+        "cifar10": small.cifar10,
+        **stacked.RECIPES,
+        **score_sde.RECIPES,
+        **score_sde_images.RECIPES,
+        **ncsn.RECIPES,
+        **acsm.RECIPES,
+        **mdsm.RECIPES,
+    },
+)
+"""Name -> function without arguments. A plugin adds one with the decorator `RECIPES.add(name)`."""
 
 
 def recipe(name: str) -> Experiment:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from scorefield._codec import near
+from scorefield._plugins import Table
 from scorefield.process.grids import EveryLevel, Focused, GeometricSigma, Grid, LogSNR, PowerSigma, Uniform
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
@@ -121,22 +122,25 @@ def edm(process: Process, steps: int | None = None, churn: float = 0.0) -> Sampl
     return Sampler(KarrasHeun(min(churn / steps, 2.0**0.5 - 1.0)), grid)
 
 
-NAMED: dict[str, Callable[..., Sampler]] = {
-    "pc": predictor_corrector,
-    "em": euler_maruyama,
-    "reverse-diffusion": reverse_diffusion,
-    "ancestral": ancestral,
-    "ald": annealed_langevin,
-    "cas": consistent_annealing,
-    "ode": ode,
-    "flow-euler": flow_euler,
-    "flow-heun": flow_heun,
-    "dpm": dpm,
-    "sde-dpm": sde_dpm,
-    "ddim": ddim,
-    "edm": edm,
-}
-"""Name -> function of (process, steps) that builds the sampler."""
+NAMED: Table[Callable[..., Sampler]] = Table(
+    "sampler",
+    {
+        "pc": predictor_corrector,
+        "em": euler_maruyama,
+        "reverse-diffusion": reverse_diffusion,
+        "ancestral": ancestral,
+        "ald": annealed_langevin,
+        "cas": consistent_annealing,
+        "ode": ode,
+        "flow-euler": flow_euler,
+        "flow-heun": flow_heun,
+        "dpm": dpm,
+        "sde-dpm": sde_dpm,
+        "ddim": ddim,
+        "edm": edm,
+    },
+)
+"""Name -> function of (process, steps) that builds the sampler. A plugin adds one by `@NAMED.add(name)`."""
 
 
 def named(name: str, process: Process, steps: int | None = None) -> Sampler:

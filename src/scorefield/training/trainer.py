@@ -22,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from scorefield import _codec
+from scorefield import _codec, _plugins
 from scorefield.data import Batches, Data, Loader, open_data
 from scorefield.models.checkpoint_folder import latest_checkpoint
 from scorefield.models.experiment import AnyExperiment, Experiment, Training
@@ -78,6 +78,7 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state was saved.
     """
     run = Path(out)
+    _plugins.allow(_codec.import_paths(experiment))  # the user named them, so this process may read them back
     checkpoint = latest_checkpoint(run)
     if resume == "no" and (checkpoint is not None or (run / "metrics.jsonl").exists()):
         at = f"at {checkpoint.name}" if checkpoint else "without a checkpoint"

@@ -15,6 +15,7 @@ from scorefield.data.readers import (
     lmdb_files,
     objects,
     parquet,
+    table,
     tfrecord,
 )
 from scorefield.data.readers.arrays import read_array
@@ -45,6 +46,7 @@ __all__ = [
     "lmdb_files",
     "objects",
     "parquet",
+    "table",
     "read_array",
     "read_cifar",
     "read_digits",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,13 +14,6 @@ from scorefield._codec import near
 from scorefield.data.readers.content import Arrays, Content, Images
 from scorefield.data.readers.labels import class_numbers
 from scorefield.data.source import DataError, DataSource
-
-_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
-
-
-def is_object_path(path: str) -> bool:
-    """Whether a path reads as module:attribute (and not as a drive letter)."""
-    return _PATH.match(path) is not None and len(path.split(":")[0]) > 1
 
 
 def import_dataset(path: str) -> Any:
@@ -67,6 +59,8 @@ def read_object(dataset: Any, name: str, source: DataSource) -> dict[str, Conten
 def _content(dataset: Any, name: str, source: DataSource) -> Content:
     if isinstance(dataset, torch.Tensor):
         dataset = dataset.detach().cpu().numpy()
+    if isinstance(dataset, (Images, Arrays)):
+        return dataset
     if isinstance(dataset, np.ndarray):
         return Arrays(dataset, name)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
