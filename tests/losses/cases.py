@@ -1,4 +1,4 @@
-"""What the tests of the losses share: processes, Gauss-Hermite quadrature, small scores and weights with names."""
+"""Shared by the tests of the losses: processes, Gauss-Hermite quadrature, small scores and named weightings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def rate(process: Process, t: Tensor) -> Tensor:
 
 
 class Zero(Score):
-    """A network that has learnt nothing."""
+    """The score of an untrained network: zero."""
 
     def __init__(self, process: Process):
         self.process = process
@@ -58,7 +58,7 @@ class Zero(Score):
 
 
 class Recorded(nn.Module):
-    """A network that is an elementwise function of x and c, and remembers what it was handed."""
+    """A network that is an elementwise function of x and c and records its inputs."""
 
     def __init__(self) -> None:
         super().__init__()

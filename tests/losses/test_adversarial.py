@@ -1,4 +1,4 @@
-"""Losses of the two players by hand, their signs, and what reaches whom through a denoised example."""
+"""Adversarial losses against values by hand, their signs, and the gradients of both objectives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from losses.cases import PROCESSES
 from scorefield._codec import dumps, loads, record_types
 from scorefield.losses import AdversarialLoss, AdversarialScoreMatching, CriticObjective, DenoisingScoreMatching, Draw
-from scorefield.losses.adversarial import LSGAN, WGAN, Judge
+from scorefield.losses.adversarial import LSGAN, WGAN, PairedCritic
 from scorefield.process import VE, VP, LinearBetas, Tabulated
 from scorefield.score import FunctionScore, NetworkScore, NoiseForm, ScaledScoreForm, ScaledTime, oracles
 from tolerance import FLOAT64, ORACLE_SCORE
@@ -83,15 +83,16 @@ def test_published_labels_in_numbers() -> None:
 
 
 def slopes(loss: AdversarialLoss) -> tuple[float, float, float]:
-    """Derivatives at indifference: of the critic's loss by r and by f, of the generator's by f; means over a batch."""
+    """Derivatives at r = f = 0 of the mean losses over a batch: L_D by r and by f, and L_G by f."""
     real, fake = (torch.zeros(4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     by_real, by_fake = torch.autograd.grad(loss.critic(real, fake).mean(), (real, fake))
     (generated,) = torch.autograd.grad(loss.generator(real, fake).mean(), (fake,), materialize_grads=True)
-    return float(by_real.sum()), float(by_fake.sum()), float(generated.sum())  # one step of all examples together
+    # Sums over the batch: the derivative where all examples move together, as relativistic losses compare with means.
+    return float(by_real.sum()), float(by_fake.sum()), float(generated.sum())
 
 
 class Swapped(AdversarialLoss):
-    """A mutant that takes data for fakes."""
+    """A mutant that exchanges data and denoised examples."""
 
     def __init__(self, loss: AdversarialLoss):
         self.loss = loss
@@ -104,16 +105,16 @@ class Swapped(AdversarialLoss):
 
 
 @EACH
-def test_the_players_pull_in_opposite_directions(name: str) -> None:
-    """The critic raises D of data and lowers D of fakes, the score raises it; a mutant with both exchanged does not."""
+def test_critic_and_score_have_opposite_gradients(name: str) -> None:
+    """L_D raises D of data and lowers D of denoised examples, and L_G raises it; a mutant that swaps them does not."""
 
-    def right(loss: AdversarialLoss) -> bool:
+    def signs_are_right(loss: AdversarialLoss) -> bool:
         by_real, by_fake, generated = slopes(loss)
-        saturates = name == "SaturatingLSGAN"  # as the release has it
+        saturates = name == "SaturatingLSGAN"  # reproduced with the sign of the published code
         return by_real < 0 < by_fake and (generated > 0 if saturates else generated < 0)
 
-    assert right(LOSSES[name]())
-    assert not right(Swapped(LOSSES[name]()))
+    assert signs_are_right(LOSSES[name]())
+    assert not signs_are_right(Swapped(LOSSES[name]()))
 
 
 # ---------------------------------------------------------------------------------------------------- the objectives
@@ -143,20 +144,20 @@ class Shrink(nn.Module):
         return self.slope * x
 
 
-def case() -> tuple[NetworkScore, Shrink, Judge, Tensor, Draw]:
+def case() -> tuple[NetworkScore, Shrink, PairedCritic, Tensor, Draw]:
     """sigma score = slope x under VE at three noise levels."""
     net, process = Shrink(), VE(0.01, 5.0)
     generator = torch.Generator().manual_seed(3)
     x0 = torch.rand(3, 2, generator=generator, dtype=torch.float64)
     z = torch.randn(3, 2, generator=generator, dtype=torch.float64)
     draw = Draw(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), z)
-    return NetworkScore(net, process, ScaledScoreForm(), ScaledTime()), net, Judge(Linear()), x0, draw
+    return NetworkScore(net, process, ScaledScoreForm(), ScaledTime()), net, PairedCritic(Linear()), x0, draw
 
 
 @pytest.mark.parametrize("limits", [None, (0.2, 0.6)])
 def test_both_objectives_in_closed_form(limits: tuple[float, float] | None) -> None:
-    """x_hat = (1 + slope sigma) x_t, clamped; the score's gradient is the sum of its parts', none of D's is made."""
-    score, net, judge, x0, draw = case()
+    """Values and gradients with x_hat = (1 + slope sigma) x_t, clamped; the score's loss gives D no gradient."""
+    score, net, critics, x0, draw = case()
     sigma, slope = score.process.sigma(draw.t)[:, None], net.slope.item()
     x_t = x0 + sigma * draw.z
     x_hat = (1.0 + slope * sigma) * x_t
@@ -167,8 +168,8 @@ def test_both_objectives_in_closed_form(limits: tuple[float, float] | None) -> N
         assert 0 < inside.sum() < inside.numel()  # the case has both
 
     own = DenoisingScoreMatching(reduce="half_sum")
-    value = AdversarialScoreMatching(own, LSGAN(), judge, limits, 0.5, 2.0)(score, x0, draw)
-    assert net.calls == 1  # the denoised example comes for nothing
+    value = AdversarialScoreMatching(own, LSGAN(), critics, limits, 0.5, 2.0)(score, x0, draw)
+    assert net.calls == 1  # the denoised example needs no further evaluation
     residual = slope * x_t + draw.z
     expected = 2.0 * 0.5 * residual.square().sum(1) + 0.5 * (f - 1.0) ** 2
     torch.testing.assert_close(value, expected, rtol=FLOAT64, atol=FLOAT64)
@@ -176,29 +177,29 @@ def test_both_objectives_in_closed_form(limits: tuple[float, float] | None) -> N
     by_slope = 2.0 * (residual * x_t).sum() + ((f - 1.0) * ((sigma * x_t * inside) @ w)).sum()
     assert net.slope.grad is not None
     torch.testing.assert_close(net.slope.grad, by_slope, rtol=FLOAT64, atol=FLOAT64)
-    assert all(p.grad is None and p.requires_grad for p in judge.parameters())
+    assert all(p.grad is None and p.requires_grad for p in critics.parameters())
 
     net.slope.grad = None
-    value = CriticObjective(own, LSGAN(), judge, limits, 3.0)(score, x0, draw)
+    value = CriticObjective(own, LSGAN(), critics, limits, 3.0)(score, x0, draw)
     torch.testing.assert_close(value, 3.0 * ((r - 1.0) ** 2 + (f + 1.0) ** 2), rtol=FLOAT64, atol=FLOAT64)
     value.sum().backward()
     fake = x_hat if limits is None else x_hat.clamp(*limits)
     by_w = 6.0 * ((r - 1.0) @ x0 + (f + 1.0) @ fake)
-    torch.testing.assert_close(judge.critic.w.grad, by_w, rtol=FLOAT64, atol=FLOAT64)  # type: ignore[arg-type]
+    torch.testing.assert_close(critics.critic.w.grad, by_w, rtol=FLOAT64, atol=FLOAT64)  # type: ignore[arg-type]
     assert net.slope.grad is None
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_the_fake_of_an_exact_score_is_the_posterior_mean(name: str) -> None:
-    """Under every process and its alpha; D = w . x and Wasserstein's loss show x_hat itself."""
-    process, judge = PROCESSES[name], Judge(Linear())
+    """This holds under every process, whatever its alpha; with D = w . x the Wasserstein loss is w . x_hat itself."""
+    process, critics = PROCESSES[name], PairedCritic(Linear())
     oracle = oracles.Gaussian(process, torch.tensor([0.7, -0.4], dtype=torch.float64), 0.25)
     t = torch.tensor([0.0, 0.5, 1.0] if isinstance(process, Tabulated) else [0.1, 0.5, 1.0], dtype=torch.float64)
     if isinstance(process, Tabulated):
         t = process.time(torch.tensor([0, process.levels // 2, process.levels - 1]))
     _, _, _, x0, draw = case()
     draw = Draw(t, draw.z)
-    value = AdversarialScoreMatching(DenoisingScoreMatching(), WGAN(), judge, None, 1.0, 0.0)(oracle, x0, draw)
+    value = AdversarialScoreMatching(DenoisingScoreMatching(), WGAN(), critics, None, 1.0, 0.0)(oracle, x0, draw)
     alpha, sigma = process.alpha(t)[:, None], process.sigma(t)[:, None]
     m, x_t = torch.tensor([0.7, -0.4], dtype=torch.float64), alpha * x0 + sigma * draw.z
     posterior = m + alpha * 0.25 / (alpha**2 * 0.25 + sigma**2) * (x_t - alpha * m)
@@ -208,27 +209,27 @@ def test_the_fake_of_an_exact_score_is_the_posterior_mean(name: str) -> None:
 
 def test_a_network_of_a_ladder_is_denoised_by_its_ladder() -> None:
     """DDPM's table on the process VP: the noise is the table's, not the process's at the same t."""
-    table, net, judge = Tabulated(LinearBetas(levels=50)), Shrink(), Judge(Linear())
+    table, net, critics = Tabulated(LinearBetas(levels=50)), Shrink(), PairedCritic(Linear())
     score = NetworkScore(net, VP(), NoiseForm(), ScaledTime(), levels=table)
     _, _, _, x0, draw = case()
     draw = Draw(table.time(torch.tensor([2, 25, 40])), draw.z)
     own = DenoisingScoreMatching(levels=table)
-    heard = AdversarialScoreMatching(own, WGAN(), judge, None, 1.0, 0.0)(score, x0, draw)
+    generator_loss = AdversarialScoreMatching(own, WGAN(), critics, None, 1.0, 0.0)(score, x0, draw)
     alpha, sigma = table.alpha(draw.t)[:, None], table.sigma(draw.t)[:, None]
     x_t = alpha * x0 + sigma * draw.z
     fake = (1.0 - sigma * net.slope.item()) / alpha * x_t
     w = torch.tensor([1.0, -2.0], dtype=torch.float64)
-    torch.testing.assert_close(heard, -(fake @ w), rtol=FLOAT64, atol=FLOAT64)
-    judged = CriticObjective(own, WGAN(), judge)(score, x0, draw)
-    torch.testing.assert_close(judged, fake @ w - x0 @ w, rtol=FLOAT64, atol=FLOAT64)
+    torch.testing.assert_close(generator_loss, -(fake @ w), rtol=FLOAT64, atol=FLOAT64)
+    critic_loss = CriticObjective(own, WGAN(), critics)(score, x0, draw)
+    torch.testing.assert_close(critic_loss, fake @ w - x0 @ w, rtol=FLOAT64, atol=FLOAT64)
 
 
-def test_an_objective_that_asks_no_score_is_refused() -> None:
+def test_an_objective_that_evaluates_no_score_is_refused() -> None:
     class Silent(DenoisingScoreMatching):
         def __call__(self, score, x0, draw, condition=None) -> Tensor:
             return x0.sum(1)
 
-    _, _, judge, x0, draw = case()
+    _, _, critics, x0, draw = case()
     score = FunctionScore(lambda x, t: -x, VE())
     with pytest.raises(ValueError, match="evaluated no score.*adversary=None"):
-        AdversarialScoreMatching(Silent(), LSGAN(), judge)(score, x0, draw)
+        AdversarialScoreMatching(Silent(), LSGAN(), critics)(score, x0, draw)

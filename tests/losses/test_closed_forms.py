@@ -1,4 +1,4 @@
-"""Denoising score matching where everything is known: its value, its expectation and its minimum."""
+"""Denoising score matching in closed form: its value, its expectation and its minimum."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def expected_loss(objective: DenoisingScoreMatching, score: Score, t: float, poi
 @pytest.mark.parametrize("name", CONTINUOUS)
 @pytest.mark.parametrize("t", [1e-3, 0.2, 0.7])
 def test_least_expectation_on_gaussian_data(name: str, t: float) -> None:
-    """Per dimension alpha^2 S / (alpha^2 S + sigma^2): what x_t leaves open about the noise."""
+    """The minimum per dimension is alpha^2 S / (alpha^2 S + sigma^2), the variance of the noise given x_t."""
     process, variance = PROCESSES[name], 0.25
     oracle = oracles.Gaussian(process, torch.tensor([0.7]), variance)
     z, w = normal_quadrature(8)
@@ -119,7 +119,7 @@ class Bent(Score):
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_no_change_of_the_exact_score_of_points_lowers_the_loss(name: str) -> None:
-    """The expected loss is flat there in every direction and curved upwards; at the score of other data it is not."""
+    """The expected loss is stationary and convex at the exact score, and not stationary at that of other data."""
     process = PROCESSES[name]
     t = float(process.time_at_sigma(torch.tensor([0.6], dtype=torch.float64)))  # less noise would need more nodes
     points = torch.tensor([-1.0, 0.4, 1.1], dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_no_change_of_the_exact_score_of_points_lowers_the_loss(name: str) -> No
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_order_one_at_the_smallest_noise_in_float32(name: str) -> None:
-    """At t_min sigma is 1e-6 (sub-VP) and scores of points are 1e6: the loss is as in float64."""
+    """At t_min, where sigma is 1e-6 (sub-VP) and scores of points are 1e6, the loss agrees with that in float64."""
     process = PROCESSES[name]
     oracle, x0, draw, _, _ = gaussian_case(process)
     draw = Draw(torch.full_like(draw.t, process.t_min.training), draw.z)

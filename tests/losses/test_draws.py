@@ -1,4 +1,4 @@
-"""The random part of the losses: laws of times, levels and noise, and what they depend on."""
+"""The random numbers of the losses: distributions of times, levels and noise, and on what they depend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def drawn(process: Process, batch: int, seed: int = 0, event: tuple[int, ...] = 
 
 
 def unit(process: Process, t: Tensor) -> Tensor:
-    """Where t lies between t_min and 1."""
+    """t mapped from [t_min.training, 1] to [0, 1]."""
     low = process.t_min.training
     return (t - low) / (1.0 - low)
 
@@ -57,27 +57,27 @@ def test_a_late_training_limit_is_the_first_time_drawn() -> None:
 def test_stratified_times_take_every_part_once_in_random_order(batch: int) -> None:
     parts = torch.stack([(unit(VP(), drawn(VP(), batch, s, stratified=True).t) * batch).floor() for s in range(8)])
     assert torch.equal(parts.sort(dim=1).values, torch.arange(batch).double().expand(8, -1))
-    if batch > 1:  # which example meets which noise is random
+    if batch > 1:  # the assignment of times to examples is random
         assert len(parts.unique(dim=0)) == 8
 
 
 @pytest.mark.parametrize("stratified", [False, True])
 def test_times_of_one_example_are_uniform(stratified: bool) -> None:
-    """The first example of many batches; a law that favours small times a little is rejected."""
+    """The time of the first example over many batches; a distribution that slightly favours small times is rejected."""
     u = torch.stack([unit(VP(), drawn(VP(), 2, seed, stratified=stratified).t)[0] for seed in range(4000)]).numpy()
     assert stats.kstest(u, "uniform").pvalue > SIGNIFICANCE
     assert stats.kstest(u**1.2, "uniform").pvalue < SIGNIFICANCE
 
 
 @pytest.mark.parametrize("name", LADDERS)
-def test_stratified_levels_come_equally_often(name: str) -> None:
+def test_stratified_levels_are_equally_frequent(name: str) -> None:
     ladder = LADDERS[name]
     levels = ladder.level(drawn(ladder, 4 * ladder.levels, stratified=True).t)
     assert torch.equal(levels.bincount(), torch.full((ladder.levels,), 4))
 
 
 def test_levels_are_uniform() -> None:
-    """Rounding to the nearest level instead would draw the two ends half as often."""
+    """The mutant that rounds to the nearest level draws the first and last level half as often and is rejected."""
     ladder, n, count = PROCESSES["sigmas"], 12, 12_000
     assert isinstance(ladder, Tabulated)
     t = drawn(ladder, count).t
@@ -126,7 +126,7 @@ def test_an_empty_batch_draws_nothing() -> None:
 
 
 def test_a_zero_network_loses_the_square_of_the_noise() -> None:
-    """One in expectation with "mean", D / 2 = 1536 with "half_sum"; noise that is 5 percent too large is rejected."""
+    """The expected loss is 1 with "mean" and D / 2 = 1536 with "half_sum"; noise 5 percent too large is rejected."""
     x0 = torch.zeros(64, 3, 32, 32)
     draw = drawn(VP(), 64, event=(3, 32, 32))
     mean = DenoisingScoreMatching()(Zero(VP()), x0, draw)

@@ -1,4 +1,4 @@
-"""The loss of guides where everything is known: its least value is the entropy that the noise leaves."""
+"""The objective of guidance networks in closed form: its minimum is the entropy of y given x_t."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def expected(process: Process, t: float, bend: Tensor) -> tuple[Tensor, NetworkG
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_exact_posterior_of_the_class_is_the_least(name: str) -> None:
+def test_the_exact_posterior_of_the_class_minimises_the_loss(name: str) -> None:
     process = PROCESSES[name]
     t = middle(process)
     at = torch.tensor([t], dtype=torch.float64)
@@ -100,8 +100,8 @@ class ExactNumber(nn.Module):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_exact_law_of_a_number_is_the_least(name: str) -> None:
-    """There the loss is ln(2 pi e v) / 2, v the variance of y given x_t; a deviation k times too wide adds to it."""
+def test_the_exact_distribution_of_a_number_minimises_the_loss(name: str) -> None:
+    """The minimum is ln(2 pi e v) / 2, v the variance of y given x_t; a deviation k times too wide adds to it."""
     process = PROCESSES[name]
     t = middle(process)
     z, w = normal_quadrature(8)
@@ -149,7 +149,7 @@ def test_an_unknown_answer_costs_and_teaches_nothing() -> None:
 
 
 def test_refuses_a_score_and_round_trips() -> None:
-    with pytest.raises(ValueError, match="trains a guide p\\(y | x\\), a NetworkGuide; got a Zero"):
+    with pytest.raises(ValueError, match="trains a guidance network p\\(y | x\\), which is a NetworkGuide; got a Zero"):
         ConditionLikelihood()(Zero(VE()), torch.zeros(1, 1), Draw(torch.ones(1), torch.zeros(1, 1)), None)
     objective = ConditionLikelihood(stratified=False)
     assert loads(dumps(objective), Objective) == objective

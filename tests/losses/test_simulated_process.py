@@ -1,7 +1,7 @@
 """A process without a transition kernel, from data to samples: simulated, trained by sliced score matching, reversed.
 
 dx = [D'(x) / 2 - x D(x) / 2] dt + sqrt(D(x)) dw with D(x) = b (1 + sin(x) / 2) has multiplicative noise, a drift that
-is not affine, and N(0, 1) as stationary law, so that the prior at t = 1 is known though no kernel is.
+is not affine, and N(0, 1) as stationary distribution, so that the prior at t = 1 is known although no kernel is.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def p_value(score: Score, count: int, steps: int) -> float:
     [(10_000, 24, 400, 60), pytest.param(60_000, 64, 2000, 200, marks=pytest.mark.slow)],
 )
 def test_learned_without_a_kernel_and_sampled_backwards(examples: int, simulation: int, count: int, steps: int) -> None:
-    """The law of the samples is that of the data; the other sign, half of what was learnt, and a reverse drift
-    without div(G G') are rejected."""
+    """Samples have the distribution of the data; a learned score with the other sign, half of the learned score, and a
+    reverse drift without div(G G') are rejected."""
     theta = fitted(examples, simulation)
     assert p_value(Features(theta), count, steps) > SIGNIFICANCE
     without_divergence = replace(PROCESS, state_dependent=False)

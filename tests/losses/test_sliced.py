@@ -1,9 +1,9 @@
-"""Score matching without a kernel, where everything is known: values, expectations, minima and orders.
+"""Score matching without a kernel in closed form: values, expectations, minima and orders.
 
-Defects known from published code that can be made in a loss are made here, and each is rejected:
+Defects of loss functions known from published code are reproduced here as mutants, and each is rejected:
 
-    the sign of the score: learns -E (a denoising loss that was released so)                  `Flipped`, `OtherSign`
-    the trace divided by D: learns the precision 1 / D (another release)                      `TraceOverD`
+    the sign of the score: learns -E (a published denoising loss)                             `Flipped`, `OtherSign`
+    the trace divided by D: learns the precision 1 / D (another published code)               `TraceOverD`
     |s|^2 without its half, |s| without its square                                            `NoHalf`, `NoSquare`
     parameters collect gradients while x is differentiated (published energy samplers)        `test_evaluation_...`
     a loss that is not finite replaced by a constant                                          `test_not_finite_...`
@@ -119,7 +119,7 @@ def test_the_mean_over_orthonormal_directions_is_the_implicit_loss(variance_redu
 @pytest.mark.parametrize("variance_reduced", [True, False])
 @pytest.mark.parametrize("energy", [True, False])
 def test_differences_become_derivatives_at_second_order(energy: bool, variance_reduced: bool) -> None:
-    """For an energy without variance reduction from values of E alone."""
+    """The error is of order h^2; for an energy without variance reduction only values of E are used."""
     process = VP()
     score: Score = EnergyScore(energy_of, process) if energy else FunctionScore(field_of, process)
     x0, draw = draw_of(SlicedScoreMatching(projections=2), process, 3)
@@ -134,7 +134,7 @@ def test_differences_become_derivatives_at_second_order(energy: bool, variance_r
 
 
 def test_values_of_an_energy_need_no_gradient() -> None:
-    """Three values per direction, the middle one shared; no derivative with respect to x is made."""
+    """Two values per direction and one shared value at x are evaluated, and no derivative with respect to x."""
     calls = []
 
     def energy(x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
@@ -169,7 +169,7 @@ def test_energies_and_fields_have_the_same_slopes(kind: str, temperature: bool) 
 
 
 def test_directions_have_the_identity_as_second_moment() -> None:
-    """Norms and signs exactly; components along one axis by their law; noise of another scale is rejected."""
+    """Norms and signs are checked exactly, components by their distribution; another scale is rejected."""
     for kind in ("gaussian", "rademacher", "sphere"):
         objective = SlicedScoreMatching(directions=kind, projections=3)
         like = torch.empty(4000, 2, 2)
@@ -184,11 +184,11 @@ def test_directions_have_the_identity_as_second_moment() -> None:
         if kind == "sphere":
             torch.testing.assert_close(rows.norm(dim=1), torch.full((12000,), 2.0, dtype=F64), rtol=1e-6, atol=0.0)
             # The first of four coordinates of a uniform direction: its square over 4 is Beta(1/2, 3/2).
-            law, seen = stats.beta(0.5, 1.5).cdf, rows[:, 0] ** 2 / 4.0
+            distribution, values = stats.beta(0.5, 1.5).cdf, rows[:, 0] ** 2 / 4.0
         else:
-            law, seen = stats.norm.cdf, rows[:, 0]
-        assert stats.kstest(seen.numpy(), law).pvalue > SIGNIFICANCE
-        assert stats.kstest((seen * 1.1).numpy(), law).pvalue < SIGNIFICANCE
+            distribution, values = stats.norm.cdf, rows[:, 0]
+        assert stats.kstest(values.numpy(), distribution).pvalue > SIGNIFICANCE
+        assert stats.kstest((values * 1.1).numpy(), distribution).pvalue < SIGNIFICANCE
 
 
 def test_draws_follow_the_generator_and_split_by_rows() -> None:
@@ -328,8 +328,8 @@ class OtherSign(SlicedScoreMatching):
 
 
 @pytest.mark.parametrize(("mutant", "factor"), [(TraceOverD, 0.5), (NoHalf, 0.5), (OtherSign, -1.0)])
-def test_defects_are_seen(mutant: type, factor: float) -> None:
-    """Each learns another precision, by a factor that can be told beforehand (centred data; 1 / D at D = 2)."""
+def test_defects_are_rejected(mutant: type, factor: float) -> None:
+    """Each mutant learns a precision that is wrong by a known factor (1 / D at D = 2)."""
     found, true = learned(mutant(), energy=False), truth()
     torch.testing.assert_close(found, factor * true, rtol=1e3 * QUADRATURE, atol=0.0)
     with pytest.raises(AssertionError):
@@ -370,7 +370,7 @@ def test_no_change_of_the_score_of_an_asymmetric_mixture_lowers_the_loss(kind: s
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_denoising_is_this_and_one(name: str) -> None:
+def test_denoising_exceeds_implicit_score_matching_by_one(name: str) -> None:
     """E denoising - E implicit = lambda E |z / sigma|^2 / D = 1 for any score, here a wrong one."""
     process = PROCESSES[name]
     t = float(process.time_at_sigma(torch.tensor([0.6], dtype=F64)))
@@ -423,11 +423,11 @@ def test_closed_form_of_the_multi_scale_loss_of_an_energy(spacing: str) -> None:
     low, middle, high = (loss(a).item() for a in (0.0, 50.0, 100.0))
     curved = (high - 2.0 * middle + low) / 2.0
     best = 50.0 * (1.0 - (high - low) / (4.0 * curved))
-    assert low == pytest.approx(D, rel=QUADRATURE)  # an energy that has learned nothing: D
+    assert low == pytest.approx(D, rel=QUADRATURE)  # the loss of a constant energy is D
     assert best == pytest.approx(slope, abs=6e-4) and loss(best).item() == pytest.approx(least, abs=6e-4)
     (gradient,) = torch.autograd.grad(loss(best), net.a)  # the double backward agrees that this is the minimum
     assert abs(float(gradient)) <= 1e3 * QUADRATURE
-    # Any other l(sigma) |x0 - x + sigma_0^2 grad E|^2 is lambda = l sigma^4; equal weights see the large levels.
+    # Any other l(sigma) |x0 - x + sigma_0^2 grad E|^2 is lambda = l sigma^4; with l = 1 the large levels dominate.
     other = loss(10.0, unweighted)
     expected = D * ((0.1**2 * 10.0 - 1.0) ** 2 * sigmas**2 + (0.1**2 * 10.0 * tau) ** 2).mean()
     assert other.item() == pytest.approx(float(expected), rel=QUADRATURE)
@@ -455,7 +455,7 @@ CURVED = GeneralSDE(cubic, matrix, "matrix")
 
 
 def test_simulation_to_one_time_is_the_simulation() -> None:
-    """Each example in steps of its own; at a common time those of `simulate`."""
+    """Each example takes steps of its own length; examples with a common time agree with `simulate`."""
     noise, x0 = IndexedNoise(0, range(4)), torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
     z = torch.stack([noise.normal(torch.empty(4, 3, dtype=F64), k, 0) for k in range(8)], dim=1)
     whole = CURVED.simulate(x0, torch.linspace(0.0, 0.6, 9, dtype=F64), noise)[-1]
@@ -468,7 +468,7 @@ def test_simulation_to_one_time_is_the_simulation() -> None:
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_process_without_a_kernel_is_simulated(kind: str) -> None:
-    """Its x_t by simulation with the draw's noise, weight by function; the same value as on x_t itself."""
+    """x_t is simulated with the noise of the draw, and the loss is that of the closed form at x_t."""
     objective = replace(OBJECTIVES[kind], weighting=Custom(elapsed), simulation=6, reduce="half_sum")
     score = FunctionScore(lambda x, t: x.sin(), CURVED)  # type: ignore[arg-type]
     x0, draw = draw_of(objective, CURVED, 2)
@@ -499,27 +499,27 @@ def test_an_affine_general_process_has_its_kernel() -> None:
     torch.testing.assert_close(found, objective(FunctionScore(cubic, VP()), x0, draw), rtol=1e3 * QUADRATURE, atol=0.0)
 
 
-# ---------------------------------------------------------------------------------------------------- conduct
+# ------------------------------------------------------------------------------------------------ gradients, errors
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_evaluation_keeps_no_graph_and_leaves_no_gradient(kind: str) -> None:
-    """As in validation, without gradients: the same numbers; parameters never collect gradients by being looked at."""
+    """Under no_grad, as in validation, the values are the same and no parameter accumulates a gradient."""
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     score = EnergyScore(lambda x, t, c: net(x)[:, 0], VP())
     x0, draw = draw_of(OBJECTIVES[kind], VP(), 3)
     loss = OBJECTIVES[kind](score, x0, draw)
     with torch.no_grad():
-        seen = OBJECTIVES[kind](score, x0, draw)
-    assert not seen.requires_grad and all(p.grad is None for p in net.parameters())
-    torch.testing.assert_close(seen, loss.detach(), rtol=FLOAT64, atol=0.0)
+        evaluated = OBJECTIVES[kind](score, x0, draw)
+    assert not evaluated.requires_grad and all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(evaluated, loss.detach(), rtol=FLOAT64, atol=0.0)
     loss.sum().backward()
     slope = next(net.parameters()).grad
     assert slope is not None and float(slope.abs().sum()) > 0.0
 
 
 def test_not_finite_losses_stay_so_in_their_own_example() -> None:
-    """Nothing is replaced by a constant, and batch mates are left alone."""
+    """A loss that is not finite is not replaced by a constant, and the losses of other examples are unchanged."""
     for kind, objective in OBJECTIVES.items():
         x0, draw = draw_of(objective, VP(), 3)
         x0[2] = math.inf

@@ -1,22 +1,26 @@
-"""What training minimises; every objective returns one value per example.
+"""Training objectives. Every objective returns one value per example, so the caller can average or mask.
 
-The score of p_t is the minimiser of E |s(x_t, t) - grad log p(x_t | x_0)|^2, and for a Gaussian kernel that target is
--z / sigma_t: denoising score matching. The minimum is not zero. At the exact score what is left is the uncertainty
-about the noise, E |z - E[z | x_t]|^2: one per dimension where the noise is small (no network can see it), none where it
-is all there is. A loss is therefore read beside its noise level.
+Denoising score matching. With x_t = alpha_t x_0 + sigma_t z, the score of p_t minimises
+E |s(x_t, t) - grad log p(x_t | x_0)|^2, and for a Gaussian transition kernel the regression target is -z / sigma_t.
 
-Weighted by sigma^2 the loss is |sigma s + z|^2, a regression on the noise, one per dimension for a network that
-returns zero. The weight g^2 makes it half a bound on the negative log-likelihood, at more variance.
+Weightings. With lambda = sigma_t^2 the loss is |sigma_t s + z|^2, a regression on the noise, whose expectation is one
+per dimension for a network that returns zero. Its minimum is not zero: at the exact score the expected loss is
+E |z - E[z | x_t]|^2, the remaining uncertainty about the noise. Per dimension this is one where the noise is small (no
+network can tell it from the data) and zero where x_t is pure noise. A loss value is therefore read together with its
+noise level. With lambda = g^2 half the loss bounds the negative log-likelihood up to a constant, at the price of a
+larger variance.
 
-Without a kernel the score still is the minimiser of E [tr(ds/dx) + |s|^2 / 2], which integration by parts makes of the
-same distance, and which needs samples of p_t alone: a process that can only be simulated is trained so. Denoising and
-this differ by a number that does not depend on s.
+Sliced score matching. Integration by parts turns the same distance into E [tr(ds/dx) + |s|^2 / 2] plus a constant that
+does not depend on s. This form needs samples of p_t but no transition kernel, so it also trains the score of a process
+that can only be simulated.
 
-    denoising    continuous times or a ladder's levels; weightings sigma^2, likelihood and custom; with an energy
-                 the multi-scale loss of MDSM
-    sliced       implicit (exact trace), sliced and finite-difference score matching, at the same levels and weights
-    guidance     -log p_t(y | x_t), for guides: no score is trained, but what leads one to a class or to numbers
-    adversarial  a critic beside it judges denoised examples; the published losses of both players
+    module       contents
+    denoising    denoising score matching at continuous times or at the levels of a ladder, with the weightings sigma^2,
+                 likelihood and custom; with an energy it is the multi-scale objective of MDSM
+    sliced       implicit (exact trace), sliced and finite-difference score matching, with the same times and weightings
+    guidance     -log p_t(y | x_t), which trains a guidance network for classes or numbers
+    adversarial  adversarial score matching: a discriminator of denoised examples, and the published losses of the
+                 discriminator and of the score network
 """
 
 from __future__ import annotations

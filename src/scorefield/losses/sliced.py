@@ -1,13 +1,13 @@
-"""Score matching without a transition kernel: implicit, sliced and finite-difference.
+"""Score matching without a transition kernel: implicit, sliced and finite-difference score matching.
 
 Integration by parts removes the unknown score from E |s - grad log p_t|^2 / 2 and leaves, up to a constant,
 
     J = E [ tr(ds/dx) + |s|^2 / 2 ]  at x_t                                              (Hyvarinen 2005),
 
-which asks for samples of p_t and for nothing about how they arose. Directions v with E v v' = I make it cheap: the mean
-of v' (ds/dx) v is the trace, and that of (v's)^2 is |s|^2 (Song, Garg et al. 2019). For a score that is the gradient of
-an energy the same numbers come from second derivatives of E. Denoising score matching has the same minimiser where a
-kernel is known, for one backward pass less.
+which needs samples of p_t but not the distribution of x_t given x_0. Random directions v with E v v' = I make J cheap:
+the mean of v' (ds/dx) v is the trace, and the mean of (v's)^2 is |s|^2 (Song, Garg et al. 2019). For a score that is
+the gradient of an energy E, the same terms are second derivatives of E. Where a kernel is known, denoising score
+matching has the same minimiser and needs one backward pass less.
 """
 
 from __future__ import annotations
@@ -35,17 +35,21 @@ Directions = Literal["gaussian", "rademacher", "sphere"]
 
 @dataclass(frozen=True)
 class _WithoutKernel(AtLevels):
-    """Objectives made of tr(ds/dx) and |s|^2 at samples of p_t.
+    """The common base of objectives computed from tr(ds/dx) and |s|^2 at samples of p_t.
 
     Args:
-        simulation: Euler-Maruyama steps from 0 to t under a `GeneralSDE` without a transition law.
+        simulation: Number of Euler-Maruyama steps from 0 to t under a `GeneralSDE` whose drift is not affine, which has
+            no closed-form transition kernel.
     """
 
     simulation: int = 100
 
     def __post_init__(self) -> None:
         if self.simulation < 1:
-            raise ValueError(f"simulation={self.simulation} is a number of steps and must be at least 1, such as 100")
+            raise ValueError(
+                f"simulation={self.simulation} is the number of simulation steps and must be at least 1, for example"
+                " 100"
+            )
 
     def draw(self, process: Process | GeneralSDE, like: Tensor, generator: torch.Generator) -> Draw:
         """See `Objective`."""
@@ -58,7 +62,7 @@ class _WithoutKernel(AtLevels):
         return Draw(t, z, self._probes(like, generator))
 
     def _probes(self, like: Tensor, generator: torch.Generator) -> Tensor | None:
-        """The directions of a draw; None where they are not random."""
+        """The projection directions of a draw; None for an objective that uses none."""
         return None
 
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
@@ -69,6 +73,7 @@ class _WithoutKernel(AtLevels):
         """
         process = self.ladder(score.process) or score.process
         weight = self.weighting.value(process, draw.t)
+        # The derivative in x needs autograd even under no_grad; second derivatives are kept only for training.
         training = torch.is_grad_enabled()
         with torch.no_grad():
             if isinstance(process, GeneralSDE) and not process.affine:
@@ -83,30 +88,38 @@ class _WithoutKernel(AtLevels):
     def terms(
         self, score: Score, x: Tensor, draw: Draw, condition: Condition | None, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """tr(ds/dx) and |s|^2, or what has them as mean, each (B,); differentiable where training."""
+        """tr(ds/dx) and |s|^2, or unbiased estimates of them, each (B,).
+
+        Args:
+            score: The score s.
+            x: x_t, (B, *event).
+            draw: Times and directions.
+            condition: The variables that the score is conditioned on.
+            training: Whether the result must be differentiable with respect to the parameters.
+        """
 
     def combine(self, trace: Tensor, square: Tensor, dimension: int) -> Tensor:
-        """J = trace + square / 2, or 2 J / D."""
+        """J = trace + square / 2 for reduce="half_sum", or 2 J / D for reduce="mean"."""
         value = trace + 0.5 * square
         return value if self.reduce == "half_sum" else value * (2.0 / dimension)
 
 
 @record
 class ImplicitScoreMatching(_WithoutKernel):
-    """lambda(t) (tr(ds/dx) + |s|^2 / 2) at x_t, the trace exact (Hyvarinen 2005, theorem 1).
+    """Implicit score matching (Hyvarinen 2005, theorem 1): lambda(t) (tr(ds/dx) + |s|^2 / 2), with the exact trace.
 
-    D backward passes an evaluation: for vectors of some tens of numbers, and to test the others. With `reduce="mean"`
-    it is 2 / D times as much, and then differs in expectation from `DenoisingScoreMatching` by a number that does not
-    depend on the score: by -1 at the weight sigma^2.
+    An evaluation takes D backward passes, so this objective is for events of a few tens of numbers and for testing the
+    other objectives. With `reduce="mean"` the value is multiplied by 2 / D; its expectation then differs from that of
+    `DenoisingScoreMatching` by a constant that does not depend on the score, which is -1 for the weight sigma^2.
 
-    Arguments as for `AtLevels`, with `simulation`: Euler-Maruyama steps from 0 to t under a `GeneralSDE` whose drift is
-    not affine. Under a `GeneralSDE` the weighting must be `Custom`.
+    The arguments are those of `AtLevels`, and `simulation`: the number of Euler-Maruyama steps from 0 to t under a
+    `GeneralSDE` whose drift is not affine. Under a `GeneralSDE` the weighting must be `Custom`.
     """
 
     def terms(
         self, score: Score, x: Tensor, draw: Draw, condition: Condition | None, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """tr(ds/dx) from D vector-Jacobian products, and |s|^2."""
+        """tr(ds/dx), computed by D vector-Jacobian products, and |s|^2."""
         basis = torch.eye(math.prod(x.shape[1:]), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
         with torch.enable_grad():
             x = x.requires_grad_(True)
@@ -117,12 +130,12 @@ class ImplicitScoreMatching(_WithoutKernel):
 
 @dataclass(frozen=True)
 class _Sliced(_WithoutKernel):
-    """The random directions of sliced objectives.
+    """The common base of objectives that use random projection directions.
 
     Args:
         directions: "gaussian", "rademacher" (signs) or "sphere" (uniform of norm sqrt(D)); all have E v v' = I.
-        projections: Directions per example.
-        variance_reduced: |s|^2 in place of its estimate, the mean of (v's)^2.
+        projections: Number of directions per example, P.
+        variance_reduced: Whether to use |s|^2 itself instead of its estimate, the mean of (v's)^2.
     """
 
     directions: Directions = "gaussian"
@@ -134,7 +147,9 @@ class _Sliced(_WithoutKernel):
         if self.directions not in ("gaussian", "rademacher", "sphere"):
             raise ValueError(f"directions must be 'gaussian', 'rademacher' or 'sphere'; got {self.directions!r}")
         if self.projections < 1:
-            raise ValueError(f"projections={self.projections} must be at least 1: the trace is seen along directions")
+            raise ValueError(
+                f"projections={self.projections} must be at least 1: the trace is estimated from random directions"
+            )
 
     def _probes(self, like: Tensor, generator: torch.Generator) -> Tensor:
         v = normal_like(like, (like.shape[0], self.projections, *like.shape[1:]), generator)
@@ -146,31 +161,36 @@ class _Sliced(_WithoutKernel):
         return (flat * (math.sqrt(flat.shape[2]) / flat.norm(dim=2, keepdim=True))).reshape(v.shape)
 
     @staticmethod
-    def _each(draw: Draw) -> Tensor:
-        """The directions, (P, B, *event)."""
+    def _directions_first(draw: Draw) -> Tensor:
+        """The directions with their own axis first, (P, B, *event)."""
         if draw.probes is None:
-            raise ValueError("this draw has no directions; a sliced objective needs its own: objective.draw(...)")
+            raise ValueError(
+                "this draw has no projection directions, which a sliced objective needs; make the draw with"
+                " objective.draw(...) of the same objective"
+            )
         return draw.probes.transpose(0, 1)
 
 
 @record
 class SlicedScoreMatching(_Sliced):
-    """lambda(t) mean over v of [ v' (ds/dx) v + (v's)^2 / 2 ] at x_t, or |s|^2 / 2 (Song, Garg et al. 2019).
+    """Sliced score matching, lambda(t) times the mean over v of v' (ds/dx) v + (v's)^2 / 2 at x_t.
 
-    NCSN's annealed sliced score matching is the default on its ladder, with `reduce="half_sum"` (Song and Ermon 2019).
-    One forward and P backward passes, differentiated once more; the score must be differentiable twice (an energy three
-    times), so piecewise linear activations such as ReLU lose the slope of an energy's trace.
+    With `variance_reduced`, the last term is |s|^2 / 2 (Song, Garg et al. 2019). The annealed sliced score matching of
+    NCSN (Song and Ermon 2019) is this objective with `reduce="half_sum"` and otherwise the defaults, on NCSN's ladder.
+    An evaluation takes one forward and P backward passes, which are differentiated once more for training. The score
+    must therefore be twice differentiable, and an energy three times: with piecewise linear activations such as ReLU
+    the derivative of an energy's trace term is lost.
 
-    Arguments as for `AtLevels` and `ImplicitScoreMatching`, with `directions`: "gaussian", "rademacher" (signs) or
-    "sphere" (uniform of norm sqrt(D)), all with E v v' = I; `projections`: directions per example; `variance_reduced`:
-    |s|^2 in place of its estimate, the mean of (v's)^2.
+    The arguments are those of `AtLevels` and `ImplicitScoreMatching`, and `directions`: "gaussian", "rademacher"
+    (signs) or "sphere" (uniform of norm sqrt(D)), all with E v v' = I; `projections`: number of directions per example;
+    `variance_reduced`: whether to use |s|^2 itself instead of its estimate, the mean of (v's)^2.
     """
 
     def terms(
         self, score: Score, x: Tensor, draw: Draw, condition: Condition | None, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """Means over the directions of v' (ds/dx) v, and of (v's)^2 or |s|^2."""
-        probes = self._each(draw)
+        """The mean over the directions of v' (ds/dx) v, and |s|^2 or the mean of (v's)^2."""
+        probes = self._directions_first(draw)
         with torch.enable_grad():
             x = x.requires_grad_(True)
             s = score(x, draw.t, condition)
@@ -182,9 +202,9 @@ class SlicedScoreMatching(_Sliced):
 
 @record
 class FiniteDifferenceScoreMatching(_Sliced):
-    """Sliced score matching with differences for derivatives, h -> 0 its limit (Pang et al. 2020).
+    """Sliced score matching with finite differences instead of derivatives (Pang et al. 2020).
 
-    With x+ = x + h v and x- = x - h v the directional terms are
+    As h -> 0 it becomes `SlicedScoreMatching`. With x+ = x + h v and x- = x - h v the directional terms are
 
         v' (s(x+) - s(x-)) / (2 h)  and  |s(x+) + s(x-)|^2 / 4, or (v' (s(x+) + s(x-)))^2 / 4,
 
@@ -192,10 +212,11 @@ class FiniteDifferenceScoreMatching(_Sliced):
 
         (l(x+) - 2 l(x) + l(x-)) / h^2  and  ((l(x+) - l(x-)) / (2 h))^2:
 
-    values of E alone, no gradient with respect to x, one backward pass. The error is of order h^2; rounding adds about
-    1e-7 |l| / h^2 in float32.
+    so that only values of E are needed, no gradient with respect to x, and training takes one backward pass. The error
+    is of order h^2; rounding adds about 1e-7 |l| / h^2 in float32.
 
-    Arguments as for `SlicedScoreMatching`, with `step`: h in units of sigma(t); in model units under a `GeneralSDE`.
+    The arguments are those of `SlicedScoreMatching`, and `step`: h in units of sigma(t), or in model units under a
+    `GeneralSDE`.
     """
 
     step: float = 0.1
@@ -203,28 +224,32 @@ class FiniteDifferenceScoreMatching(_Sliced):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.step < math.inf:
-            raise ValueError(f"step={self.step} is a distance in noise levels and must be positive, such as 0.1")
+            raise ValueError(
+                f"step={self.step} is a distance in units of the noise level and must be positive and finite, for"
+                " example 0.1"
+            )
 
     def terms(
         self, score: Score, x: Tensor, draw: Draw, condition: Condition | None, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """Differences in place of the derivatives of `SlicedScoreMatching`."""
+        """Finite-difference estimates of the terms of `SlicedScoreMatching`."""
         process = self.ladder(score.process) or score.process
         h = torch.full_like(draw.t, self.step)
         if not isinstance(process, GeneralSDE):
             h = h * process.sigma(draw.t)
         h = h.to(x)
-        probes = self._each(draw)
+        probes = self._directions_first(draw)
         if isinstance(score, EnergyScore) and not self.variance_reduced:
-            pairs = _from_energies(score, x, draw.t, condition, h, probes)
+            pairs = _differences_of_energies(score, x, draw.t, condition, h, probes)
         else:
-            pairs = [self._from_scores(score, x, draw.t, condition, h, v) for v in probes]
+            pairs = [self._differences_of_scores(score, x, draw.t, condition, h, v) for v in probes]
         traces, squares = zip(*pairs, strict=True)
         return sum_of(traces) / len(probes), sum_of(squares) / len(probes)
 
-    def _from_scores(
+    def _differences_of_scores(
         self, score: Score, x: Tensor, t: Tensor, condition: Condition | None, h: Tensor, v: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """The trace and square terms along one direction v, from the scores at x + h v and x - h v."""
         away = over_event(h, x) * v
         up, down = (score(x + k * away, t, condition) for k in (1, -1))
         middle = 0.5 * (up + down)
@@ -232,10 +257,10 @@ class FiniteDifferenceScoreMatching(_Sliced):
         return sum_event(v * (up - down)) / (2.0 * h), square
 
 
-def _from_energies(
+def _differences_of_energies(
     score: EnergyScore, x: Tensor, t: Tensor, condition: Condition | None, h: Tensor, probes: Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Second and first differences of the log density along each direction; the value at x is shared."""
+    """The trace and square terms along each direction, from log densities; the value at x is evaluated once."""
     here, pairs = score.log_density(x, t, condition), []
     for v in probes:
         away = over_event(h, x) * v
@@ -245,12 +270,12 @@ def _from_energies(
 
 
 def sum_of(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of tensors of one shape."""
+    """Sum of tensors of equal shape."""
     return torch.stack(list(parts)).sum(dim=0)
 
 
 def _curvature(s: Tensor, x: Tensor, v: Tensor, training: bool) -> Tensor:
-    """v' (ds/dx) v, (B,); zero for a score that does not depend on x."""
+    """v' (ds/dx) v, (B,), by one vector-Jacobian product; zero for a score that does not depend on x."""
     if not s.requires_grad:
         return torch.zeros(x.shape[0], dtype=s.dtype, device=s.device)
     (row,) = torch.autograd.grad(

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, Judge
+from scorefield.losses.adversarial import AdversarialScoreMatching, CriticObjective, PairedCritic
 from scorefield.losses.sliced import ImplicitScoreMatching, SlicedScoreMatching
 from scorefield.models.experiment import Adam, AnyExperiment, Averaging, Experiment, GuideExperiment
 from scorefield.models.networks import build_any, build_critic, build_network, build_score, denoised_range
@@ -73,11 +73,11 @@ def trainable_modules(experiment: AnyExperiment, accelerator: Accelerator) -> tu
     adversary = experiment.adversary
     limits = denoised_range(adversary, spec)
     critic = _placed(build_critic(experiment, spec), spec, accelerator)
-    judge = Judge(critic)
-    wrapped_judge = accelerator.prepare_model(judge)
+    paired_critic = PairedCritic(critic)
+    wrapped_pair = accelerator.prepare_model(paired_critic)
     score.every = adversary.steps
     score.objective = AdversarialScoreMatching(
-        experiment.objective, adversary.loss, judge, limits, adversary.weight, adversary.score_weight
+        experiment.objective, adversary.loss, paired_critic, limits, adversary.weight, adversary.score_weight
     )
     opponent = TrainableModule(
         name=CRITIC,
@@ -85,9 +85,9 @@ def trainable_modules(experiment: AnyExperiment, accelerator: Accelerator) -> tu
         optimiser=adam(trained(critic).values(), adversary.optimiser),
         averages=Averages(critic, Averaging(())),
         rule=adversary.optimiser,
-        objective=CriticObjective(experiment.objective, adversary.loss, wrapped_judge, limits, adversary.critic_weight),
+        objective=CriticObjective(experiment.objective, adversary.loss, wrapped_pair, limits, adversary.critic_weight),
         score=build_score(experiment, compiled),  # not the distributed wrapper: no gradient of it is wanted
-        wrapped=wrapped_judge,
+        wrapped=wrapped_pair,
     )
     return score, opponent
 
