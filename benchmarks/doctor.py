@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 
 from scorefield import diagnostics
-from scorefield.cli.doctor import read_examples
-from scorefield.cli.doctor_command import Doctor
+from scorefield.cli.doctor import Doctor, read_examples
 from scorefield.diagnostics import Examination, Settings, examine_model
 from scorefield.diagnostics.planted_faults import plants
 from scorefield.models.model import Model, build_score, load

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from scorefield.cli.progress import training_display
+from scorefield.cli.console.progress import training_display
 from scorefield.models.weights import choose, load_tensors, save_tensors
 from scorefield.recipes import recipe
 from scorefield.training.trainer import train

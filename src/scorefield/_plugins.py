@@ -119,6 +119,13 @@ def load_announced() -> None:
             _announced.append(point.module)
 
 
+def any_in_use() -> bool:
+    """Whether plugins are in use or announced by installed packages, which are imported then."""
+    if entry_points(group=GROUP):
+        load_announced()
+    return bool(_in_use or _announced)
+
+
 def module_of(part: object) -> str:
     """The name by which the module of a class or function is imported elsewhere: a script's is that of its file."""
     name = str(getattr(part, "__module__", ""))

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
-from scorefield.cli import calibrate_command, main
+from scorefield.cli import calibrate as calibrate_command
+from scorefield.cli import main
+from scorefield.cli.console import arguments
 from scorefield.evaluation import calibration
 from scorefield.evaluation.calibration import ORACLES, default_operator, exact_answers, judge, oracle_subject, simulate
 from scorefield.evaluation.calibration.page import sections, summary
 from scorefield.inverse import all_solvers
 from tolerance import SIGNIFICANCE
 
-SMALL = ("-n", "16", "--answers", "3", "--steps", "4")
+SMALL = ("-n", "16", "--samples", "3", "--steps", "4")
 
 
 def test_help_names_every_solver_and_oracle() -> None:
-    text = Path(calibrate_command.__file__).read_text()
+    text, shared = (Path(str(m.__file__)).read_text() for m in (calibrate_command, arguments))
     told = text[text.index('"""Some of ddrm') :].split(", separated")[0].replace('"""Some of', "")
     assert {name.strip() for name in told.split(",")} == set(all_solvers())
-    listed = text[text.index("oracle:NAME with") :].split(", whose")[0]
-    assert set(listed.removeprefix("oracle:NAME with").replace(" or", ",").replace(",", " ").split()) == set(ORACLES)
+    assert set(re.findall(r"oracle:([a-z0-9-]+)", shared)) == set(ORACLES)
     assert "subject" in {field.name for field in fields(calibrate_command.Calibrate)}
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from scorefield._codec import dumps, loads
-from scorefield.cli import compare_samplers, main
+from scorefield.cli import main
+from scorefield.cli.console import sampler_choice
 from scorefield.models.model import bundled, load
 from scorefield.models.sample_folder import read_samples
 from scorefield.models.sampler_records import SamplerTable, TunedSampler
@@ -25,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = train(tiny(steps=10, checkpoint_every=10), tmp_path_factory.mktemp("model") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few())
-        patch.setattr(compare_samplers, "TOLERANCE", 1e-3)
+        patch.setattr(sampler_choice, "TOLERANCE", 1e-3)
         assert main(["compare-samplers", str(folder), "-n", "8", "--calls", "4,9,16"]) == 0
     return folder
 
@@ -40,10 +41,10 @@ def model(trained: Path, tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small measurements."""
     monkeypatch.setattr("scorefield.evaluation.samplers.candidates.NAMED", few())
-    monkeypatch.setattr(compare_samplers, "QUICK_NAMES", ("dpm",))
-    monkeypatch.setattr(compare_samplers, "QUICK", 8)
-    monkeypatch.setattr(compare_samplers, "QUICK_CALLS", (4, 9))
-    monkeypatch.setattr(compare_samplers, "QUICK_TOLERANCE", 1e-2)
+    monkeypatch.setattr(sampler_choice, "QUICK_NAMES", ("dpm",))
+    monkeypatch.setattr(sampler_choice, "QUICK", 8)
+    monkeypatch.setattr(sampler_choice, "QUICK_CALLS", (4, 9))
+    monkeypatch.setattr(sampler_choice, "QUICK_TOLERANCE", 1e-2)
 
 
 def few() -> dict:
@@ -151,7 +152,7 @@ def test_a_measurement_that_is_stopped_says_that_nothing_is_left(
 def test_bundled_models_stay_as_they_are(capsys: pytest.CaptureFixture[str], trained: Path) -> None:
     folder = bundled()["digits"]
     before = sorted(p.name for p in folder.iterdir())
-    assert compare_samplers._kept(folder, read(trained)) is None
+    assert sampler_choice.keep(folder, read(trained)) is None
     assert "bundled model" in capsys.readouterr().out
     assert sorted(p.name for p in folder.iterdir()) == before
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from scorefield.cli import commands, main
-from scorefield.cli.main import _action
+import scorefield.recipes
+from scorefield.cli import main
+from scorefield.cli.console.arguments import SAMPLERS
+from scorefield.cli.console.old_spellings import ACTIONS, FLAGS, translated
+from scorefield.cli.main import ALONE, VERBS, _flags
 from scorefield.models.sample_folder import read_samples
-from scorefield.recipes import RECIPES
+from scorefield.recipes import RECIPES, summaries
 from scorefield.sampling.named import NAMED
 from scorefield.training.trainer import train
 from training.tiny import tiny
@@ -48,24 +53,156 @@ def refused(capsys: pytest.CaptureFixture[str]):
 # ------------------------------------------------------------------------------------------------ the front
 
 
-def test_help_is_quick_and_without_torch() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["recipes"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
+def test_help_and_the_list_of_recipes_need_no_torch(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code = (
-        "import sys\nfrom scorefield.cli import main\n"
-        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules\n"
+        f"import sys\nfrom scorefield.cli import main\ntry:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = [m for m in ('torch', 'numpy', 'matplotlib') if m in sys.modules]\nassert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "--resume" in done.stdout
+    assert len(done.stdout.splitlines()) > 3
 
 
-def test_choices_are_what_the_rooms_hold() -> None:
-    assert set(get_args(commands.SamplerName)) == set(NAMED)
+def test_choices_are_what_the_packages_hold() -> None:
+    assert set(SAMPLERS.split("|")) == set(NAMED)
 
 
-def test_every_command_has_an_action() -> None:
-    for command in get_args(commands.Command):
-        cls = get_args(command)[0]
-        assert callable(_action(cls.__new__(cls)))
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_has_flags_and_an_action(verb: str) -> None:
+    """And a help text for every flag, which stands alone."""
+    flags = _flags(verb)
+    module = sys.modules[flags.__module__]
+    assert callable(module.run) and (flags.__doc__ or "").strip().endswith(".")
+    actions = get_args(get_type_hints(flags)["action"]) if verb in ACTIONS else (flags,)
+    for action in actions:
+        text = _help([verb, *([_name_of(verb, action)] if verb in ACTIONS else []), "--help"])
+        assert " STR" not in text and "As for `" not in text, text
+
+
+def _name_of(verb: str, action: type) -> str:
+    hints = get_type_hints(_flags(verb), include_extras=True)["action"]
+    union = get_args(hints)[0]
+    (name,) = (get_args(part)[1].name for part in get_args(union) if get_args(part)[0] is action)
+    return name
+
+
+def _help(words: list[str]) -> str:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code in (0, None)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - set(ALONE)))
+def test_a_verb_without_arguments_shows_its_help(verb: str) -> None:
+    assert f"usage: scorefield {verb}" in _help([verb])
+
+
+def test_an_action_without_a_model_shows_its_help() -> None:
+    assert "usage: scorefield energy logz" in _help(["energy", "logz"])
+
+
+@pytest.mark.parametrize("words", [["sampel"], ["sampel", "--help"], ["sampel", "digits", "-n", "4"]], ids=" ".join)
+def test_an_unknown_verb_is_an_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "there is no command 'sampel'. Did you mean sample" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_for_shells(shell: str) -> None:
+    text = _help(["--completion", shell])
+    assert "compare-samplers" in text and "--batch-size" in text
+
+
+@pytest.mark.parametrize("words", ["--help", "recipes", "sample --help", "describe digits"])
+def test_a_reader_that_leaves_early_is_no_error(words: str) -> None:
+    """`scorefield recipes | head -1`, with a pipe whose reading end is closed at once."""
+    code = f"import sys; from scorefield.cli import main; sys.exit(main({words.split()!r}))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stream:
+        assert stream.read() == b""
+    assert process.wait() == 0
+
+
+def test_python_runs_the_package() -> None:
+    done = subprocess.run([sys.executable, "-m", "scorefield", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("scorefield ")
+
+
+# ------------------------------------------------------------------------------------------------ words of version 0.1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("energy runs/e logz --most-rungs 9", "energy logz runs/e --max-rungs 9"),
+        ("edit digits inpaint --answers=3", "edit inpaint digits --samples=3"),
+        ("edit digits class --label 3", "edit class digits --label 3"),
+        (
+            "energy runs/e outliers --out uniform --in x.npy --report r",
+            "energy outliers runs/e --outliers uniform --data x.npy --out r",
+        ),
+        ("compare-samplers digits --data x.npy", "compare-samplers digits --reference x.npy"),
+        ("tune digits --data x.npy", "tune digits --reference x.npy"),
+        ("likelihood digits --way both", "likelihood digits --method both"),
+        ("calibrate digits --answers 8", "calibrate digits --samples 8"),
+    ],
+)
+def test_old_spellings_are_translated_with_a_warning(old: str, new: str) -> None:
+    words, warnings = translated(old.split())
+    assert words == new.split() and warnings
+    assert translated(words) == (words, [])
+
+
+def test_present_spellings_are_left_alone() -> None:
+    for words in ("energy outliers m --outliers uniform --out r", "evaluate digits --out x", "train r --data d", ""):
+        assert translated(words.split()) == (words.split(), [])
+
+
+def test_every_new_flag_of_the_table_exists() -> None:
+    for (verb, _), flag in FLAGS.items():
+        names = ACTIONS.get(verb, ("",))
+        assert any(f"{flag} " in _help([verb, *([name] if name else []), "--help"]) for name in names), (verb, flag)
+
+
+def test_an_old_spelling_still_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["edit", "digits", "inpaint", "-n", "1", "--answers", "2", "--steps", "3", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert "warning: `edit MODEL inpaint` is now `scorefield edit inpaint digits`" in captured.err
+    assert "warning: --answers is now --samples" in captured.err
+
+
+# ------------------------------------------------------------------------------------------------ plugins
+
+
+def test_plugins_and_trust_are_taken_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adds_a_recipe.py").write_text(
+        "from scorefield.recipes import RECIPES, recipe\n"
+        "@RECIPES.add('added')\ndef added():\n    'One more recipe.'\n    return recipe('digits-mlp')\n"
+    )
+    plugin = str(tmp_path / "adds_a_recipe.py")
+    try:
+        assert main(["recipes", "--plugin", plugin]) == 0
+        assert "One more recipe." in capsys.readouterr().out
+        assert main([f"--plugin={plugin}", "describe", "added"]) == 0
+        assert main(["describe", "digits", "--trust", "not a name"]) == 2
+        assert "--trust 'not a name' names neither" in capsys.readouterr().err
+        assert main(["recipes", "--plugin"]) == 2
+        assert main(["recipes", "--plugin", "no_such_plugin"]) == 2
+        assert "no plugin module 'no_such_plugin'" in capsys.readouterr().err
+    finally:
+        RECIPES.pop("added", None)
+
+
+def test_the_list_of_recipes_is_that_of_the_package() -> None:
+    """Written by tools/list_recipes.py."""
+    package = Path(str(scorefield.recipes.__file__))
+    assert json.loads(package.with_name("summaries.json").read_text()) == summaries()
 
 
 def test_recipes_and_describe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,7 +458,7 @@ def test_no_space(refused, tmp_path: Path, model: Path, monkeypatch: pytest.Monk
 def test_ctrl_c_while_sampling_keeps_what_is_done(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scorefield.cli.progress import SamplingDisplay
+    from scorefield.cli.console.progress import SamplingDisplay
 
     real = SamplingDisplay.finished
 

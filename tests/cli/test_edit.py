@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 
-from scorefield.cli import edit_commands, main
-from scorefield.cli.commands import Latents
+from scorefield.cli import main
+from scorefield.cli.console.arguments import SOLVERS
+from scorefield.cli.latents import Latents
 from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.inverse import all_solvers
@@ -20,15 +20,15 @@ from scorefield.recipes import recipe
 from scorefield.training.trainer import train
 from training.tiny import tiny
 
-QUICK = ("-n", 2, "--answers", 3, "--steps", 4)
+QUICK = ("-n", 2, "--samples", 3, "--steps", 4)
 
 
-def run(*words: object) -> int:
-    return main(["edit", *map(str, words)])
+def run(model: object, action: str, *words: object) -> int:
+    return main(["edit", action, str(model), *map(str, words)])
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert run(*words) == 2
+def refused(capsys: pytest.CaptureFixture[str], model: object, action: str, *words: object) -> str:
+    assert run(model, action, *words) == 2
     return capsys.readouterr().err
 
 
@@ -48,7 +48,7 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_choices_are_those_of_the_room() -> None:
-    assert set(get_args(edit_commands.SolverName)) == {"auto", *all_solvers()}
+    assert set(SOLVERS.split("|")) == {"auto", *all_solvers()}
 
 
 def test_inpainting_keeps_what_is_known_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +127,7 @@ def test_an_energy_is_inpainted_at_falling_temperatures(tmp_path: Path, capsys: 
     made = recipe("digits-energy")
     training = replace(made.training, steps=2, batch_size=16, checkpoint_every=2, validate_every=0)
     model = train(replace(made, network=EnergyResNet(4, 6), training=training), tmp_path / "narrow")
-    assert run(model, "inpaint", "--mask", "centre", "-n", 2, "--answers", 2, "--steps", 20, "--out", tmp_path) == 0
+    assert run(model, "inpaint", "--mask", "centre", "-n", 2, "--samples", 2, "--steps", 20, "--out", tmp_path) == 0
     assert "falling temperatures" in capsys.readouterr().out
     found = arrays(tmp_path)
     known = np.ones((8, 8), bool)
@@ -138,7 +138,7 @@ def test_an_energy_is_inpainted_at_falling_temperatures(tmp_path: Path, capsys: 
 
 def test_interpolation_is_that_of_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("scorefield.cli.latents.latents", asked.append)
+    monkeypatch.setattr("scorefield.cli.latents.run", asked.append)
     assert run("digits", "interpolate", "-n", 4, "--points", 3, "--rtol", 0.1) == 0
     assert asked == [Latents("interpolate", "digits", n=4, points=3, rtol=0.1, out=Path("edit/digits/interpolate"))]
 
@@ -148,7 +148,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "5, 5" in refused(capsys, "digits", "inpaint", "--mask", tmp_path / "mask.npy")
     assert "takes the place of" in refused(capsys, "digits", "inpaint", "--solver", "ddrm", "--sampler", "pc")
     assert "no sampler 'emm'" in refused(capsys, "digits", "inpaint", "--sampler", "emm")
-    assert "at least 1" in refused(capsys, "digits", "inpaint", "--answers", 0)
+    assert "at least 1" in refused(capsys, "digits", "inpaint", "--samples", 0)
     told = refused(capsys, "digits", "inpaint", "--solver", "dps")
     assert "divides by the noise" in told and "this observation: ddrm, diffpir, pigdm, repaint, replacement" in told
     measured = ("digits", "restore", "--operator", "downsample:2", "--measured", tmp_path / "y.npy")

@@ -29,12 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(made, tmp_path_factory.mktemp("energy") / "narrow")
 
 
-def run(*words: object) -> int:
-    return main(["energy", *map(str, words)])
+def run(model: object, action: str, *words: object) -> int:
+    return main(["energy", action, str(model), *map(str, words)])
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
-    assert run(*words) == 2
+def refused(capsys: pytest.CaptureFixture[str], model: object, action: str, *words: object) -> str:
+    assert run(model, action, *words) == 2
     return capsys.readouterr().err
 
 
@@ -74,7 +74,7 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatc
     mask = np.zeros((8, 8), np.uint8)
     mask[2:5, 3:] = 1
     np.save(tmp_path / "mask.npy", mask)
-    words = ("-n", 2, "--answers", 2, "--steps", 20, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out")
+    words = ("-n", 2, "--samples", 2, "--steps", 20, "--mask", tmp_path / "mask.npy", "--out", tmp_path / "out")
     assert run(model, "restore", *words) == 0
     from scorefield.data import open_data
     from scorefield.evaluation import examples
@@ -90,7 +90,9 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatc
         assert not np.array_equal(restored[:, 0], restored[:, 1])
     answers = []
     for other in (x, np.where(mask, 16 - x, x)):
-        monkeypatch.setattr("scorefield.cli.energy.examples", lambda *a, x=other, **k: (torch.from_numpy(x), None))
+        monkeypatch.setattr(
+            "scorefield.cli.energy.examples.examples", lambda *a, x=other, **k: (torch.from_numpy(x), None)
+        )
         assert run(model, "restore", *words) == 0
         with np.load(tmp_path / "out" / "restored.npz") as found:
             answers.append(found["restored"])
@@ -98,8 +100,8 @@ def test_restoration_keeps_what_is_known(model: Path, tmp_path: Path, monkeypatc
 
 
 def test_the_outlier_table(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--report", tmp_path)
-    assert run(model, "outliers", "--out", "constant", *words) == 0
+    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--out", tmp_path)
+    assert run(model, "outliers", "--outliers", "constant", *words) == 0
     text = capsys.readouterr().out
     for said in ("energy", "typicality", "noise levels", "compressed length (no model)", "base rate", "no likelihood"):
         assert said in text, said
@@ -119,7 +121,7 @@ def test_the_outlier_table(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_other_data_must_fit_or_be_made_to(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "big.npy", np.random.default_rng(0).integers(0, 256, (40, 3, 12, 12), dtype=np.uint8))
-    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--report", tmp_path / "out", "--out", tmp_path / "big.npy")
+    words = ("-n", 60, "--draws", 1, "--resamples", 100, "--out", tmp_path / "out", "--outliers", tmp_path / "big.npy")
     assert "--fit" in refused(capsys, model, "outliers", *words)
     assert run(model, "outliers", *words, "--fit") == 0
     text = capsys.readouterr().out
@@ -133,7 +135,7 @@ def test_log_z_has_a_verdict_and_is_resumed(
     made = recipe("digits-energy")
     training = replace(made.training, steps=2, batch_size=16, checkpoint_every=2, validate_every=0)
     small = train(replace(made, network=EnergyMLP(8, 1), training=training), tmp_path / "small")
-    words = ("--chains", 8, "--batch-size", 4, "--warmup", 4, "--most-rungs", 8, "--out", tmp_path / "out")
+    words = ("--chains", 8, "--batch-size", 4, "--warmup", 4, "--max-rungs", 8, "--out", tmp_path / "out")
     assert run(small, "logz", *words) == 0
     text = capsys.readouterr().out
     assert "verdict: unusable" in text and "no density and no bits/dim" in text and "forward" in text
@@ -141,7 +143,7 @@ def test_log_z_has_a_verdict_and_is_resumed(
     record = json.loads((tmp_path / "out" / "logz.json").read_text())
     assert record["value"] is None and record["modes"]["agree"] is False
     (tmp_path / "out" / "parts" / "reverse from noise_00000004.npz").unlink()
-    monkeypatch.setattr("scorefield.cli.energy_logz.pilot", lambda *a, **k: pytest.fail("the schedule was kept"))
+    monkeypatch.setattr("scorefield.cli.energy.logz.pilot", lambda *a, **k: pytest.fail("the schedule was kept"))
     assert run(small, "logz", *words) == 0
     assert json.loads((tmp_path / "out" / "logz.json").read_text())["work_reverse"] == record["work_reverse"]
     assert "other seed" in refused(capsys, small, "logz", *words, "--seed", 1)

@@ -10,7 +10,8 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
-from scorefield.cli import guide_commands, main
+from scorefield.cli import main
+from scorefield.cli.train_guide import TrainGuide
 from scorefield.models.guidance import load_guide
 from scorefield.models.model import load
 from scorefield.models.sample_folder import read_samples
@@ -40,12 +41,12 @@ def guide(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_choices_are_those_of_the_library() -> None:
-    assert get_type_hints(guide_commands.TrainGuide)["kind"] == guidance.Kind and len(get_args(guidance.Kind)) == 2
+    assert get_type_hints(TrainGuide)["kind"] == guidance.Kind and len(get_args(guidance.Kind)) == 2
 
 
 def test_train_and_sample(model: Path, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (guide / guidance.FILE).is_file() and load_guide(guide).experiment.training.steps == 4
-    words = ["edit", str(model), "class", "--guide", str(guide), "--label", "7", "--scale", "2", "-n", "3"]
+    words = ["edit", "class", str(model), "--guide", str(guide), "--label", "7", "--scale", "2", "-n", "3"]
     out = tmp_path / "sevens"
     assert main([*words, "--sampler", "em", "--steps", "3", "--seed", "5", "--out", str(out)]) == 0
     assert "3 samples of tiny" in capsys.readouterr().out
@@ -67,7 +68,7 @@ def test_classifier_free(tmp_path: Path) -> None:
     base = tiny(steps=4, condition_dropout=0.2)
     free = train(replace(base, data=replace(base.data, conditional=True)), tmp_path / "free")
     out = tmp_path / "threes"
-    words = ["edit", str(free), "class", "--label", "3", "--scale", "1.5", "-n", "2", "--sampler", "em", "--steps", "2"]
+    words = ["edit", "class", str(free), "--label", "3", "--scale", "1.5", "-n", "2", "--sampler", "em", "--steps", "2"]
     assert main([*words, "--out", str(out)]) == 0
     loaded = load(free)
     samples = loaded.guided(scale=1.5).sample(2, sampler=loaded.sampler("em", 2), condition={"class": 3})
@@ -82,7 +83,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 
 
 def test_refusals(model: Path, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit = ("edit", model, "class", "--out", tmp_path / "none")
+    edit = ("edit", "class", model, "--out", tmp_path / "none")
     assert "either --label CLASS or --y" in refused(capsys, *edit, "--guide", guide)
     assert "must be one of 0..9" in refused(capsys, *edit, "--guide", guide, "--label", "12")
     assert "neither a number nor a class" in refused(capsys, *edit, "--guide", guide, "--label", "cat")
@@ -90,7 +91,7 @@ def test_refusals(model: Path, guide: Path, tmp_path: Path, capsys: pytest.Captu
     assert "knows no vector, but 'class'; give --label" in refused(capsys, *edit, "--guide", guide, "--y", "1,2")
     told = refused(capsys, *edit, "--label", "1")
     assert "trained without labels" in told and f"train-guide {model} --kind classifier" in told
-    other = ("edit", "digits", "class", "--guide", guide, "--label", "1", "--out", tmp_path / "none")
+    other = ("edit", "class", "digits", "--guide", guide, "--label", "1", "--out", tmp_path / "none")
     assert "under the process VP" in refused(capsys, *other)  # the bundled digits are of VE
     assert "is a model and no guide" in refused(capsys, *edit, "--guide", model, "--label", "1")
     assert "is a guide, which samples nothing" in refused(capsys, "sample", guide)

@@ -78,7 +78,7 @@ def test_a_folder_of_another_computation_is_not_mixed_with(
         (("-n", "0"), "n=0 must be at least 1"),
         (("--seed", "-1"), "seed=-1"),
         (("--target-se", "0"), "target_se=0"),
-        (("--way", "bound"), "no levels"),
+        (("--method", "bound"), "no levels"),
         (("--batch-size", "0"), "batch_size=0"),
         (("--rtol", "0"), "must be positive"),
     ],
@@ -102,9 +102,9 @@ def test_bound_of_a_model_that_knows_only_its_levels(tmp_path: Path, capsys: pyt
     )
     folder = train(experiment, tmp_path / "ladder")
     assert main(["likelihood", str(folder), *FAST]) == 2
-    assert "--way bound" in capsys.readouterr().err
+    assert "--method bound" in capsys.readouterr().err
     out = tmp_path / "out"
-    assert main(["likelihood", str(folder), "-n", "3", "--way", "bound", "--draws", "2", "--out", str(out)]) == 0
+    assert main(["likelihood", str(folder), "-n", "3", "--method", "bound", "--draws", "2", "--out", str(out)]) == 0
     assert "variational bound, bits per dim:" in capsys.readouterr().out
     found = arrays(out)
     assert found["bound_nats"].shape == (3,) and np.isfinite(found["bound_std_error"]).all()

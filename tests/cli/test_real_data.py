@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.reference_data import real_data
 from scorefield.data import DataError, DataSource
 from scorefield.data_spec import DataSpec
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import tyro
 from PIL import Image
 
-from scorefield.cli import commands
+from scorefield.cli.main import _parsed
+from scorefield.cli.train import Train
 from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.recipes import RECIPES
 from scorefield.studies.papers import ENTRIES, PAPERS, Claim, Drawing, Entry, Findings, Job, Table, find, write_findings
@@ -33,8 +33,8 @@ def test_what_an_entry_promises(entry: Entry):
 def test_commands_named_instead_can_be_typed(line: str):
     words = shlex.split(line)
     assert words[0] == "scorefield"
-    command = tyro.cli(commands.Command, args=words[1:])  # pyright: ignore[reportArgumentType]
-    if isinstance(command, commands.Train):
+    command = _parsed(words[1:])
+    if isinstance(command, Train):
         assert command.recipe in RECIPES
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from scorefield import _codec
-from scorefield.cli import commands, main
+from scorefield.cli import compare_methods as commands
+from scorefield.cli import main
 from scorefield.cli.compare_methods import seconds_of
 from scorefield.data import DataSource, open_data
 from scorefield.data_spec import DataSpec
@@ -170,7 +171,7 @@ def test_budgets_in_words():
 def test_help_names_every_method():
     text = Path(str(commands.__file__)).read_text(encoding="utf-8")
     (line,) = [line for line in text.splitlines() if "Default: all." in line]
-    assert f"Some of {', '.join(METHODS)}." in line
+    assert f"Only these of {', '.join(METHODS)}." in line
     assert get_args(get_type_hints(commands.CompareMethods)["network"]) == ("auto", *get_args(Body))
 
 

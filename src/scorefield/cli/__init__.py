@@ -1,9 +1,7 @@
-"""The command line. The only room that prints.
+"""The command line, the only package that prints.
 
-commands   what can be typed, as dataclasses without torch
-run        from arguments to exit status
-progress   rich bars on a terminal, plain lines in a log
-training, sampling, evaluation, describing, demo   what the commands do
+One file per command, or one package where it has actions or is long: its flags as a dataclass that needs no torch, then
+`run`, which imports what it needs. `main` finds the commands by the table `VERBS`; `console` holds what they share.
 """
 
 from scorefield.cli.main import main

@@ -1,4 +1,4 @@
-"""`python -m scorefield.cli`, for launchers such as torchrun."""
+"""`python -m scorefield.cli`, the same as `python -m scorefield`."""
 
 import sys
 

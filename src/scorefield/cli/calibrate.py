@@ -1,4 +1,4 @@
-"""scorefield calibrate: answers batch by batch, resumable, then a table, a page and JSON."""
+"""`scorefield calibrate`: calibration of posterior solvers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,56 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from tyro.conf import arg
 
-from scorefield import _codec
-from scorefield._files import write_json
-from scorefield.cli.batches import Arrays, in_batches
-from scorefield.cli.calibrate_command import Calibrate
-from scorefield.cli.reference_data import real_data
-from scorefield.evaluation import calibration, examples
-from scorefield.evaluation.calibration import Problems, SolverRow, Subject
-from scorefield.evaluation.calibration.measurement import has_exact
-from scorefield.evaluation.calibration.page import sections, summary, tests
-from scorefield.inverse.operators.from_files import operator_of
-from scorefield.inverse.operators.operator import Operator
-from scorefield.inverse.solvers.solver import Solver
-from scorefield.inverse.solvers.table import all_solvers, refusals, require, solver_named
-from scorefield.models.model import load
-from scorefield.models.run_folder import environment, environment_lines
-from scorefield.reports.methods_paragraph import paper_section
-from scorefield.reports.report import write_report
-from scorefield.sampling.sampler import Sampler
+from scorefield.cli.console.arguments import Count, ModelOrOracle, Noise, Out, Seed, Weights, Whole
+
+if TYPE_CHECKING:
+    from scorefield.cli.console.batches import Arrays
+    from scorefield.evaluation.calibration import Problems, SolverRow, Subject
+    from scorefield.inverse.operators.operator import Operator
+    from scorefield.inverse.solvers.solver import Solver
+    from scorefield.sampling.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Test the calibration of posterior solvers on simulated problems whose true examples are known.
+
+    True examples are drawn and measured, y = A(x) + noise; each solver samples the posterior of every y. The ranks of
+    the truth among the samples, the coverage of intervals, TARP and residuals show which solvers are calibrated. Every
+    finished batch of problems is kept in OUT, and the same command continues an interrupted one.
+    """
+
+    subject: ModelOrOracle
+    operator: Annotated[str | None, arg(metavar="OPERATOR")] = None
+    """Measurement operator in data units: blur:sigma=1, mask:right, downsample:2, ... Default: random mixtures of all
+    entries, half as many as there are."""
+    noise: Noise = None
+    """Standard deviation of the measurement noise, in units of y. Default: a tenth of the deviation of A(x)."""
+    solvers: Annotated[str, arg(metavar="all|NAME,...")] = "all"
+    """Some of ddrm, diffpir, dps, langevin, moment-matched, pigdm, repaint, replacement, twisted, separated by commas;
+    or all that admit the operator."""
+    n: Count = 64
+    """Number of problems; intervals shrink with its square root."""
+    samples: Whole = 32
+    """Posterior samples of each problem."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """Number of steps of every solver's sampler. Default: the solver's own."""
+    truth: Literal["model", "data"] = "model"
+    """For a model: true examples are its own samples, which tests the solvers alone, or held-out data, which tests the
+    solvers and the model."""
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """With --truth data: other data than the model's held-out data."""
+    seed: Seed = 0
+    weights: Weights = None
+    batch_size: Annotated[int, arg(metavar="N")] = 128
+    """Examples per network call."""
+    out: Out = None
+    """Output folder. Default: calibration/SUBJECT."""
+
 
 LEAST = 16
 """Problems, without which nothing can be said."""
@@ -42,13 +70,20 @@ class _Asked:
     sampler: Sampler
 
 
-def calibrate(command: Calibrate) -> None:
+def run(command: Calibrate) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: A number that cannot be, an unknown name, a solver that cannot be used so, or a folder with other
             results.
     """
+    from scorefield._files import write_json
+    from scorefield.evaluation import calibration
+    from scorefield.evaluation.calibration.page import sections, summary, tests
+    from scorefield.models.run_folder import environment, environment_lines
+    from scorefield.reports.methods_paragraph import paper_section
+    from scorefield.reports.report import write_report
+
     _check(command)
     subject = _subject(command)
     operator, named = _operator(command.operator, subject)
@@ -57,7 +92,7 @@ def calibrate(command: Calibrate) -> None:
     out = command.out or Path("calibration") / subject.name.replace(":", "-")
     told = (
         f"{command.n} problems of {subject.name} ({_of(command, subject)}): {named}, noise of deviation"
-        f" {problems.noise_std:.4g}; {command.answers} answers of each solver to each."
+        f" {problems.noise_std:.4g}; {command.samples} answers of each solver to each."
     )
     print(told)
     for name, why in refused:
@@ -89,9 +124,9 @@ def calibrate(command: Calibrate) -> None:
 
 
 def _check(command: Calibrate) -> None:
-    if command.n < LEAST or command.answers < 2:
+    if command.n < LEAST or command.samples < 2:
         raise ValueError(
-            f"-n {command.n} problems of --answers {command.answers} each: at least {LEAST} of 2 are needed to say"
+            f"-n {command.n} problems of --samples {command.samples} each: at least {LEAST} of 2 are needed to say"
             " anything"
         )
     if command.seed < 0 or command.batch_size < 1:
@@ -105,6 +140,10 @@ def _check(command: Calibrate) -> None:
 
 
 def _subject(command: Calibrate) -> Subject:
+    from scorefield.cli.console.reference_data import real_data
+    from scorefield.evaluation import calibration, examples
+    from scorefield.models.model import load
+
     kind, _, name = command.subject.partition(":")
     if kind == "oracle":
         if command.truth == "data":
@@ -126,6 +165,9 @@ def _of(command: Calibrate, subject: Subject) -> str:
 
 
 def _operator(text: str | None, subject: Subject) -> tuple[Operator, str]:
+    from scorefield.evaluation import calibration
+    from scorefield.inverse.operators.from_files import operator_of
+
     if text is None:
         return calibration.default_operator(subject.shape), "random mixtures of all entries, half as many"
     return operator_of(text, subject.shape), text
@@ -133,6 +175,9 @@ def _operator(text: str | None, subject: Subject) -> tuple[Operator, str]:
 
 def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[tuple[str, str]]]:
     """The solvers to measure, and those left out with the reason."""
+    from scorefield.evaluation.calibration.measurement import has_exact
+    from scorefield.inverse.solvers.table import all_solvers, refusals, require, solver_named
+
     subject, observation = problems.subject, problems.observation
     everyone = command.solvers.strip() == "all"
     names = list(all_solvers()) if everyone else [part.strip() for part in command.solvers.split(",") if part.strip()]
@@ -164,22 +209,27 @@ def _asked(command: Calibrate, problems: Problems) -> tuple[list[_Asked], list[t
 
 def _measure(command: Calibrate, problems: Problems, asked: list[_Asked], out: Path) -> list[SolverRow]:
     """A row for each solver, after that of the exact posterior where it is known."""
-    size = max(1, command.batch_size // command.answers)
+    from scorefield import _codec
+    from scorefield.cli.console.batches import in_batches
+    from scorefield.evaluation import calibration
+    from scorefield.evaluation.calibration.measurement import has_exact
+
+    size = max(1, command.batch_size // command.samples)
     identity: dict[str, Any] = {
         "subject": problems.subject.identity,
         "problems": _digest(problems),
-        "answers": command.answers,
+        "answers": command.samples,
         "seed": command.seed,
         "batch size": size,
     }
     rows, exact = [], None
     if has_exact(problems):
-        exact = calibration.exact_answers(problems, command.answers, seed=command.seed, rows=slice(0, command.n))
+        exact = calibration.exact_answers(problems, command.samples, seed=command.seed, rows=slice(0, command.n))
         rows.append(calibration.judge("exact", problems, exact, exact=exact, seed=command.seed))
     for one in asked:
 
         def answered(rows: slice, one: _Asked = one) -> Arrays:
-            return calibration.answers(problems, one.solver, one.sampler, command.answers, seed=command.seed, rows=rows)
+            return calibration.answers(problems, one.solver, one.sampler, command.samples, seed=command.seed, rows=rows)
 
         settings = {"solver": _codec.encode(one.solver), "sampler": _codec.encode(one.sampler)}
         arrays = in_batches(answered, command.n, size, out / "batches", one.name, {**identity, **settings})
@@ -193,6 +243,8 @@ def _measure(command: Calibrate, problems: Problems, asked: list[_Asked], out: P
 
 def _digest(problems: Problems) -> str:
     """Of truths and measurements."""
+    import torch
+
     parts = (problems.truth.double(), problems.observation.observed.double())
     numbers = torch.cat([part.reshape(-1).cpu() for part in parts])
     return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()

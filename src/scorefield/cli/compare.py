@@ -1,18 +1,43 @@
-"""scorefield compare."""
+"""`scorefield compare`: differences between evaluations."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from scorefield import _codec
-from scorefield._files import write_json
-from scorefield.cli.compare_command import Compare
-from scorefield.evaluation import compare_results, matched, overridden, require_alike
-from scorefield.evaluation.comparability import Difference, ResultComparison, shown
-from scorefield.metrics import MetricResult, Value
-from scorefield.models.run_folder import environment
+from tyro.conf import Positional, arg
+
+from scorefield.cli.console.arguments import Flag
+
+if TYPE_CHECKING:
+    from scorefield.evaluation.comparability import Difference, ResultComparison
+    from scorefield.metrics import MetricResult, Value
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare evaluations metric by metric, where their provenance allows it: difference, interval and verdict.
+
+    Numbers of unlike provenance (another N, reference, feature extractor or setting) are refused with exit status 2;
+    the message names what differs and the call that would make them alike. How the samples were made may differ.
+    """
+
+    results: Positional[
+        Annotated[
+            tuple[Path, ...],
+            arg(
+                metavar="RESULT",
+                help="metrics.json of two or more evaluations, or their folders; the first is the baseline.",
+            ),
+        ]
+    ]
+    override: Flag = False
+    """Compare despite unlike provenance, and record that this was done and in which fields."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """File for the comparison as JSON."""
+
 
 FILE = "metrics.json"
 
@@ -24,6 +49,9 @@ def read_results(path: Path) -> list[MetricResult]:
         FileNotFoundError: There is none.
         ValueError: It holds no results.
     """
+    from scorefield import _codec
+    from scorefield.metrics import MetricResult
+
     file = path / FILE if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; `scorefield evaluate MODEL --out {file.parent}` writes it")
@@ -37,13 +65,17 @@ def read_results(path: Path) -> list[MetricResult]:
     return results
 
 
-def compare(command: Compare) -> None:
+def run(command: Compare) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: Fewer than two results, or nothing in common.
         UnlikeError: Receipts that differ in what makes numbers incomparable.
     """
+    from scorefield._files import write_json
+    from scorefield.evaluation import compare_results, matched, require_alike
+    from scorefield.models.run_folder import environment
+
     if len(command.results) < 2:
         raise ValueError("compare takes two or more: scorefield compare A/metrics.json B/metrics.json")
     first, *others = command.results
@@ -62,6 +94,9 @@ def compare(command: Compare) -> None:
 
 def _told(first: Path, other: Path, found: list[ResultComparison], metrics: list[str]) -> dict[str, Any]:
     """Print a comparison; its record."""
+    from scorefield import _codec
+    from scorefield.evaluation import overridden
+
     passed = overridden(found)
     print(f"A: {first}\nB: {other}")
     if passed:
@@ -91,4 +126,6 @@ def _shown(value: Value) -> str:
 
 
 def _lines(rows: tuple[Difference, ...]) -> list[str]:
+    from scorefield.evaluation.comparability import shown
+
     return [f"{d.field}: A {shown(d.a)}, B {shown(d.b)}" for d in rows]

@@ -1,4 +1,4 @@
-"""scorefield compare-methods."""
+"""`scorefield compare-methods`: the methods of the lineage on one data set."""
 
 from __future__ import annotations
 
@@ -6,34 +6,71 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+from tyro.conf import Positional, arg
 
-from scorefield._files import write_json
-from scorefield.cli.batches import claim
-from scorefield.cli.commands import CompareMethods
-from scorefield.cli.progress import bar, on_terminal
-from scorefield.cli.reference_data import real_data
-from scorefield.data import Data, DataSource, open_data
-from scorefield.metrics.receipt import short
-from scorefield.models.model import Model, load
-from scorefield.studies import methods
-from scorefield.studies.methods import METHODS, Judge, Loss, Method, MethodRun, Terms, run_folder
-from scorefield.studies.methods.page import Line
-from scorefield.studies.papers.entry import Claim
-from scorefield.studies.papers.writing import VERDICT
-from scorefield.training.trainer import Interrupted
+from scorefield.cli.console.arguments import Count, Flag, Out, Whole
+
+if TYPE_CHECKING:
+    from scorefield.data import Data
+    from scorefield.models.model import Model
+    from scorefield.studies.methods import Judge, Loss, Method, MethodRun, Terms
+    from scorefield.studies.methods.page import Line
+    from scorefield.studies.papers.entry import Claim
 
 
-def compare_methods(command: CompareMethods) -> None:
+@dataclass(frozen=True)
+class CompareMethods:
+    """Train every method of the lineage on the same data for the same time and compare them; or models by their loss.
+
+    Writes one table with intervals and provenance, a page, and which of the papers' claims held. Every run is kept in
+    OUT: the same command continues an interrupted one, and seeds or methods can be added to a finished comparison.
+    """
+
+    models: Positional[
+        Annotated[
+            tuple[str, ...], arg(metavar="MODEL", help="With --by objective: models to compare; none is trained.")
+        ]
+    ] = ()
+    data: Annotated[str, arg(metavar="DATA")] = "digits"
+    """Training data, as for `train`."""
+    budget: Annotated[str, arg(metavar="TIME")] = "5m"
+    """Training time for each method and seed, for example 60s, 5m, 1h."""
+    seeds: Whole = 3
+    """Trainings of each method."""
+    methods: Annotated[str | None, arg(metavar="NAME,NAME,...")] = None
+    """Only these of ncsn, ncsnv2, mdsm, adversarial, ve-discrete, ve, vp-discrete, vp, sub-vp. Default: all."""
+    network: Literal["auto", "mlp", "unet"] = "auto"
+    """Network that all score models share; auto is a U-Net for signals and images, and an MLP otherwise."""
+    n: Count = 512
+    """Number of samples of each sampler."""
+    calls: Whole = 500
+    """Largest number of network calls per sample."""
+    density: Whole = 64
+    """Held-out examples whose density is measured, where the method has one; 0 for none."""
+    by: Literal["samples", "objective"] = "samples"
+    """Compare by samples; or by the held-out loss, of models with the same weighting and noise levels."""
+    dry_run: Flag = False
+    """Print the plan with its time, and write nothing."""
+    out: Out = None
+    """Output folder. Default: runs/compare-DATA."""
+
+
+def run(command: CompareMethods) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: A number that cannot be, a method that is none or does not fit the data, models that do not compare,
             or a folder with another comparison.
     """
+    from scorefield.cli.console.batches import claim
+    from scorefield.models.model import load
+    from scorefield.studies import methods
+    from scorefield.studies.methods import METHODS, run_folder
+
     if command.models:
         if command.by != "objective":
             raise ValueError(
@@ -67,6 +104,10 @@ def compare_methods(command: CompareMethods) -> None:
 
 
 def _terms(command: CompareMethods) -> tuple[Terms, Data]:
+    from scorefield.data import DataSource, open_data
+    from scorefield.studies import methods
+    from scorefield.studies.methods import Terms
+
     if command.seeds < 1:
         raise ValueError(f"--seeds {command.seeds}: train each method at least once")
     if command.n < methods.running.LEAST or command.density < 0:
@@ -96,6 +137,8 @@ def seconds_of(budget: str) -> float:
 
 def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: CompareMethods, out: Path) -> list[str]:
     """What will be done and how long it takes; sampling is timed on one untrained network."""
+    from scorefield.studies import methods
+
     held = len(data.held_out) if data.held_out is not None else 0
     lines = [
         f"{data.name}: {len(data.train):,} examples of shape {data.spec.shape} to train on, {held:,} held out; network"
@@ -124,6 +167,10 @@ def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: Compare
 
 def _seconds_per_call(terms: Terms) -> float:
     """Seconds of one network call of one sample, in batches of 128, on a quiet machine."""
+    import torch
+
+    from scorefield.studies import methods
+
     network = methods.sizes.score_network(terms.body, terms.spec, "positional").build(terms.spec).eval()
     x, c = torch.zeros(128, *terms.spec.shape), torch.zeros(128)
     if not all(n % m == 0 for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)):
@@ -145,6 +192,8 @@ def _duration(seconds: float) -> str:
 
 def _identity(terms: Terms, data: Data, judge: Judge) -> dict[str, Any]:
     """Everything that the runs of one folder share; methods and seeds may be added to it."""
+    from scorefield.metrics.receipt import short
+
     return {
         "data": f"{data.name} {data.train.fingerprint}",
         "held out": short(judge.reference.facts.hash),
@@ -167,6 +216,10 @@ def _run_all(
     Raises:
         KeyboardInterrupt: Stopped; the message says how to go on.
     """
+    from scorefield.studies import methods
+    from scorefield.studies.methods import run_folder
+    from scorefield.training.trainer import Interrupted
+
     runs: list[MethodRun] = []
     for seed in range(seeds):
         for method in chosen:
@@ -208,6 +261,8 @@ class _Display:
 
     def message(self, text: str) -> None:
         """A line."""
+        from scorefield.cli.console.progress import on_terminal
+
         if on_terminal():
             self._progress.console.print(text, markup=False, highlight=False)
         else:
@@ -223,6 +278,8 @@ class _Display:
 
 @contextmanager
 def _display(what: str, seconds: float) -> Iterator[_Display]:
+    from scorefield.cli.console.progress import bar
+
     with bar() as progress:
         yield _Display(progress, what, seconds)
 
@@ -232,6 +289,8 @@ def _display(what: str, seconds: float) -> Iterator[_Display]:
 
 def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
     """The table as aligned text."""
+    from scorefield.studies import methods
+
     found = methods.results_table(lines, terms, judge)
     texts = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in found.rows]
     rows = [list(found.columns), *texts]
@@ -240,6 +299,8 @@ def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
 
 
 def _said(claims: list[Claim]) -> list[str]:
+    from scorefield.studies.papers.writing import VERDICT
+
     return [f"{VERDICT[c.held]:>12}: {c.says}\n              {c.found}" for c in claims]
 
 
@@ -248,6 +309,10 @@ def _said(claims: list[Claim]) -> list[str]:
 
 def _of_models(command: CompareMethods) -> None:
     """Models of one objective on the held-out data of the first, or on --data."""
+    from scorefield.cli.console.reference_data import real_data
+    from scorefield.models.model import load
+    from scorefield.studies import methods
+
     models = [(name, load(name)) for name in command.models]
     path = None if command.data == "digits" else command.data
     (_, first), *_ = models
@@ -261,6 +326,9 @@ def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
     Raises:
         ValueError: None do.
     """
+    from scorefield._files import write_json
+    from scorefield.studies import methods
+
     groups = methods.alike(models)
     if not groups:
         raise ValueError(

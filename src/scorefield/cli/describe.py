@@ -1,24 +1,43 @@
-"""scorefield describe, data inspect, recipes."""
+"""`scorefield describe`: a recipe or model in full."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from scorefield._codec import CodecError, near, with_field
-from scorefield.cli.commands import DataCommand, Describe, Recipes
-from scorefield.cli.train import experiment_of
-from scorefield.data import DataSource, inspect
-from scorefield.models.description import describe_experiment
-from scorefield.models.model import bundled, find
-from scorefield.models.run_folder import read_experiment
-from scorefield.models.sampler_files import read_tuned
-from scorefield.models.sampler_records import TABLE, TUNED, TunedSampler
-from scorefield.models.weights import load_tensors
-from scorefield.recipes import RECIPES
+from tyro.conf import Positional, arg
+
+from scorefield.cli.console.arguments import Settings
+
+if TYPE_CHECKING:
+    from scorefield.models.sampler_records import TunedSampler
 
 
-def describe(command: Describe) -> None:
+@dataclass(frozen=True)
+class Describe:
+    """Print a recipe or model in full: every field, the number of parameters, and the source of its settings."""
+
+    target: Positional[
+        Annotated[
+            str, arg(metavar="RECIPE|MODEL", help="Name of a recipe, path of an experiment.json, or a model folder.")
+        ]
+    ]
+    settings: Settings = ()
+
+
+def run(command: Describe) -> None:
     """Carry out the command."""
+    from scorefield._codec import near
+    from scorefield.cli.train import experiment_of
+    from scorefield.models.description import describe_experiment
+    from scorefield.models.model import bundled, find
+    from scorefield.models.run_folder import read_experiment
+    from scorefield.models.sampler_files import read_tuned
+    from scorefield.models.sampler_records import TABLE, TUNED
+    from scorefield.models.weights import load_tensors
+    from scorefield.recipes import RECIPES
+
     path = Path(command.target)
     is_model = (path / "experiment.json").is_file() or (command.target not in RECIPES and command.target in bundled())
     if not is_model:
@@ -49,22 +68,3 @@ def tuned_lines(found: TunedSampler) -> list[str]:
     head = f"tuned sampler (--sampler tuned): {found.sampler}"
     how = f"  by {found.criterion}, {receipt.count} samples a trial, weights {receipt.weights}"
     return [head, how, *(f"  {line}" for line in found.conclusion)]
-
-
-def inspect_data(command: DataCommand) -> None:
-    """Carry out the command."""
-    source = DataSource(command.path)
-    for setting in command.settings:
-        field, equals, value = setting.removeprefix("data.").partition("=")
-        if not equals:
-            raise CodecError(f"--set {setting}", "is not FIELD=VALUE, for example --set size=64")
-        source = with_field(source, field, value)
-    print("\n".join(inspect(source).lines()))
-
-
-def list_recipes(command: Recipes) -> None:
-    """Carry out the command."""
-    width = max(map(len, RECIPES))
-    for name, function in RECIPES.items():
-        summary = (function.__doc__ or "").strip().splitlines()[0]
-        print(name if command.names_only else f"{name:<{width}}  {summary}")

@@ -1,36 +1,62 @@
-"""scorefield doctor: a checkup as text, JSON and a page."""
+"""`scorefield doctor`: diagnosis of a score model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from scorefield import _codec
-from scorefield._files import write_text
-from scorefield.cli.calibrate import lines_of
-from scorefield.cli.doctor_command import Doctor
-from scorefield.cli.progress import sampling_display
-from scorefield.cli.reference_data import real_data
-from scorefield.data import Data, Split
-from scorefield.diagnostics import Checkup, Examples, Settings, examine_model, examine_oracle
-from scorefield.diagnostics.page import levels, lines, sections
-from scorefield.evaluation import examples
-from scorefield.evaluation.calibration import oracle_subject
-from scorefield.models.model import Model, load
-from scorefield.models.run_folder import environment_lines
-from scorefield.reports.methods_paragraph import paper_section
-from scorefield.reports.page import Section
-from scorefield.reports.report import write_report
+from tyro.conf import arg
+
+from scorefield.cli.console.arguments import Count, Flag, ModelOrOracle, Out, Seed, Weights, Whole
+
+if TYPE_CHECKING:
+    from scorefield.data import Data, Split
+    from scorefield.diagnostics import Checkup, Examples
+    from scorefield.models.model import Model
+    from scorefield.reports.page import Section
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Diagnose a score model on data: test what exact scores satisfy at each noise level, and name what is wrong.
+
+    Prints a table and the findings (healthy, suspect, faulty), and writes doctor.json and report.html. The exit status
+    is 0 whatever is found; with --strict it is 1 where the verdict is faulty.
+    """
+
+    model: ModelOrOracle
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """Data that the model was not trained on. Default: the model's held-out data."""
+    n: Count = 256
+    """Largest number of examples; at least 32."""
+    levels: Whole = 12
+    """Number of noise levels, in equal steps of log(alpha^2 / sigma^2) or of the model's ladder."""
+    seed: Seed = 0
+    weights: Weights = None
+    batch_size: Annotated[int, arg(metavar="N")] = 128
+    """Examples per network call."""
+    strict: Flag = False
+    """Exit with status 1 where the verdict is faulty."""
+    out: Out = None
+    """Output folder. Default: doctor/MODEL."""
+
 
 MOST = 5000
 """Training examples used at most."""
 
 
-def examine(command: Doctor) -> int:
+def run(command: Doctor) -> int:
     """Carry out the command; 1 if it is strict and the verdict faulty.
 
     Raises:
         ValueError: A number that cannot be, an unknown oracle, or too few examples.
     """
+    from scorefield.cli.console.progress import sampling_display
+    from scorefield.diagnostics import Settings, examine_model, examine_oracle
+    from scorefield.evaluation.calibration import oracle_subject
+    from scorefield.models.model import load
+
     if command.levels < 2 or command.batch_size < 1 or command.seed < 0:
         raise ValueError(
             f"--levels {command.levels} must be at least 2, --batch-size {command.batch_size} at least 1 and --seed"
@@ -59,6 +85,8 @@ def examine(command: Doctor) -> int:
 
 def read_examples(command: Doctor, model: Model) -> tuple[Examples | None, Examples | None]:
     """Examples that the model has not seen, and some that it has."""
+    from scorefield.cli.console.reference_data import real_data
+
     source = model.experiment.data
     own = real_data(source, None, model.data) if source.path is not None else None
     other = own if command.data is None else real_data(source, command.data, model.data)
@@ -74,11 +102,21 @@ def read_examples(command: Doctor, model: Model) -> tuple[Examples | None, Examp
 
 
 def _some(data: Data, split: Split, count: int, what: str) -> Examples:
+    from scorefield.diagnostics import Examples
+    from scorefield.evaluation import examples
+
     x, labels = examples(split, count)
     return Examples(x, labels, data.name, what)
 
 
 def _report(command: Doctor, checkup: Checkup, model: Model | None) -> int:
+    from scorefield import _codec
+    from scorefield._files import write_text
+    from scorefield.cli.calibrate import lines_of
+    from scorefield.diagnostics.page import levels, lines, sections
+    from scorefield.models.run_folder import environment_lines
+    from scorefield.reports.report import write_report
+
     receipt, found = checkup.receipt, checkup.examination
     out = command.out or Path("doctor") / receipt.model.replace(":", "-")
     print("\n".join([*lines_of(*levels(found, brief=True)), "", *lines(found), "", f"verdict: {found.verdict}"]))
@@ -97,6 +135,8 @@ def _report(command: Doctor, checkup: Checkup, model: Model | None) -> int:
 
 
 def _paper(checkup: Checkup, model: Model | None) -> Section:
+    from scorefield.reports.methods_paragraph import paper_section
+
     found = checkup.examination
     said = (
         f"The score was examined by the identities of exact scores on {found.count:,} examples at {len(found.rows)}"

@@ -1,15 +1,53 @@
-"""scorefield import, export."""
+"""`scorefield import`: a published checkpoint as a model folder."""
 
 from __future__ import annotations
 
-from scorefield.cli.commands import Export, Import
-from scorefield.interop import EXPORTS, Hints, import_checkpoint
-from scorefield.models.model import find
-from scorefield.models.model_card import units
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+LayoutName = Literal["score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers"]
+"""The layouts that `interop` imports; a test compares the two."""
 
 
-def import_model(command: Import) -> None:
+@dataclass(frozen=True)
+class Import:
+    """Convert a published checkpoint into a model folder. Nothing in the checkpoint is executed.
+
+    The release's configuration file supplies what the tensors do not show; without one, the flags below do.
+    """
+
+    layout: Positional[Annotated[LayoutName, arg(help="The release that wrote the checkpoint.")]]
+    checkpoint: Positional[
+        Annotated[Path, arg(metavar="CHECKPOINT", help="The checkpoint file; for diffusers, the folder.")]
+    ]
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    """Output folder, the model folder."""
+    config: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Configuration of the release, JSON or YAML (ml_collections: config.to_json_best_effort() or to_yaml())."""
+    weights: Literal["ema", "raw"] | None = None
+    """The moving average of the weights, or the trained weights. Default: the average where there is one."""
+    size: Annotated[int | None, arg(metavar="N")] = None
+    """Without a configuration: height and width of the images."""
+    sigma_min: Annotated[float | None, arg(metavar="SIGMA")] = None
+    """Without a configuration: smallest noise level, model units."""
+    sigma_max: Annotated[float | None, arg(metavar="SIGMA")] = None
+    """Without a configuration: largest noise level, model units."""
+    levels: Annotated[int | None, arg(metavar="N")] = None
+    """Without a configuration: number of noise levels."""
+    process: Literal["ve", "vp", "subvp"] | None = None
+    """Without a configuration: family of the process."""
+    discrete: bool | None = None
+    """Without a configuration: whether it was trained on discrete levels, not in continuous time."""
+
+
+def run(command: Import) -> None:
     """Carry out the command."""
+    from scorefield.interop import Hints, import_checkpoint
+    from scorefield.models.model_card import units
+
     hints = Hints(
         size=command.size,
         sigma_min=command.sigma_min,
@@ -30,10 +68,3 @@ def import_model(command: Import) -> None:
     for note in made.notes:
         print(f"  note: {note}")
     print(f"written: {command.out}\n  scorefield describe {command.out}\n  scorefield sample {command.out}")
-
-
-def export_model(command: Export) -> None:
-    """Carry out the command."""
-    for note in EXPORTS[command.layout](find(command.model), command.out):
-        print(f"note: {note}")
-    print(f"written: {command.out}")

@@ -1,30 +1,55 @@
-"""scorefield latents: encode, interpolate, temperature, compare."""
+"""`scorefield latents`: latents of the probability flow."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-import torch
-from torch import Tensor
+from tyro.conf import Positional, arg
 
-from scorefield._files import replacing
-from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.cli.commands import Latents
-from scorefield.cli.reference_data import real_data
-from scorefield.evaluation import examples
-from scorefield.likelihood.latents import agreement, interpolate, tempered
-from scorefield.likelihood.probability_flow import FlowSettings
-from scorefield.models.model import Model, load
-from scorefield.plot.pictures import image_grid, save_png
+from scorefield.cli.console.arguments import Count, Data, ModelName, Out, Rtol, Seed, Weights, Whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scorefield.likelihood.probability_flow import FlowSettings
+    from scorefield.models.model import Model
 
 
-def latents(command: Latents) -> None:
+@dataclass(frozen=True)
+class Latents:
+    """Latents of the probability flow: encode, interpolate, change the temperature, compare two models."""
+
+    action: Positional[
+        Annotated[Literal["encode", "interpolate", "temperature", "compare"], arg(help="What to do with the latents.")]
+    ]
+    model: ModelName
+    other: Annotated[str | None, arg(metavar="MODEL")] = None
+    """compare: second model, trained separately on the same data."""
+    data: Data = None
+    n: Count = 16
+    """Number of examples (interpolate: in pairs) or of latents (temperature)."""
+    points: Whole = 9
+    """Points on each path, or temperatures."""
+    path: Literal["spherical", "linear"] = "spherical"
+    """interpolate: along the sphere of the prior, or along a straight line."""
+    rtol: Rtol = 1e-4
+    seed: Seed = 0
+    weights: Weights = None
+    out: Out = None
+    """Output folder. Default: latents/MODEL."""
+
+
+def run(command: Latents) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: A number that cannot be, or a second model that is missing or of other data.
     """
+    from scorefield.likelihood.probability_flow import FlowSettings
+    from scorefield.models.model import load
+
     if command.n < 1 or command.points < 2:
         raise ValueError(f"n={command.n} must be at least 1 and points={command.points} at least 2")
     if command.seed < 0:
@@ -50,6 +75,9 @@ def latents(command: Latents) -> None:
 
 def _encoded(command: Latents, model: Model, settings: FlowSettings) -> tuple[Tensor, Tensor]:
     """n held-out examples, data units, and their latents."""
+    from scorefield.cli.console.reference_data import real_data
+    from scorefield.evaluation import examples
+
     data = real_data(model.experiment.data, command.data, model.data)
     x, _ = examples(data.held_out or data.train, command.n)
     if len(x) < command.n:
@@ -59,6 +87,10 @@ def _encoded(command: Latents, model: Model, settings: FlowSettings) -> tuple[Te
 
 def _interpolate(command: Latents, model: Model, settings: FlowSettings, out: Path) -> None:
     """Rows from one real example to the next, through the latents of both."""
+    import torch
+
+    from scorefield.likelihood.latents import interpolate
+
     if command.n % 2:
         raise ValueError(f"-n {command.n} examples make no pairs; give an even number")
     x, z = _encoded(command, model, settings)
@@ -72,6 +104,11 @@ def _interpolate(command: Latents, model: Model, settings: FlowSettings, out: Pa
 
 def _temperature(command: Latents, model: Model, settings: FlowSettings, out: Path) -> None:
     """Rows of one latent each at rising temperatures, T = 1 in the middle."""
+    import torch
+
+    from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
+    from scorefield.likelihood.latents import tempered
+
     like = torch.empty(command.n, *model.data.shape)
     z = model.process.prior_sample(StepNoise(IndexedNoise(command.seed, range(command.n)), PRIOR_STEP)(like))
     scales = torch.logspace(-0.6, 0.3, command.points)
@@ -85,6 +122,9 @@ def _temperature(command: Latents, model: Model, settings: FlowSettings, out: Pa
 
 def _compare(command: Latents, model: Model, settings: FlowSettings) -> None:
     """How alike two models encode the same data."""
+    from scorefield.likelihood.latents import agreement
+    from scorefield.models.model import load
+
     other = load(str(command.other))
     if other.data.shape != model.data.shape:
         raise ValueError(
@@ -102,11 +142,17 @@ def _compare(command: Latents, model: Model, settings: FlowSettings) -> None:
 
 def save(path: Path, **arrays: Tensor) -> None:
     """Write arrays to an .npz, atomically."""
+    import numpy as np
+
+    from scorefield._files import replacing
+
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **{name: value.cpu().numpy() for name, value in arrays.items()})
 
 
 def _picture(x: Tensor, model: Model, columns: int, path: Path) -> None:
+    from scorefield.plot.pictures import image_grid, save_png
+
     if len(model.data.shape) == 3:
         save_png(image_grid(x, model.data, columns=columns), path)
         print(f"  {path}")

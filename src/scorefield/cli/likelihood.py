@@ -1,34 +1,62 @@
-"""scorefield likelihood: densities with an error budget, batch by batch, resumable."""
+"""`scorefield likelihood`: log densities with an error budget."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
+from tyro.conf import arg
 
-from scorefield import _codec
-from scorefield._files import replacing, write_json
-from scorefield._random import IndexedNoise
-from scorefield.cli.batches import claim
-from scorefield.cli.commands import Likelihood
-from scorefield.cli.progress import sampling_display
-from scorefield.cli.reference_data import real_data
-from scorefield.evaluation import LARGEST, examples
-from scorefield.likelihood.bound import VariationalBound, variational_bound
-from scorefield.likelihood.error_budget import LEVEL, Moments
-from scorefield.likelihood.log_prob import LogProb
-from scorefield.likelihood.probability_flow import FlowSettings, require_flow
-from scorefield.models.model import Model, join, load
-from scorefield.process.tabulated import Tabulated
+from scorefield.cli.console.arguments import BatchSize, Count, Data, ModelName, Out, Rtol, Seed, Weights, Whole
 
-Result = TypeVar("Result", LogProb, VariationalBound)
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from scorefield.likelihood.bound import VariationalBound
+    from scorefield.likelihood.log_prob import LogProb
+    from scorefield.likelihood.probability_flow import FlowSettings
+    from scorefield.models.model import Model
+    from scorefield.process.tabulated import Tabulated
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log density of data under a model by the probability flow, in nats and, for grey levels, bits per dimension.
+
+    Comes with an error budget and a 90 percent interval. With --out every finished batch is written at once, and the
+    same command continues an interrupted one.
+    """
+
+    model: ModelName
+    data: Data = None
+    n: Count = 128
+    """Number of examples."""
+    method: Literal["flow", "bound", "both"] = "flow"
+    """The probability flow, the variational bound of a model trained on discrete levels, or both side by side."""
+    rtol: Rtol = 1e-4
+    divergence: Literal["auto", "exact", "hutchinson", "hutch++"] = "auto"
+    """Divergence of the flow: exact, or estimated with random probes; auto chooses by dimension."""
+    probes: Whole = 2
+    """Random probes per example."""
+    target_se: Annotated[float | None, arg(metavar="NATS")] = None
+    """Add probes until each example's standard error is at most this many nats."""
+    dequantise: Literal["uniform", "variational", "none"] | None = None
+    """Noise inside the bins of grey levels. Default: uniform for data with grey levels, else none."""
+    draws: Whole = 1
+    """Dequantisation draws, or for the bound draws at every level; two or more show their spread."""
+    seed: Seed = 0
+    weights: Weights = None
+    batch_size: BatchSize = None
+    out: Out = None
+    """Output folder for likelihood.npz, likelihood.json and the finished batches. Default: print only."""
+
+
+Result = TypeVar("Result", "LogProb", "VariationalBound")
 
 TERMS = {
     "std_error": "probes, standard error",
@@ -40,12 +68,22 @@ TERMS = {
 """The terms of the budget, and their names in print."""
 
 
-def likelihood(command: Likelihood) -> None:
+def run(command: Likelihood) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: A number that cannot be, a model without what was asked for, or a folder with other results.
     """
+    from scorefield._files import write_json
+    from scorefield._random import IndexedNoise
+    from scorefield.cli.console.reference_data import real_data
+    from scorefield.evaluation import LARGEST, examples
+    from scorefield.likelihood.bound import VariationalBound, variational_bound
+    from scorefield.likelihood.error_budget import Moments
+    from scorefield.likelihood.log_prob import LogProb
+    from scorefield.likelihood.probability_flow import FlowSettings
+    from scorefield.models.model import load
+
     if command.n < 1:
         raise ValueError(f"n={command.n} must be at least 1")
     if command.seed < 0:
@@ -65,7 +103,7 @@ def likelihood(command: Likelihood) -> None:
     known = {"class": labels} if model.data.conditions and labels is not None else None
     size = command.batch_size or min(len(x), 128)
     moments = None
-    if command.way != "bound" and len(data.train) > 1:
+    if command.method != "bound" and len(data.train) > 1:
         moments = Moments.of(model.data.to_model(examples(data.train, LARGEST)[0]))
 
     def flow(rows: slice) -> LogProb:
@@ -95,11 +133,11 @@ def likelihood(command: Likelihood) -> None:
     identity = _identity(command, model, x, size, settings)
     record: dict[str, Any] = {"data": split.name, "count": len(x), "weights": model.weights}
     arrays: dict[str, Tensor] = {}
-    if command.way in ("flow", "both"):
+    if command.method in ("flow", "both"):
         found = _batches(flow, LogProb, len(x), size, command.out, "flow", identity)
         record |= _flow_record(found, split.name)
         arrays |= tensors(found)
-    if command.way in ("bound", "both"):
+    if command.method in ("bound", "both"):
         lower = _batches(bound, VariationalBound, len(x), size, command.out, "bound", identity)
         record["variational bound"] = _summary(lower.nats, lower.bits_per_dim, "variational bound, ", split.name)
         arrays |= {f"bound_{name}": value for name, value in tensors(lower).items()}
@@ -111,6 +149,8 @@ def likelihood(command: Likelihood) -> None:
 
 def _refuse(command: Likelihood, model: Model) -> None:
     """What can be known to fail before data are read."""
+    from scorefield.likelihood.probability_flow import require_flow
+
     if command.batch_size is not None and command.batch_size < 1:
         raise ValueError(f"batch_size={command.batch_size} must be at least 1")
     if command.dequantise in ("uniform", "variational") and model.data.levels is None:
@@ -120,13 +160,13 @@ def _refuse(command: Likelihood, model: Model) -> None:
         )
     if command.draws < 1:
         raise ValueError(f"--draws {command.draws} must be at least 1; data that are not dequantised have one")
-    if command.way != "flow":
+    if command.method != "flow":
         _ladder(model)
-    if command.way != "bound":
+    if command.method != "bound":
         try:
             require_flow(model.as_flow())
         except ValueError as error:
-            raise ValueError(f"{error}. Its variational bound needs no flow: --way bound") from error
+            raise ValueError(f"{error}. Its variational bound needs no flow: --method bound") from error
 
 
 def _ladder(model: Model) -> Tabulated:
@@ -135,11 +175,13 @@ def _ladder(model: Model) -> Tabulated:
     Raises:
         ValueError: It was trained in continuous time.
     """
+    from scorefield.process.tabulated import Tabulated
+
     ladder = model.experiment.levels or model.process
     if not isinstance(ladder, Tabulated):
         raise ValueError(
             f"{model.name} was trained in continuous time with {type(ladder).__name__} and has no levels to sum a"
-            " variational bound over; its likelihood is that of the flow: --way flow"
+            " variational bound over; its likelihood is that of the flow: --method flow"
         )
     return ladder
 
@@ -149,12 +191,16 @@ def _ladder(model: Model) -> Tabulated:
 
 def tensors(result: LogProb | VariationalBound) -> dict[str, Tensor]:
     """The arrays of a result by name."""
+    from torch import Tensor
+
     values = {field.name: getattr(result, field.name) for field in fields(result)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def _identity(command: Likelihood, model: Model, x: Tensor, size: int, settings: FlowSettings) -> dict[str, Any]:
     """Everything the numbers of a batch depend on."""
+    from scorefield import _codec
+
     return {
         "weights": model.hash,
         "data": hashlib.sha256(x.contiguous().cpu().numpy().tobytes()).hexdigest(),
@@ -177,6 +223,12 @@ def _batches(
     identity: dict[str, Any],
 ) -> Result:
     """All batches, those that an earlier run finished read from its files."""
+    import numpy as np
+
+    from scorefield.cli.console.batches import claim
+    from scorefield.cli.console.progress import sampling_display
+    from scorefield.models.model import join
+
     folder = None if out is None else out / "batches"
     if folder is not None:
         claim(folder / f"{name}.json", identity)
@@ -200,12 +252,19 @@ def _batches(
 
 
 def _save(path: Path, arrays: dict[str, Tensor], words: dict[str, np.ndarray] | None = None) -> None:
+    import numpy as np
+
+    from scorefield._files import replacing
+
     with replacing(path) as temporary, temporary.open("wb") as file:
         values = {key: value.cpu().numpy() for key, value in arrays.items()}
         np.savez(file, allow_pickle=False, **values, **(words or {}))
 
 
 def _read(path: Path, kind: type[Result]) -> Result:
+    import numpy as np
+    import torch
+
     with np.load(path, allow_pickle=False) as stored:
         values = {key: str(v) if v.dtype.kind == "U" else torch.from_numpy(v) for key, v in stored.items()}
     return kind(**{field.name: values.get(field.name) for field in fields(kind)})  # type: ignore[arg-type]
@@ -229,6 +288,8 @@ def _summary(nats: Tensor, bits: Tensor | None, title: str, data: str) -> dict[s
 
 def _flow_record(found: LogProb, data: str) -> dict[str, Any]:
     """The density, its budget and its failures, printed and as a record."""
+    from scorefield.likelihood.error_budget import LEVEL
+
     ok = found.status == 0
     record: dict[str, Any] = {"density of": found.of, "failed": int((~ok).sum())}
     record |= _summary(found.nats[ok], None if found.bits_per_dim is None else found.bits_per_dim[ok], "", data)

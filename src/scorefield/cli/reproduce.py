@@ -1,24 +1,47 @@
-"""scorefield reproduce: the papers' experiments."""
+"""`scorefield reproduce`: the papers' tables and figures."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.progress import Progress, TaskID
+from tyro.conf import Positional, arg
 
-from scorefield.cli.commands import Reproduce
-from scorefield.cli.progress import bar
-from scorefield.studies.papers import ENTRIES, PAPERS, VERDICT, Entry, Job, find, write_findings
+from scorefield.cli.console.arguments import Flag, Number, Out, Seed
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from scorefield.studies.papers import Entry
 
 
-def reproduce(command: Reproduce) -> None:
+@dataclass(frozen=True)
+class Reproduce:
+    """Run a table or figure of the papers: numbers with intervals, a figure, and whether its claims hold here."""
+
+    name: Positional[
+        Annotated[str | None, arg(metavar="NAME", help="Which table or figure; --list shows all names.")]
+    ] = None
+    list: Flag = False
+    """List every table and figure: whether it runs here, needs CUDA or needs weights, with time and memory."""
+    effort: Number = 1.0
+    """Factor on particles, samples and training steps; claims are judged at 1."""
+    seed: Seed = 0
+    out: Out = None
+    """Output folder. Default: reproduced/NAME."""
+
+
+def run(command: Reproduce) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: No such experiment, one that does not run here, or an effort that is not positive.
     """
+    from scorefield.cli.console.progress import bar
+    from scorefield.studies.papers import VERDICT, Job, find, write_findings
+
     if command.list:
         _list()
         return
@@ -50,6 +73,8 @@ def _minutes(entry: Entry, effort: float) -> str:
 
 def _list() -> None:
     """Every table and figure with its state."""
+    from scorefield.studies.papers import ENTRIES, PAPERS
+
     width = max(len(name) for name in ENTRIES)
     for paper in PAPERS:
         print(f"{paper}: {PAPERS[paper]}")

@@ -1,18 +1,66 @@
-"""scorefield sample."""
+"""`scorefield sample`: draw samples into a folder."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from scorefield.cli.commands import Sample
-from scorefield.cli.compare_samplers import chosen_sampler, require_numbers, sampler_for
-from scorefield.cli.progress import sampling_display
-from scorefield.models.guidance import load_guide
-from scorefield.models.model import Model, Samples, join, load
-from scorefield.models.sample_folder import write_samples
-from scorefield.training import distributed
+from tyro.conf import UseAppendAction, arg
+
+from scorefield.cli.console.arguments import (
+    BatchSize,
+    Compile,
+    Count,
+    Flag,
+    ModelName,
+    Number,
+    Out,
+    Precision,
+    SamplerName,
+    Seed,
+    Steps,
+    Weights,
+    Whole,
+)
+
+if TYPE_CHECKING:
+    from scorefield.models.model import Model, Samples
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a model into a folder: samples.npz (data units), a picture, and their provenance."""
+
+    model: ModelName
+    n: Count = 64
+    """Number of samples."""
+    sampler: SamplerName = None
+    """Sampler by name; tuned is the one that `scorefield tune` found. Default: the model's own."""
+    steps: Steps = None
+    budget: Annotated[str | None, arg(metavar="nfe=N|seconds=S|error=E")] = None
+    """Choose sampler, order, grid and steps for a budget: network calls per sample, seconds for all samples, or a root
+    mean square error in model units. The choice uses the table of `compare-samplers`, or a quick measurement."""
+    seed: Seed = 0
+    start: Whole = 0
+    """Index of the first sample."""
+    condition: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME=VALUE")] = ()
+    """Condition to sample under, for example class=3; repeatable."""
+    guide: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Guidance model of `train-guide` that guides the samples to the condition."""
+    scale: Number = 1.0
+    """Guidance scale: 0 ignores the condition, 1 samples the conditional distribution, larger values strengthen the
+    condition. Without --guide, other scales than 1 are classifier-free guidance of a model trained with condition
+    drop-out."""
+    weights: Weights = None
+    batch_size: BatchSize = None
+    precision: Annotated[Literal["fp32", "bf16"], Precision] = "fp32"
+    compile: Compile = False
+    out: Out = None
+    """Output folder. Default: samples/MODEL."""
+    images: Flag = False
+    """Also write each sample as a PNG file."""
 
 
 def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
@@ -42,8 +90,15 @@ def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
     return out
 
 
-def sample(command: Sample) -> None:
+def run(command: Sample) -> None:
     """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
+    from scorefield.cli.console.progress import sampling_display
+    from scorefield.cli.console.sampler_choice import chosen_sampler, require_numbers, sampler_for
+    from scorefield.models.guidance import load_guide
+    from scorefield.models.model import join, load
+    from scorefield.models.sample_folder import write_samples
+    from scorefield.training import distributed
+
     require_numbers(command.n, command.seed, command.batch_size, command.start)
     rank, world = distributed.start()
     model = load(command.model, weights=command.weights, precision=command.precision, compile=command.compile)

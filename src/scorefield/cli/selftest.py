@@ -1,28 +1,56 @@
-"""scorefield selftest: checks room by room, then the certificate as text, JSON and a page."""
+"""`scorefield selftest`: the claims of the library on this machine."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
+from tyro.conf import arg
 
-from scorefield._files import write_json
-from scorefield.cli.progress import bar
-from scorefield.cli.selftest_command import Selftest
-from scorefield.models.run_folder import environment_lines
-from scorefield.reports.report import write_report
-from scorefield.selftest import Bench, Room, Row, bench_of, certify, run
-from scorefield.selftest.page import sections
-from scorefield.selftest.running import checks_of, rooms_named
+if TYPE_CHECKING:
+    from scorefield.selftest import Bench, Room, Row
 
 
-def selftest(command: Selftest) -> int:
+PackageName = Literal["process", "score", "losses", "nets", "sampling", "likelihood", "posteriors", "metrics", "data"]
+"""The keys of `selftest.ROOMS`; a test compares the two."""
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """Test on this machine what the library claims: every part against closed forms, in about a minute.
+
+    Schedules, scores, losses, orders of convergence of every sampler, likelihoods, posteriors, metrics and units, each
+    with the measured number, the number it must be and the allowed error. Prints a certificate and writes it to OUT as
+    certificate.json and report.html. The exit status is 1 if any check fails.
+    """
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device of the states; auto is CUDA, else MPS, else the CPU. Arithmetic is float64; MPS, which lacks it, uses
+    float32 with wider allowed errors, and the CPU for what float32 cannot decide."""
+    only: tuple[PackageName, ...] = ()
+    """Only the checks of these packages."""
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/selftest")
+    """Output folder for certificate.json and report.html."""
+
+
+def run(command: Selftest) -> int:
     """Carry out the command; 1 if any check failed.
 
     Raises:
         ValueError: There is no such device.
         KeyboardInterrupt: It was stopped; what was done has been printed.
     """
+    import torch
+
+    from scorefield._files import write_json
+    from scorefield.models.run_folder import environment_lines
+    from scorefield.reports.report import write_report
+    from scorefield.selftest import bench_of, certify
+    from scorefield.selftest.page import sections
+    from scorefield.selftest.running import rooms_named
+
     bench, rooms, began = bench_of(command.device), rooms_named(command.only), time.perf_counter()
     rows: list[Row] = []
     threads = torch.get_num_threads()
@@ -53,6 +81,10 @@ def selftest(command: Selftest) -> int:
 
 def _of_room(room: Room, bench: Bench, rows: list[Row]) -> str:
     """Run the checks of a room, which go to `rows`; a line about them."""
+    from scorefield.cli.console.progress import bar
+    from scorefield.selftest import run as run_checks
+    from scorefield.selftest.running import checks_of
+
     with bar() as progress:
         task = progress.add_task(room.name, total=len(checks_of(room, bench)))
 
@@ -60,7 +92,7 @@ def _of_room(room: Room, bench: Bench, rows: list[Row]) -> str:
             rows.append(row)
             progress.advance(task)
 
-        done = run([room], bench, one_more)
+        done = run_checks([room], bench, one_more)
     bad = sum(not row.passed for row in done)
     verdict = f"{bad} FAILED" if bad else "passed"
     return f"{room.name:10}  {len(done):3} checks  {sum(row.seconds for row in done):6.1f} s  {verdict}"

@@ -1,21 +1,43 @@
-"""scorefield train."""
+"""`scorefield train`: train a recipe."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from scorefield._codec import loads, with_field
-from scorefield.cli.commands import Train
-from scorefield.cli.progress import training_display
-from scorefield.data import DataError, open_data
-from scorefield.models.description import describe_experiment
-from scorefield.models.experiment import Experiment
-from scorefield.recipes import recipe
-from scorefield.reports.training_report import training_report
-from scorefield.training import distributed
-from scorefield.training.trainer import train as run_training
+from tyro.conf import arg
+
+from scorefield.cli.console.arguments import Compile, Flag, Out, RecipeName, Resume, Settings
+
+if TYPE_CHECKING:
+    from scorefield.models.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a recipe on its own data or on yours.
+
+    Fields of the experiment change with --set, for example --set training.batch_size=64 --set network.channels=64;
+    `scorefield describe RECIPE` lists them all.
+    """
+
+    recipe: RecipeName
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """Training data: a folder of images, an .npy, .npz or .pt array, IDX files, image parquet and other formats, or
+    module:attribute. Default: the recipe's own."""
+    out: Out = None
+    """Output folder, the run folder. Default: runs/RECIPE."""
+    resume: Annotated[Literal["no", "auto"], Resume] = "no"
+    minutes: Annotated[float | None, arg(metavar="X")] = None
+    """Stop, with a checkpoint, after this many minutes of training. Default: no limit."""
+    compile: Compile = False
+    skip_bad: Flag = False
+    """Leave out images that cannot be read, and name them, instead of stopping."""
+    dry_run: Flag = False
+    """Open the data, resolve and print the experiment, and write nothing."""
+    settings: Settings = ()
 
 
 def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
@@ -24,6 +46,10 @@ def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
     Raises:
         ValueError: No such recipe, or a setting that is not FIELD=VALUE; near matches are shown.
     """
+    from scorefield._codec import loads, with_field
+    from scorefield.models.experiment import Experiment
+    from scorefield.recipes import recipe
+
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
         experiment = loads(path.read_text(encoding="utf-8"), Experiment)
@@ -37,8 +63,15 @@ def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
     return experiment
 
 
-def train(command: Train) -> None:
+def run(command: Train) -> None:
     """Carry out the command."""
+    from scorefield.cli.console.progress import training_display
+    from scorefield.data import DataError, open_data
+    from scorefield.models.description import describe_experiment
+    from scorefield.reports.training_report import training_report
+    from scorefield.training import distributed
+    from scorefield.training.trainer import train as run_training
+
     experiment = experiment_of(command.recipe, command.settings)
     changes: dict[str, object] = {}
     if command.data is not None:

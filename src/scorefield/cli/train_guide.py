@@ -1,21 +1,50 @@
-"""scorefield train-guide."""
+"""`scorefield train-guide`: train a guidance model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from scorefield._codec import with_field
-from scorefield.cli.guide_commands import TrainGuide
-from scorefield.cli.progress import training_display
-from scorefield.data import open_data
-from scorefield.models.model import load
-from scorefield.score.guidance_model import Category
-from scorefield.training import distributed
-from scorefield.training.guidance import Measured, guide_experiment, train_guide, with_data
+from tyro.conf import arg
+
+from scorefield.cli.console.arguments import ModelName, Out, Resume, Settings, Weights
+
+if TYPE_CHECKING:
+    from scorefield.training.guidance import Measured
 
 
-def train_a_guide(command: TrainGuide) -> None:
+@dataclass(frozen=True)
+class TrainGuide:
+    """Train a guidance model p_t(y | x_t) for a model: its gradient guides the model's samples to y.
+
+    It is trained on examples noised by the model's own process, in the model's units. `scorefield edit class MODEL
+    --guide OUT` samples with it.
+    """
+
+    model: ModelName
+    kind: Literal["classifier", "likelihood"] = "classifier"
+    """classifier: y is a class. likelihood: y is one or more numbers, normally distributed given x."""
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """Examples with labels, as for train; numbers y are a second array of an .npz, named by --set data.label_key=NAME
+    (the examples by data.key). Default: the model's own data."""
+    out: Out = None
+    """Output folder, the folder of the guidance model. Default: runs/MODEL-guide."""
+    resume: Annotated[Literal["no", "auto"], Resume] = "no"
+    weights: Weights = None
+    settings: Settings = ()
+
+
+def run(command: TrainGuide) -> None:
     """Carry out the command."""
+    from scorefield._codec import with_field
+    from scorefield.cli.console.progress import training_display
+    from scorefield.data import open_data
+    from scorefield.models.model import load
+    from scorefield.score.guidance_model import Category
+    from scorefield.training import distributed
+    from scorefield.training.guidance import guide_experiment, train_guide, with_data
+
     model = load(command.model, weights=command.weights)
     experiment = guide_experiment(model, command.kind, command.data)
     for setting in command.settings:

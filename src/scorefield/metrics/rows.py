@@ -57,7 +57,7 @@ class KeptRows(Metric):
             return f"the statistics {self.reference.facts.name!r} were made by other features: choose those"
         return "a feature function must give equally many for every example"
 
-    def _pair(self) -> tuple[Tensor, Tensor]:
+    def pair(self) -> tuple[Tensor, Tensor]:
         """Features of samples and of reference, float64."""
         return self.rows().to(torch.float64), self._real.to(torch.float64)
 

@@ -68,6 +68,11 @@ def recipe(name: str) -> Experiment:
     return RECIPES[name]()
 
 
+def summaries() -> dict[str, str]:
+    """Name -> first line of the description, of every recipe that is known now."""
+    return {name: (function.__doc__ or "").strip().split("\n")[0] for name, function in RECIPES.items()}
+
+
 __all__ = [
     "RECIPES",
     "acsm",
@@ -81,4 +86,5 @@ __all__ = [
     "sde_configuration",
     "small",
     "stacked",
+    "summaries",
 ]

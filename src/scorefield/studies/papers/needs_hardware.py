@@ -121,7 +121,7 @@ ENTRIES = (
         "Likelihood and FID of the probability flow",
         "Bits/dim 3.28 (DDPM, VP discrete), 3.21 and 3.05 (VP and sub-VP, continuous), 2.99 (DDPM++ deep, sub-VP).",
         "scorefield import score-sde CHECKPOINT --config CONFIG --out runs/subvp",
-        "scorefield likelihood runs/subvp --data CIFAR10-TEST --way flow",
+        "scorefield likelihood runs/subvp --data CIFAR10-TEST --method flow",
         state="needs weights",
     ),
     _entry(

@@ -9,11 +9,11 @@ import torch
 
 from scorefield import _codec
 from scorefield._files import write_json
-from scorefield.cli.compare_samplers import require_numbers
-from scorefield.cli.drawing import drawn, source_of_draws
-from scorefield.cli.evaluate import Job, classes, draws_of, features_of, holds_statistics, run
-from scorefield.cli.evaluate_command import Evaluate
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.reference_data import real_data
+from scorefield.cli.console.sampler_choice import require_numbers
+from scorefield.cli.evaluate import Evaluate
+from scorefield.cli.evaluate.parts import drawn, source_of_draws
+from scorefield.cli.evaluate.samples import Job, classes, draws_of, features_of, holds_statistics, run
 from scorefield.data import DataError
 from scorefield.evaluation import (
     Candidate,

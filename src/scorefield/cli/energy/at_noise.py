@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scorefield.cli.batches import in_batches
+from scorefield.cli.console.batches import in_batches
 from scorefield.energy.outliers import Statistics, statistics, time_of_noise
 from scorefield.models.model import Model
 from scorefield.process.tabulated import Tabulated

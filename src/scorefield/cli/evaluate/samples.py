@@ -11,10 +11,10 @@ import torch
 
 from scorefield import _codec
 from scorefield._files import write_json
-from scorefield.cli.compare_samplers import chosen_sampler, require_numbers
-from scorefield.cli.drawing import Early, drawn, source_of_draws
-from scorefield.cli.evaluate_command import Evaluate
-from scorefield.cli.reference_data import neighbour_sections, real_data
+from scorefield.cli.console.reference_data import neighbour_sections, real_data
+from scorefield.cli.console.sampler_choice import chosen_sampler, require_numbers
+from scorefield.cli.evaluate import Evaluate
+from scorefield.cli.evaluate.parts import Early, drawn, source_of_draws
 from scorefield.data import DataError, DataSource, Split, open_data
 from scorefield.data.order import pick
 from scorefield.data_spec import DataSpec

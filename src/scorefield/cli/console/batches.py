@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield._files import replacing, write_json
-from scorefield.cli.progress import sampling_display
+from scorefield.cli.console.progress import sampling_display
 
 Arrays = dict[str, Tensor]
 

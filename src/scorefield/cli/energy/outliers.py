@@ -1,4 +1,4 @@
-"""scorefield energy MODEL outliers: detection with intervals, calibrated p-values, and baselines without a model."""
+"""`scorefield energy outliers`: detection with intervals, calibrated p-values, and baselines without a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from scorefield import _codec
 from scorefield._files import write_json
 from scorefield._random import IndexedNoise
-from scorefield.cli.at_noise import measured, noise_level
-from scorefield.cli.batches import in_batches, save
-from scorefield.cli.energy_commands import Outliers
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.batches import in_batches, save
+from scorefield.cli.console.reference_data import real_data
+from scorefield.cli.energy import Outliers
+from scorefield.cli.energy.at_noise import measured, noise_level
 from scorefield.data import DataError, open_data
 from scorefield.data_spec import DataSpec
 from scorefield.energy.outliers import Reference, Statistics, complexity, conformal, uniformity
@@ -57,7 +57,7 @@ class Row:
     detected: Value
 
 
-def outliers(name: str, command: Outliers) -> None:
+def outliers(command: Outliers) -> None:
     """Carry out the command.
 
     Raises:
@@ -68,10 +68,10 @@ def outliers(name: str, command: Outliers) -> None:
             f"-n {command.n} --alpha {command.alpha} --resamples {command.resamples}: three parts need 60 examples or"
             " more, alpha is a share, and an interval takes 100 resamples"
         )
-    model = load(name, weights=command.weights)
-    folder = command.report or Path("energy") / model.name / "outliers"
+    model = load(command.model, weights=command.weights)
+    folder = command.out or Path("energy") / model.name / "outliers"
     sigma = noise_level(model, command.noise)
-    data = real_data(model.experiment.data, command.inside, model.data)
+    data = real_data(model.experiment.data, command.data, model.data)
     split = data.held_out or data.train
     inside, _ = examples(split, command.n)
     if len(inside) < 60:
@@ -139,15 +139,15 @@ def read_outliers(command: Outliers, model: Model, n: int) -> tuple[Tensor, tupl
         DataError: They do not fit, and --fit was not given; or nothing can make them.
     """
     spec = model.data
-    if command.outside in SYNTHETIC:
-        return synthetic(command.outside, spec, n, command.seed), ()
+    if command.outliers in SYNTHETIC:
+        return synthetic(command.outliers, spec, n, command.seed), ()
     if not command.fit:
         try:
-            data = real_data(model.experiment.data, command.outside, spec)
+            data = real_data(model.experiment.data, command.outliers, spec)
         except DataError as error:
             raise DataError(f"{error}. For outliers, --fit resizes them and maps their range, and says so") from error
         return examples(data.held_out or data.train, n)[0], ()
-    return _fitted(command.outside, model, n)
+    return _fitted(command.outliers, model, n)
 
 
 def synthetic(kind: str, spec: DataSpec, n: int, seed: int) -> Tensor:
@@ -306,7 +306,7 @@ def _shown(value: Value, signed: bool = False) -> str:
 def _explained(command: Outliers, rows: list[Row], inside: str, sigma: float) -> list[str]:
     found = rows[0].found
     return [
-        f"{found.inside} examples of {inside} against {found.outside} of {command.outside}, base rate of outliers"
+        f"{found.inside} examples of {inside} against {found.outside} of {command.outliers}, base rate of outliers"
         f" {found.base_rate:.3f}; as many again calibrate the p-values, and as many fit medians and covariances."
         f" Examples are looked at with the noise {sigma:g} (model units), {command.draws} draws.",
         "Larger scores are more outlying. FPR at 95 %: outliers that pass where 95 % of the data pass. Flagged: a"
@@ -354,7 +354,7 @@ def _write(
         "weights": model.weights,
         "weights hash": model.hash,
         "data": inside,
-        "outliers": command.outside,
+        "outliers": command.outliers,
         "noise": sigma,
         "draws": command.draws,
         "alpha": command.alpha,
@@ -376,7 +376,7 @@ def _write(
     report = write_report(
         folder / "outliers.html",
         sections,
-        title=f"Outliers by {model.name}: {command.outside}",
+        title=f"Outliers by {model.name}: {command.outliers}",
         command=facts["command"],
         environment=environment_lines(facts),
     )

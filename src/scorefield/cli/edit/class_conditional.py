@@ -1,23 +1,24 @@
-"""scorefield edit MODEL class: samples of a class or of numbers y, by guidance."""
+"""`scorefield edit class`: samples of a class or conditioned on numbers y, by guidance."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from scorefield.cli.commands import Sample
-from scorefield.cli.guide_commands import ClassConditional
-from scorefield.cli.sample import sample
+from scorefield.cli.edit import ClassConditional
+from scorefield.cli.sample import Sample
+from scorefield.cli.sample import run as sample
 from scorefield.models.guidance import load_guide
 from scorefield.models.loading import find
 from scorefield.models.run_folder import read_experiment
 
 
-def class_conditional(model: str, action: ClassConditional) -> None:
-    """Carry out the command: the `sample` that it stands for.
+def class_conditional(action: ClassConditional) -> None:
+    """Carry out the action by the `sample` command that it abbreviates.
 
     Raises:
         ValueError: Neither a class nor numbers are named, both are, or the model knows no condition of that kind.
     """
+    model = action.model
     folder = find(model)
     if (action.label is None) == (action.y is None):
         raise ValueError("say what of, either --label CLASS or --y Y1,Y2,...")
@@ -43,7 +44,7 @@ def class_conditional(model: str, action: ClassConditional) -> None:
         Sample(
             model,
             action.n,
-            action.sampler,  # type: ignore[arg-type]  # `sampler_by_name` refuses a name that is none
+            action.sampler,
             action.steps,
             seed=action.seed,
             condition=(f"{names[0]}={value}",),

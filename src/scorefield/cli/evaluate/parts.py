@@ -9,7 +9,7 @@ import torch
 
 from scorefield import _codec
 from scorefield._files import write_json
-from scorefield.cli.progress import sampling_display
+from scorefield.cli.console.progress import sampling_display
 from scorefield.evaluation import Given, Measures, OfModel, SampleStream, others, ranges, summary
 from scorefield.metrics import FrechetDistance, MetricResult, SampleSource
 from scorefield.metrics.by_name import title

@@ -1,4 +1,4 @@
-"""scorefield edit: posterior samples of examples of which something is known, in files and pictures."""
+"""Posterior samples of partly known examples, in files and pictures; the actions inpaint, colorize and restore."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from torch import Tensor
 from scorefield._codec import encode
 from scorefield._files import replacing, write_json
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
-from scorefield.cli import edit_commands as commands
-from scorefield.cli.batches import Arrays, in_batches
-from scorefield.cli.class_conditional import class_conditional
-from scorefield.cli.commands import Latents
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.batches import Arrays, in_batches
+from scorefield.cli.console.reference_data import real_data
+from scorefield.cli.edit import Colorize, Inpaint, PosteriorSamples, Restore
 from scorefield.data_spec import DataSpec
 from scorefield.evaluation import examples
 from scorefield.inverse import (
@@ -43,7 +41,7 @@ from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import STATUS
 from scorefield.score.energy import NetworkEnergy
 
-NAMES = {commands.Inpaint: "inpaint", commands.Colorize: "colorize", commands.Restore: "restore"}
+NAMES = {Inpaint: "inpaint", Colorize: "colorize", Restore: "restore"}
 
 MEASURING_STEP = PRIOR_STEP + 3
 """The step number of the noise of measurements that are made here, which no sampler draws from."""
@@ -55,21 +53,14 @@ ROWS = 16
 """Examples in the picture."""
 
 
-def edit(command: commands.Edit) -> None:
-    """Carry out the command."""
-    action: Any = command.action
-    if isinstance(action, commands.Interpolate):
-        _interpolate(command.model, action)
-        return
-    if isinstance(action, commands.ClassConditional):
-        class_conditional(command.model, action)
-        return
-    if min(action.n, action.answers, action.batch_size) < 1 or action.seed < 0 or not 0.0 <= action.noise < np.inf:
+def edit(action: PosteriorSamples) -> None:
+    """Carry out the action."""
+    if min(action.n, action.samples, action.batch_size) < 1 or action.seed < 0 or not 0.0 <= action.noise < np.inf:
         raise ValueError(
-            f"-n {action.n}, --answers {action.answers} and --batch-size {action.batch_size} must be at least 1;"
+            f"-n {action.n}, --samples {action.samples} and --batch-size {action.batch_size} must be at least 1;"
             f" --seed {action.seed} and --noise {action.noise} not negative"
         )
-    model = load(command.model, weights=action.weights)
+    model = load(action.model, weights=action.weights)
     out = action.out or Path("edit") / model.name / NAMES[type(action)]
     task = _task(action, model)
     choice, sampler = _solver(action, model, task.observation)
@@ -98,12 +89,12 @@ class Task:
     truth: Tensor | None
 
 
-def _task(action: Any, model: Model) -> Task:
+def _task(action: PosteriorSamples, model: Model) -> Task:
     shape = model.data.shape
-    if isinstance(action, commands.Inpaint):
+    if isinstance(action, Inpaint):
         written = f"mask:{action.mask}"
         operator = operator_of(written, shape)
-    elif isinstance(action, commands.Colorize):
+    elif isinstance(action, Colorize):
         if len(shape) != 3 or shape[0] != 3:
             raise ValueError(
                 f"colours are given to images of 3 channels, red, green and blue; {model.name} has examples of shape"
@@ -111,6 +102,7 @@ def _task(action: Any, model: Model) -> Task:
             )
         written, operator = "grey", Channels.grey(shape)
     else:
+        assert isinstance(action, Restore)
         written, operator = action.operator, operator_of(action.operator, shape)
         if action.measured is not None:
             return Task(Observation(operator, _given(action, operator), GaussianNoise(action.noise)), written, None)
@@ -122,7 +114,7 @@ def _task(action: Any, model: Model) -> Task:
     return Task(Observation(operator, y, GaussianNoise(action.noise)), written, truth)
 
 
-def _given(action: commands.Restore, operator: Operator) -> Tensor:
+def _given(action: Restore, operator: Operator) -> Tensor:
     """Measurements from a file, at most -n of them."""
     path = Path(str(action.measured))
     if not path.is_file() or path.suffix != ".npy":
@@ -135,7 +127,7 @@ def _given(action: commands.Restore, operator: Operator) -> Tensor:
     return y[: action.n].double()
 
 
-def _solver(action: Any, model: Model, observation: Observation) -> tuple[Choice, Sampler]:
+def _solver(action: PosteriorSamples, model: Model, observation: Observation) -> tuple[Choice, Sampler]:
     """The solver, why it, and what it goes along with."""
     score, inside = model.prior(), observation.in_model_units(model.data)
     named = None if action.sampler is None else model.sampler(action.sampler, action.steps)
@@ -152,10 +144,12 @@ def _solver(action: Any, model: Model, observation: Observation) -> tuple[Choice
     return choice, named
 
 
-def _answered(action: Any, model: Model, task: Task, choice: Choice, sampler: Sampler, out: Path) -> Arrays:
+def _answered(
+    action: PosteriorSamples, model: Model, task: Task, choice: Choice, sampler: Sampler, out: Path
+) -> Arrays:
     """Samples and what is known of them, example by example, in files as they are finished."""
     observation, written = task.observation, task.written
-    y, k = observation.observed, action.answers
+    y, k = observation.observed, action.samples
 
     def compute(rows: slice) -> Arrays:
         found = model.posterior(
@@ -202,13 +196,13 @@ def _digest(values: Tensor) -> str:
 
 
 def _numbers(
-    action: Any, task: Task, arrays: Arrays, mean: Tensor, std: Tensor, choice: Choice, sampler: Sampler
+    action: PosteriorSamples, task: Task, arrays: Arrays, mean: Tensor, std: Tensor, choice: Choice, sampler: Sampler
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operator": task.written,
         "noise": action.noise,
         "examples": len(mean),
-        "answers": action.answers,
+        "answers": action.samples,
         "solver": encode(choice.solver),
         "why": choice.why,
         "sampler": encode(sampler),
@@ -219,7 +213,7 @@ def _numbers(
         "failures": int((arrays["status"] != 0).sum()),
         "residual": _number(arrays["rms"].nanmean()),
         "residual p-values": [_number(p) for p in arrays["p"]] if "p" in arrays else None,
-        "deviation": _number(std.nanmean()) if action.answers > 1 else None,
+        "deviation": _number(std.nanmean()) if action.samples > 1 else None,
     }
     if task.truth is not None:
         found["error of the mean"] = _number((mean - task.truth.to(mean)).square().nanmean().sqrt())
@@ -231,7 +225,7 @@ def _number(value: Tensor) -> float | None:
     return float(value) if bool(torch.isfinite(value)) else None
 
 
-def _say(action: Any, numbers: dict[str, Any], spec: DataSpec) -> None:
+def _say(action: PosteriorSamples, numbers: dict[str, Any], spec: DataSpec) -> None:
     units = spec.units or "data units"
     print(f"{numbers['examples']} examples, {numbers['answers']} answers each, given {numbers['operator']}")
     print(f"  {numbers['why']}")
@@ -299,14 +293,3 @@ def _on_scale(std: Tensor, spec: DataSpec) -> Tensor:
     low, high = spec.model_range if spec.bounded else (-2.0, 2.0)
     top = std.nan_to_num(0.0).amax().clamp_min(torch.finfo(std.dtype).tiny)
     return spec.to_data((low + (high - low) * std.nan_to_num(0.0) / top).float())
-
-
-def _interpolate(model: str, action: commands.Interpolate) -> None:
-    from scorefield.cli.latents import latents
-
-    latents(
-        Latents(
-            "interpolate", model, data=action.data, n=action.n, points=action.points, path=action.path,
-            rtol=action.rtol, weights=action.weights, out=action.out or Path("edit") / Path(model).name / "interpolate",
-        )
-    )  # fmt: skip

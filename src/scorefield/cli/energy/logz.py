@@ -1,4 +1,4 @@
-"""scorefield energy MODEL logz: the normaliser of an energy, with an interval, a verdict and what follows from it.
+"""The normalising constant of an energy, with an interval, a verdict and the densities that follow.
 
 What takes long is kept in the folder as it is done (starts of the reverse chains, the pilot's schedule, work values
 batch by batch), and the same command goes on from there.
@@ -21,10 +21,10 @@ from torch import Tensor
 from scorefield._codec import dumps, loads
 from scorefield._files import write_json, write_text
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.cli.batches import Arrays, claim, in_batches, read, save
-from scorefield.cli.energy_commands import LogNormaliser
-from scorefield.cli.progress import sampling_display
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.batches import Arrays, claim, in_batches, read, save
+from scorefield.cli.console.progress import sampling_display
+from scorefield.cli.console.reference_data import real_data
+from scorefield.cli.energy import NormalisingConstant
 from scorefield.energy.annealed_importance import AISSettings, Base, BoxBase, GaussianBase, Schedule, Work, pilot, work
 from scorefield.energy.annealing import Ladder, anneal, tune_ladder
 from scorefield.energy.chains import run_chains
@@ -73,7 +73,7 @@ class Task:
         identity: All that the numbers depend on.
     """
 
-    command: LogNormaliser
+    command: NormalisingConstant
     energy: Confined
     base: Base
     noisy: Tensor
@@ -82,19 +82,19 @@ class Task:
     identity: dict[str, Any]
 
 
-def log_normaliser(name: str, command: LogNormaliser) -> None:
+def log_normaliser(command: NormalisingConstant) -> None:
     """Carry out the command.
 
     Raises:
         ValueError: A model without an energy, or numbers that cannot be.
     """
     _check(command)
-    model = load(name, weights=command.weights)
+    model = load(command.model, weights=command.weights)
     score = model.as_score()
     if not isinstance(score, NetworkEnergy):
         raise ValueError(
             f"{model.name} is a score network, which has no energy to normalise; its density is that of the flow:"
-            f" scorefield likelihood {name}"
+            f" scorefield likelihood {command.model}"
         )
     data = real_data(model.experiment.data, command.data, model.data)
     x, _ = examples(data.held_out or data.train, 3 * command.chains)
@@ -114,7 +114,7 @@ def log_normaliser(name: str, command: LogNormaliser) -> None:
     _write(out, model, found, check, density, chains)
 
 
-def _check(command: LogNormaliser) -> None:
+def _check(command: NormalisingConstant) -> None:
     if command.chains < 8 or command.warmup < 0 or command.batch_size < 1:
         raise ValueError(
             f"--chains {command.chains} --warmup {command.warmup} --batch-size {command.batch_size}: at least 8 chains,"
@@ -124,7 +124,7 @@ def _check(command: LogNormaliser) -> None:
         raise ValueError("--box is of --confinement box; a ball is placed by the data")
 
 
-def _task(command: LogNormaliser, model: Model, score: NetworkEnergy, x: Tensor, out: Path) -> Task:
+def _task(command: NormalisingConstant, model: Model, score: NetworkEnergy, x: Tensor, out: Path) -> Task:
     energy = Energy.of(score)
     noise = energy.noise(command.temperature)
     assert noise is not None
@@ -144,7 +144,7 @@ def _task(command: LogNormaliser, model: Model, score: NetworkEnergy, x: Tensor,
 
 
 def _confined(
-    command: LogNormaliser, energy: Energy, noisy: Tensor, noise: float, model: Model
+    command: NormalisingConstant, energy: Energy, noisy: Tensor, noise: float, model: Model
 ) -> tuple[Confined, Base]:
     """The energy with its confinement, and the law where forward chains start."""
     if command.confinement == "box":
@@ -227,7 +227,7 @@ def _schedule(task: Task) -> Schedule:
     path, command = task.out / "schedule.json", task.command
     if not path.is_file():
         few = max(8, min(64, command.chains))
-        settings = AISSettings(work_variance=command.work_variance, most_rungs=command.most_rungs, pilot=few)
+        settings = AISSettings(work_variance=command.work_variance, most_rungs=command.max_rungs, pilot=few)
         print(f"pilot of {few} chains finds the rungs", flush=True)
         start = task.base.draw(pilot_noise(command.seed, few), task.noisy.new_empty((few, *task.noisy.shape[1:])))
         laws = path_to(task.energy, task.base, command.temperature)

@@ -1,4 +1,4 @@
-"""scorefield energy: energies and scores of examples, denoising in one step, restoration of unknown parts."""
+"""Energies and scores of examples, denoising in one step, restoration of unknown parts."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield._files import write_text
 from scorefield._random import IndexedNoise, StepNoise
-from scorefield.cli import energy_commands as commands
-from scorefield.cli.at_noise import ladder_of, measured, noise_level
-from scorefield.cli.batches import save
-from scorefield.cli.progress import sampling_display
-from scorefield.cli.reference_data import real_data
+from scorefield.cli.console.batches import save
+from scorefield.cli.console.progress import sampling_display
+from scorefield.cli.console.reference_data import real_data
+from scorefield.cli.energy import DenoiseExamples, RestoreExamples, ScoreExamples
+from scorefield.cli.energy.at_noise import ladder_of, measured, noise_level
 from scorefield.data_spec import DataSpec
 from scorefield.energy.outliers import time_of_noise
 from scorefield.evaluation import examples
@@ -29,36 +28,25 @@ from scorefield.sampling.sampler import DataStart, Sampler
 from scorefield.sampling.temperature import InpaintingLangevin, TemperatureLangevin
 from scorefield.score.energy import NetworkEnergy
 
-NAMES = {commands.ScoreExamples: "score", commands.DenoiseExamples: "denoise", commands.RestoreExamples: "restore"}
+NAMES = {ScoreExamples: "score", DenoiseExamples: "denoise", RestoreExamples: "restore"}
 
 
-def energy(command: commands.Energy) -> None:
-    """Carry out the command."""
-    action: Any = command.action
-    if isinstance(action, commands.Outliers):
-        from scorefield.cli.energy_outliers import outliers
-
-        outliers(command.model, action)
-        return
-    if isinstance(action, commands.LogNormaliser):
-        from scorefield.cli.energy_logz import log_normaliser
-
-        log_normaliser(command.model, action)
-        return
+def energy(action: ScoreExamples | DenoiseExamples | RestoreExamples) -> None:
+    """Carry out the action."""
     if action.n < 1 or action.batch_size < 1 or action.seed < 0:
         raise ValueError(
             f"-n {action.n}, --batch-size {action.batch_size}, --seed {action.seed}: the first two must be at least 1,"
             " the seed not negative"
         )
-    model = load(command.model, weights=action.weights)
+    model = load(action.model, weights=action.weights)
     out = action.out or Path("energy") / model.name / NAMES[type(action)]
     data = real_data(model.experiment.data, action.data, model.data)
     x, labels = examples(data.held_out or data.train, action.n)
     known = {"class": labels} if model.data.conditions and labels is not None else None
     do = {
-        commands.ScoreExamples: _score,
-        commands.DenoiseExamples: _denoise,
-        commands.RestoreExamples: _restore,
+        ScoreExamples: _score,
+        DenoiseExamples: _denoise,
+        RestoreExamples: _restore,
     }[type(action)]
     do(action, model, x, known, out)
 
@@ -66,9 +54,7 @@ def energy(command: commands.Energy) -> None:
 # ------------------------------------------------------------------------------------- actions
 
 
-def _score(
-    command: commands.ScoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
-) -> None:
+def _score(command: ScoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path) -> None:
     sigma = noise_level(model, command.noise)
     found = measured(
         model, x, known, sigma=sigma, draws=command.draws, seed=command.seed, size=command.batch_size,
@@ -96,9 +82,7 @@ def _score(
     print(out / "scores.csv")
 
 
-def _denoise(
-    command: commands.DenoiseExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
-) -> None:
+def _denoise(command: DenoiseExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path) -> None:
     sigma = noise_level(model, command.noise)
     score, process = model.as_score(), model.process
     clean = model.data.to_model(x)
@@ -133,17 +117,15 @@ def _denoise(
     print(out / "denoised.npz")
 
 
-def _restore(
-    command: commands.RestoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path
-) -> None:
+def _restore(command: RestoreExamples, model: Model, x: Tensor, known: dict[str, Tensor] | None, out: Path) -> None:
     score = model.as_score()
     if not isinstance(score, NetworkEnergy):
         raise ValueError(
             f"{model.name} is a score network; restoration by falling temperatures is of an energy, one for every noise"
             " level (recipes with 'energy' or 'mdsm' in their names)"
         )
-    if command.answers < 1 or command.steps < 10:
-        raise ValueError(f"--answers {command.answers} --steps {command.steps}: at least 1 answer and 10 steps")
+    if command.samples < 1 or command.steps < 10:
+        raise ValueError(f"--samples {command.samples} --steps {command.steps}: at least 1 sample and 10 steps")
     unknown = read_part(command.mask, model.data.shape)
     unknown = unknown if len(model.data.shape) == 1 else unknown[None]
     own = model.experiment.sampler.step
@@ -151,7 +133,7 @@ def _restore(
     walk = replace(walk, sigma_0=score.form.sigma_0, step=0.2 * score.form.sigma_0)
     step = InpaintingLangevin(walk, unknown, command.noise_scale)
     sampler = Sampler(step, Uniform(command.steps), start=DataStart(noised=False), final="none")
-    clean = model.data.to_model(x).repeat_interleave(command.answers, dim=0)
+    clean = model.data.to_model(x).repeat_interleave(command.samples, dim=0)
     parts, failed = [], 0
     top = walk.sigma_0 * walk.schedule.high**0.5
     with sampling_display(len(clean), "completions") as display:
@@ -169,12 +151,12 @@ def _restore(
             parts.append(torch.where(unknown, jumped, part))
             failed += int((run.status != 0).sum())
             display.finished(first, len(part))
-    answers = model.data.to_data(torch.cat(parts)).reshape(len(x), command.answers, *model.data.shape)
+    answers = model.data.to_data(torch.cat(parts)).reshape(len(x), command.samples, *model.data.shape)
     # Rounding through the model's units must not change what was given.
     answers = torch.where(unknown, answers, x.to(answers)[:, None])
     save(out / "restored.npz", {"restored": answers, "unknown": unknown.expand(model.data.shape).contiguous()})
-    spread = float(answers.std(dim=1)[:, unknown.expand(model.data.shape)].mean()) if command.answers > 1 else None
-    print(f"{len(x)} examples, {command.answers} completions each, {command.steps} steps at falling temperatures")
+    spread = float(answers.std(dim=1)[:, unknown.expand(model.data.shape)].mean()) if command.samples > 1 else None
+    print(f"{len(x)} examples, {command.samples} completions each, {command.steps} steps at falling temperatures")
     if spread is not None:
         print(f"  completions of one example differ by {spread:.4g} {model.data.units or 'data units'} (deviation)")
     if failed:
