@@ -32,8 +32,8 @@ from scorefield.sampling import (
     Ancestral,
     EulerMaruyama,
     FlowEuler,
-    Moved,
     Sampler,
+    StepResult,
     TemperatureLangevin,
     TemperatureSchedule,
 )
@@ -147,7 +147,7 @@ def test_the_mean_of_a_step_has_no_noise_of_it() -> None:
     t, s = (torch.full((4,), v, dtype=F64) for v in (0.6, 0.4))
     y = observation.y(x)
 
-    def moved(step: EulerMaruyama | Replaced) -> Moved:
+    def moved(step: EulerMaruyama | Replaced) -> StepResult:
         bound = Unobserving(law).bind({OBSERVED: y})
         return step(bound, process, x, t, s, StepNoise(IndexedNoise(0, range(4)), 0), Carried(None, {}))
 

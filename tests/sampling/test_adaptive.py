@@ -159,7 +159,7 @@ def test_finished_examples_leave_the_batch() -> None:
     assert seen[0] == [0, 1, 2] and seen[-1] == [1]
     counts = torch.tensor([sum(i in rows for rows in seen) for i in range(3)])
     assert torch.equal(solution.calls, counts)
-    assert bool(((solution.calls - 2) % 6 == 0).all()), "two to start, six an attempt"
+    assert bool(((solution.calls - 2) % 6 == 0).all()), "two for the first step size, six per attempt"
     assert torch.allclose(solution.y[:, 0], (-rates).exp(), rtol=0, atol=SOLVER)
     assert torch.equal(solution.time, one)
 
@@ -289,14 +289,14 @@ def test_a_stiff_example_gives_up_alone_and_its_batch_mates_do_not_notice() -> N
     zero, one = torch.zeros(count, dtype=F64), torch.ones(count, dtype=F64)
     settings = {"rtol": 1e-6, "atol": 1e-6, "max_steps": 60, "retries": 1}
     wanted = torch.tensor([0.2, 0.9], dtype=F64)
-    found = integrate(Stiff([2], count), y, zero, one, between=wanted, **settings)  # type: ignore[arg-type]
+    found = integrate(Stiff([2], count), y, zero, one, dense_times=wanted, **settings)  # type: ignore[arg-type]
     assert found.status.tolist() == [OK, OK, TOO_MANY_STEPS, OK] and float(found.time[2]) < 1.0
-    assert bool(torch.isfinite(found.y).all()) and found.between is not None
+    assert bool(torch.isfinite(found.y).all()) and found.dense_states is not None
     for i in (0, 1, 3):
         field = Stiff([], 1)
-        alone = integrate(field, y[i : i + 1], zero[:1], one[:1], between=wanted, **settings)  # type: ignore[arg-type]
-        assert torch.equal(alone.y[0], found.y[i]) and alone.between is not None
-        assert torch.equal(alone.between[0], found.between[i]) and int(alone.calls[0]) == int(found.calls[i])
+        alone = integrate(field, y[i : i + 1], zero[:1], one[:1], dense_times=wanted, **settings)  # type: ignore[arg-type]
+        assert torch.equal(alone.y[0], found.y[i]) and alone.dense_states is not None
+        assert torch.equal(alone.dense_states[0], found.dense_states[i]) and int(alone.calls[0]) == int(found.calls[i])
 
 
 def test_the_state_is_float64_around_a_float32_field() -> None:

@@ -169,7 +169,7 @@ def test_what_cannot_work_is_refused() -> None:
         EveryLevel(refine=0)
     with pytest.raises(ValueError, match="nothing between its levels"):
         EveryLevel(refine=2).times(Tabulated(GeometricSigmas(), between="floor"))
-    with pytest.raises(ValueError, match="EulerMaruyama offers none"):
+    with pytest.raises(ValueError, match="EulerMaruyama does not compute it"):
         Sampler(EulerMaruyama(), final="expected").run(score, (1,), indices=[0])
     with pytest.raises(ValueError, match="before the noise"):
         Sampler(Chain((Langevin(NormRatio(), noise="first"), Hold()))).run(score, (1,), indices=[0])

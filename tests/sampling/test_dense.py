@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from scorefield.sampling.adaptive import NOT_FINITE, OK, TOO_MANY_STEPS, Accepted, attempt, integrate, why
+from scorefield.sampling.adaptive import (
+    NOT_FINITE,
+    OK,
+    TOO_MANY_STEPS,
+    Accepted,
+    dormand_prince_step,
+    failure_messages,
+    integrate,
+)
 from tolerance import DENSE, FLOAT64, ORDER, SOLVER
 
 F64 = torch.float64
@@ -28,19 +36,19 @@ def test_states_between_are_those_of_the_solution_and_belong_to_their_example() 
     y = torch.tensor([[1.0, 0.0]] * 3, dtype=F64)
     zero, one = torch.zeros(3, dtype=F64), torch.ones(3, dtype=F64)
     times = torch.linspace(0.0, 1.0, 33, dtype=F64)
-    found = integrate(turning, y, zero, one, rtol=1e-7, atol=1e-7, between=times)
-    assert found.between is not None and found.between.shape == (3, 33, 2)
+    found = integrate(turning, y, zero, one, rtol=1e-7, atol=1e-7, dense_times=times)
+    assert found.dense_states is not None and found.dense_states.shape == (3, 33, 2)
     for i in range(3):
-        torch.testing.assert_close(found.between[i], exact(times, i), rtol=0.0, atol=DENSE)
-    torch.testing.assert_close(found.between[:, -1], found.y, rtol=FLOAT64, atol=FLOAT64)
-    assert torch.equal(found.between[:, 0], y)
+        torch.testing.assert_close(found.dense_states[i], exact(times, i), rtol=0.0, atol=DENSE)
+    torch.testing.assert_close(found.dense_states[:, -1], found.y, rtol=FLOAT64, atol=FLOAT64)
+    assert torch.equal(found.dense_states[:, 0], y)
     plain = integrate(turning, y, zero, one, rtol=1e-7, atol=1e-7)
-    assert torch.equal(plain.y, found.y) and torch.equal(plain.calls, found.calls) and plain.between is None
+    assert torch.equal(plain.y, found.y) and torch.equal(plain.calls, found.calls) and plain.dense_states is None
     own = torch.tensor([[0.3], [0.7], [0.1]], dtype=F64)
-    backwards = integrate(turning, found.y, one, zero, rtol=1e-7, atol=1e-7, between=own)
-    assert backwards.between is not None
+    backwards = integrate(turning, found.y, one, zero, rtol=1e-7, atol=1e-7, dense_times=own)
+    assert backwards.dense_states is not None
     for i in range(3):
-        torch.testing.assert_close(backwards.between[i], exact(own[i], i), rtol=0.0, atol=DENSE)
+        torch.testing.assert_close(backwards.dense_states[i], exact(own[i], i), rtol=0.0, atol=DENSE)
 
 
 def test_order_of_the_interpolant() -> None:
@@ -48,7 +56,7 @@ def test_order_of_the_interpolant() -> None:
     part, rows, errors = torch.tensor([[0.15, 0.5, 0.8]], dtype=F64), torch.tensor([1]), []
     for h in (0.02, 0.01):
         t, length, y = torch.zeros(1, dtype=F64), torch.tensor([h], dtype=F64), exact(torch.zeros(1, dtype=F64), 1)
-        new, _, slopes = attempt(turning, t, y, length, turning(t, y, rows), rows)
+        new, _, slopes = dormand_prince_step(turning, t, y, length, turning(t, y, rows), rows)
         inside = Accepted(rows, t, length, y, new, slopes).at(part)
         errors.append((inside - exact(part * h, 1)).norm(dim=-1)[0])
     orders = (errors[0] / errors[1]).log2()
@@ -61,11 +69,11 @@ def test_what_a_stopped_example_did_not_reach_is_nan() -> None:
 
     times = torch.tensor([0.1, 0.4, 0.9], dtype=F64)
     y = torch.ones(1, 1, dtype=F64)
-    found = integrate(stops, y, torch.zeros(1), torch.ones(1), rtol=1e-6, atol=1e-6, between=times)
-    assert found.status.tolist() == [NOT_FINITE] and found.between is not None
-    torch.testing.assert_close(found.between[0, :2, 0], (-times[:2]).exp(), rtol=0.0, atol=SOLVER)
-    assert bool(found.between[0, 2].isnan()) and 0.4 < float(found.time) <= 0.45
-    (line,) = why(found.status, found.time, found.y.square().mean(dim=1).sqrt())
+    found = integrate(stops, y, torch.zeros(1), torch.ones(1), rtol=1e-6, atol=1e-6, dense_times=times)
+    assert found.status.tolist() == [NOT_FINITE] and found.dense_states is not None
+    torch.testing.assert_close(found.dense_states[0, :2, 0], (-times[:2]).exp(), rtol=0.0, atol=SOLVER)
+    assert bool(found.dense_states[0, 2].isnan()) and 0.4 < float(found.time) <= 0.45
+    (line,) = failure_messages(found.status, found.time, found.y.square().mean(dim=1).sqrt())
     assert line.startswith("example 0: not finite at t = 0.4") and f"{math.exp(-0.45):.4g}" in line
 
 

@@ -53,8 +53,8 @@ def test_stationary_variance_of_both_conventions(variance: float, size: float) -
 def test_the_law_is_stated() -> None:
     step = Langevin()
     assert step.order is None and not step.moves
-    assert "v / (1 - e / (2 v))" in str(step.law) and "e / (4 v)" in str(step.law)
-    assert Repeat(step, 3).law and Hold().law and Chain((step, Hold())).law
+    assert "v / (1 - e / (2 v))" in str(step.invariant) and "e / (4 v)" in str(step.invariant)
+    assert Repeat(step, 3).invariant and Hold().invariant and Chain((step, Hold())).invariant
 
 
 def sizes(

@@ -26,10 +26,10 @@ from scorefield.sampling import (
     FlowHeun,
     KarrasHeun,
     Langevin,
-    Moved,
     Progress,
     ReverseDiffusion,
     Step,
+    StepResult,
     drive,
 )
 from scorefield.sampling.on_grid import on_grid
@@ -94,12 +94,12 @@ def test_steps_without_noise_never_wait_for_the_device(step: Step) -> None:
 
 def test_a_step_that_waits_is_noticed() -> None:
     class Copying(FlowEuler):
-        def __call__(self, score: Any, process: Any, x: Tensor, *rest: Any) -> Moved:  # type: ignore[override]
-            return Moved(x * rest[0].to(x.device)[:, None], x)
+        def __call__(self, score: Any, process: Any, x: Tensor, *rest: Any) -> StepResult:  # type: ignore[override]
+            return StepResult(x * rest[0].to(x.device)[:, None], x)
 
     class Reading(FlowEuler):
-        def __call__(self, score: Any, process: Any, x: Tensor, *rest: Any) -> Moved:  # type: ignore[override]
-            return Moved(x * float(x.norm()), x)
+        def __call__(self, score: Any, process: Any, x: Tensor, *rest: Any) -> StepResult:  # type: ignore[override]
+            return StepResult(x * float(x.norm()), x)
 
     assert copies_in_loop(Copying()) == 6
     with pytest.raises(RuntimeError, match="meta"):

@@ -12,8 +12,8 @@ from sampling.doubles import Generated, frozen
 from scorefield._math import sum_event
 from scorefield._random import IndexedNoise, StepNoise
 from scorefield.process import VE, Process
-from scorefield.sampling import Chain, Hold, LadderScaled, Langevin, Moved, NoiseScaled, NormRatio, Repeat
-from scorefield.sampling.metropolis import HMC, MALA, Visited
+from scorefield.sampling import Chain, Hold, LadderScaled, Langevin, NoiseScaled, NormRatio, Repeat, StepResult
+from scorefield.sampling.metropolis import HMC, MALA, MetropolisMemory
 from scorefield.score import EnergyScore, FunctionScore, Score
 from scorefield.score.oracles import Gaussian, skewed_mixture
 from tolerance import FLOAT64, SIGNIFICANCE
@@ -32,7 +32,9 @@ def gaussian(v: float) -> Gaussian:
     return Gaussian(PROCESS, torch.tensor([0.7, -2.0], dtype=F64), v - LEVEL**2)
 
 
-def walk(step: HMC | Langevin, score: Score, x: Tensor, steps: int, seed: int = 0) -> tuple[Tensor, Visited | None]:
+def walk(
+    step: HMC | Langevin, score: Score, x: Tensor, steps: int, seed: int = 0
+) -> tuple[Tensor, MetropolisMemory | None]:
     t, memory, bound = time(len(x)), None, score.bind(None)
     for k in range(steps):
         moved = step(bound, PROCESS, x, t, t, StepNoise(Generated(1000 * seed + k), k), memory)
@@ -59,7 +61,7 @@ def test_the_law_is_left_exactly(step: HMC) -> None:
     x = law.sample(20_000, float(time(1)), seed=3)
     end, memory = walk(step, law, x, 25)
     assert far_from(end, law.mean, 1.3) > SIGNIFICANCE
-    assert isinstance(memory, Visited) and memory.proposed == 25
+    assert isinstance(memory, MetropolisMemory) and memory.proposed == 25
     share = float(memory.accepted.double().mean() / 25)
     assert 0.3 < share < 0.99, "a test that never rejects tests nothing"
     mutant, _ = walk(Langevin(SIZE), law, x, 25)
@@ -69,8 +71,8 @@ def test_the_law_is_left_exactly(step: HMC) -> None:
 class Careless(MALA):
     """Weighs the proposal without its momentum."""
 
-    def __call__(self, score, process, x, t, s, noise, memory=None) -> Moved:  # type: ignore[no-untyped-def]
-        here = self._visit(score, x, t, memory)
+    def __call__(self, score, process, x, t, s, noise, memory=None) -> StepResult:  # type: ignore[no-untyped-def]
+        here = self._at(score, x, t, memory)
         z = noise(x)
         e = self.size(process, t, s, here.score, z)[:, None]
         y = x + e * here.score + (2.0 * e).sqrt() * z
@@ -78,8 +80,8 @@ class Careless(MALA):
         assert here.log_density is not None
         accept = noise.uniform(x.new_empty(len(x), 1))[:, 0].log() < density - here.log_density
         end = torch.where(accept[:, None], y, x)
-        return Moved(
-            end, end, self._remember(here, end, t, torch.where(accept[:, None], slope, here.score), density, accept)
+        return StepResult(
+            end, end, self._updated(here, end, t, torch.where(accept[:, None], slope, here.score), density, accept)
         )
 
 
@@ -175,14 +177,14 @@ def test_what_is_not_finite_is_rejected() -> None:
 
     x = torch.tensor([[0.9], [-0.5]], dtype=F64)
     end, memory = walk(HMC(LadderScaled(2.0, LEVEL), 1, "line integral"), FunctionScore(broken, PROCESS), x, 40)
-    assert bool(end.isfinite().all()) and isinstance(memory, Visited)
+    assert bool(end.isfinite().all()) and isinstance(memory, MetropolisMemory)
     assert int(memory.accepted.sum()) < 80
 
 
 def test_sizes_that_depend_on_the_state_are_refused() -> None:
-    with pytest.raises(ValueError, match="not reversible"):
+    with pytest.raises(ValueError, match="irreversible"):
         MALA(NormRatio())
-    with pytest.raises(ValueError, match="propose nothing"):
+    with pytest.raises(ValueError, match="leapfrog=0 must be at least 1"):
         HMC(NoiseScaled(), leapfrog=0)
     process: Process = PROCESS
     below = torch.full((2,), -0.1, dtype=F64)

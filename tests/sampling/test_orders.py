@@ -18,13 +18,13 @@ from scorefield.sampling import (
     ExponentialMultistep,
     Hold,
     Langevin,
-    Moved,
     NoiseScaled,
     NormRatio,
     Step,
+    StepResult,
     StochasticRungeKutta,
 )
-from scorefield.sampling.adaptive import attempt
+from scorefield.sampling.adaptive import dormand_prince_step
 from scorefield.score import BoundScore
 from scorefield.score.oracles import Gaussian, skewed_gaussian
 from scorefield.selftest.orders import (
@@ -75,7 +75,7 @@ def test_every_step_declares_an_order_or_a_law() -> None:
     names = [cls.__name__ for cls in step_types()]
     assert {"EulerMaruyama", "ReverseDiffusion", "Ancestral", "FlowEuler", "FlowHeun", "AdaptiveFlow"} <= set(names)
     for cls in step_types():
-        assert (cls.order is None) == bool(cls.law), f"{cls.__name__} needs an order, or None and a law"
+        assert (cls.order is None) == bool(cls.invariant), f"{cls.__name__} needs an order or an invariant"
 
 
 # ------------------------------------------------------------------------------------- the probe itself
@@ -88,7 +88,7 @@ class Adams(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         h = over_event(s - t, x)
         slope = process.flow_drift(x, t, score(x, t))
         if memory is None:
@@ -97,7 +97,7 @@ class Adams(Step):
             new = x + h * process.flow_drift(half, middle, score(half, middle))
         else:
             new = x + h * (1.5 * slope - 0.5 * memory)
-        return Moved(new, new, slope)
+        return StepResult(new, new, slope)
 
 
 class Forgetful(Adams):
@@ -105,7 +105,7 @@ class Forgetful(Adams):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         slope = process.flow_drift(x, t, score(x, t))
         return super().__call__(score, process, x, t, s, noise, slope)
 
@@ -115,9 +115,9 @@ class Loud(Ancestral):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         moved = super().__call__(score, process, x, t, s, noise)
-        return Moved(moved.mean + 1.05 * (moved.x - moved.mean), moved.mean)
+        return StepResult(moved.mean + 1.05 * (moved.x - moved.mean), moved.mean)
 
 
 UNIFORM = Problem("VP", lambda n: VP(0.1, 8.0), Uniform)
@@ -173,7 +173,7 @@ def test_the_embedded_error_is_of_fifth_order() -> None:
     sizes = []
     for h in (0.1, 0.05):
         length = torch.full((1,), h, dtype=F64)
-        sizes.append(float(attempt(field, t, y, length, field(t, y, rows), rows)[1].abs()))
+        sizes.append(float(dormand_prince_step(field, t, y, length, field(t, y, rows), rows)[1].abs()))
     assert abs(torch.tensor(sizes[0] / sizes[1]).log2().item() - 5) <= ORDER
 
 

@@ -286,7 +286,7 @@ def test_refusals() -> None:
     for call, words in (
         (lambda: DDIM(1.5), r"eta=1.5 must lie in \[0, 1\]"),
         (lambda: StochasticMultistep(3), "order=3"),  # type: ignore[arg-type]
-        (lambda: StochasticMultistep(1, corrector=True), "use order=2"),
+        (lambda: StochasticMultistep(1, corrector=True), "Use order=2"),
         (lambda: StochasticMultistep(strength=-1.0), "strength=-1.0"),
         (lambda: KarrasHeun(-0.1), "gamma=-0.1"),
         (lambda: KarrasHeun(inflation=0.0), "inflation=0.0"),

@@ -51,7 +51,8 @@ def test_rows_say_what_the_classes_declare(cls: type[Step]) -> None:
     if step.order is not None:
         assert order == str(step.order)
     else:
-        assert order.startswith("law: ") and step.law is not None and step.law.startswith(order.removeprefix("law: "))
+        assert order.startswith("invariant: ") and step.invariant is not None
+        assert step.invariant.startswith(order.removeprefix("invariant: "))
     if cls not in (Chain, Repeat):
         made = step.calls_per_step()
         assert calls == ("adaptive" if made is None else str(made))

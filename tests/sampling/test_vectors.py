@@ -26,13 +26,13 @@ from scorefield.sampling import (
     Hold,
     LadderScaled,
     Langevin,
-    Moved,
     NoiseScaled,
     NormRatio,
     Repeat,
     ReverseDiffusion,
     Sampler,
     Step,
+    StepResult,
     drive,
 )
 from scorefield.score import FunctionScore
@@ -52,7 +52,7 @@ class Release:
     def levels(self) -> int:
         return self.table.levels
 
-    def take(self, step: Step, x: Tensor, t: Tensor, score: Tensor, z: Tensor, clock: str) -> Moved:
+    def take(self, step: Step, x: Tensor, t: Tensor, score: Tensor, z: Tensor, clock: str) -> StepResult:
         """One step by 1/N ("time"), by one level ("level"), or by a level for alpha alone ("mixed")."""
         noise = StepNoise(GivenNoise(lambda like, k: z), 0)
         t = t.to(torch.float64)

@@ -24,7 +24,7 @@ from scorefield.losses import NoiseVariance
 from scorefield.metrics.frechet import Moments
 from scorefield.metrics.kernels import BLOCK, _Discrepancy
 from scorefield.process import VP, SubVP
-from scorefield.sampling import Ancestral, Consistent, ExponentialMultistep, FlowHeun, Langevin, Moved, metropolis
+from scorefield.sampling import Ancestral, Consistent, ExponentialMultistep, FlowHeun, Langevin, StepResult, metropolis
 from scorefield.score import NoiseForm
 from scorefield.selftest import ROOMS, Bench, run_check
 
@@ -52,7 +52,7 @@ def louder(step: type[Any], factor: float) -> Patch:
     """The step with its noise multiplied."""
     call = step.__call__
 
-    def loud(self: Any, *arguments: Any) -> Moved:
+    def loud(self: Any, *arguments: Any) -> StepResult:
         moved = call(self, *arguments)
         return replace(moved, x=moved.mean + factor * (moved.x - moved.mean))
 
@@ -60,35 +60,35 @@ def louder(step: type[Any], factor: float) -> Patch:
 
 
 def unequal_slopes(patch: pytest.MonkeyPatch) -> None:
-    def heun(self: FlowHeun, score: Any, process: Any, x: Tensor, t: Tensor, s: Tensor, *rest: Any) -> Moved:
+    def heun(self: FlowHeun, score: Any, process: Any, x: Tensor, t: Tensor, s: Tensor, *rest: Any) -> StepResult:
         h, slope = over_event(s - t, x), process.flow_drift(x, t, score(x, t))
         guess = x + h * slope
         x = x + h * (0.48 * slope + 0.52 * process.flow_drift(guess, s, score(guess, s)))
-        return Moved(x, x)
+        return StepResult(x, x)
 
     patch.setattr(FlowHeun, "__call__", heun)
 
 
 def wrong_third_weight(patch: pytest.MonkeyPatch) -> None:
-    row = ExponentialMultistep._row
+    row = ExponentialMultistep._weights
 
     def mutant(self: ExponentialMultistep, a: Any, b: Any, nodes: Any) -> list[float]:
         weights = row(self, a, b, nodes)
         return weights if len(weights) != 4 else [*weights[:3], 0.9 * weights[3]]
 
-    patch.setattr(ExponentialMultistep, "_row", mutant)
+    patch.setattr(ExponentialMultistep, "_weights", mutant)
 
 
 def too_much_noise(patch: pytest.MonkeyPatch) -> None:
     def consistent(
         self: Consistent, score: Any, process: Any, x: Tensor, t: Tensor, s: Tensor, noise: Any, *rest: Any
-    ) -> Moved:
+    ) -> StepResult:
         a_t, a_s = (over_event(process.alpha(u), x) for u in (t, s))
         r_t, r_s = over_event(process.sigma(t), x) / a_t, over_event(process.sigma(s), x) / a_s
         y = x / a_t
         mean = y + self.eta * (score.denoised(x, t) - y)
         missing = (r_s**2 - (1.0 - self.eta) ** 4 * r_t**2).clamp_min(0.0).sqrt()
-        return Moved(a_s * (mean + missing * noise(x)), a_s * mean)
+        return StepResult(a_s * (mean + missing * noise(x)), a_s * mean)
 
     patch.setattr(Consistent, "__call__", consistent)
 

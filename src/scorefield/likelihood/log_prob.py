@@ -27,7 +27,7 @@ from scorefield.likelihood.probability_flow import (
     start_time,
 )
 from scorefield.process.process import Process
-from scorefield.sampling.adaptive import why
+from scorefield.sampling.adaptive import failure_messages
 from scorefield.score.score import BoundScore, Score
 
 Dequantisation = Literal["uniform", "variational", "none"]
@@ -76,9 +76,22 @@ class LogProb:
     norm: Tensor | None = None
     per_probe: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Two lines: the mean with its interval and failures, and which density it is."""
+        good = self.nats[torch.isfinite(self.nats)].double()
+        bits = "" if self.bits_per_dim is None else f", {float(self.bits_per_dim.nanmean()):.4g} bits/dim"
+        mean = f"mean {float(good.mean()):.6g} nats{bits}" if len(good) else "no finite value"
+        width = "" if self.interval is None else (self.interval[:, 1] - self.interval[:, 0]).double()
+        spread = "" if isinstance(width, str) else f", 90 % intervals of width {float(width.nanmean()):.3g} nats"
+        failed = int((self.status != 0).sum())
+        return (
+            f"LogProb: {len(self.nats)} examples, {mean}{spread}, {failed} failed\n"
+            f"  {self.of}; {float(self.nfe.double().mean()):.4g} network evaluations each"
+        )
+
     def failures(self) -> tuple[str, ...]:
         """A line for each example whose flow gave up: which, why, at what time and how large x was."""
-        return () if self.time is None or self.norm is None else why(self.status, self.time, self.norm)
+        return () if self.time is None or self.norm is None else failure_messages(self.status, self.time, self.norm)
 
 
 def difference(first: LogProb, second: LogProb) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from scorefield._codec import record
 from scorefield._random import IndexedNoise, Noise
 from scorefield.likelihood.divergence import Divergence, Exact, Hutchinson, HutchPlusPlus
 from scorefield.process.general import GeneralSDE
-from scorefield.sampling.adaptive import Solution, integrate, why
+from scorefield.sampling.adaptive import Solution, failure_messages, integrate
 from scorefield.score.score import BoundScore, Score
 
 PROBE_STEP = 2**61
@@ -115,7 +115,7 @@ class FlowDensity:
 
     def failures(self) -> tuple[str, ...]:
         """A line for each example that gave up."""
-        return why(self.status, self.time, self.state.flatten(1).double().square().mean(dim=1).sqrt())
+        return failure_messages(self.status, self.time, self.state.flatten(1).double().square().mean(dim=1).sqrt())
 
 
 def start_time(score: Score, settings: FlowSettings) -> float:

@@ -1,9 +1,9 @@
-"""Correctors that accept or reject: exactly invariant where the density is known up to a constant.
+"""Metropolis-Hastings correctors: they leave p_t exactly invariant where the density is known up to a constant.
 
-A score alone proposes and cannot weigh. Energies and closed forms know log p_t up to a constant of t
-(`Score.with_density`), and then the Metropolis test makes Langevin and Hamiltonian dynamics leave p_t exactly invariant
-at any step size. For any other score the difference of log p_t along the way can be integrated from the scores met on
-it; that is an approximation and is named one.
+Acceptance probabilities need differences of log p_t, which a score alone does not give. Energies and closed-form scores
+provide log p_t up to a constant that depends on t (`Score.with_density`); with it the Metropolis test makes Langevin
+and Hamiltonian dynamics leave p_t exactly invariant at any step size. For any other score the difference can be
+approximated by the line integral of the scores along the trajectory (acceptance="line integral").
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from scorefield._codec import record
 from scorefield._math import over_event, sum_event
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
-from scorefield.sampling.langevin import LadderScaled, NoiseScaled, StepSize, require_stable
-from scorefield.sampling.step import Moved, Step
+from scorefield.sampling.langevin import LadderScaled, NoiseScaled, StepSize, require_noise, require_stable
+from scorefield.sampling.step import Step, StepResult
 from scorefield.score.score import BoundScore
 
 
 @dataclass(frozen=True)
-class Visited:
-    """What an accepting step remembers of the state it left: one gradient a step, not two.
+class MetropolisMemory:
+    """The score and density at the current state, kept so that a repeated step evaluates one gradient instead of two.
 
     Args:
-        x: The state; another one finds nothing here.
-        t: Its times.
+        x: The state, (B, *event). The memory is valid for this tensor only.
+        t: Its times, (B,).
         log_density: log p_t(x) up to a constant, (B,); None where it is not known.
-        score: The score there.
-        accepted: Number of accepted proposals of each example since the chain came to this level, (B,).
-        proposed: Number of proposals.
+        score: The score at x, shape of x.
+        accepted: Number of accepted proposals of each example at this noise level, (B,).
+        proposed: Number of proposals at this noise level.
     """
 
     x: Tensor
@@ -47,14 +47,14 @@ class Visited:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where leapfrog steps end.
+    """The end of a sequence of leapfrog steps.
 
     Args:
-        x: The proposal, (B, *event).
-        momentum: There, shape of x.
-        slope: Gradient of the log density there, shape of x.
-        found: What the field found there besides.
-        line_integral: Trapezoidal rule for the gain of log density on the way, (B,).
+        x: The end point, (B, *event).
+        momentum: The momentum at x, shape of x.
+        slope: Gradient of the log density at x, shape of x.
+        found: The second value that the field returned at x.
+        line_integral: Change of the log density along the trajectory by the trapezoidal rule, (B,).
     """
 
     x: Tensor
@@ -72,15 +72,17 @@ def leapfrog(
     h: Tensor,
     steps: int,
 ) -> Trajectory:
-    """Kick, drift, kick: p <- p + (h / 2) slope; x <- x + h p; p <- p + (h / 2) slope. Reversible, of volume one.
+    """Leapfrog steps: p <- p + (h / 2) slope; x <- x + h p; p <- p + (h / 2) slope. Reversible and volume-preserving.
 
     Args:
-        field: Maps a place, and whether it is the last, to the gradient of the log density there and anything else.
-        x: Start, (B, *event).
-        momentum: p there.
-        slope: Gradient of the log density there, so that `steps` steps call the field as often and no more.
-        h: Length of a step, broadcasting with x.
-        steps: At least 1.
+        field: Called with a point and whether it is the last one; returns the gradient of the log density there and any
+            further value, of which that at the last point is returned.
+        x: Initial point, (B, *event).
+        momentum: p at x, shape of x.
+        slope: Gradient of the log density at x, shape of x; with it `steps` steps make exactly `steps` calls of the
+            field.
+        h: Step length, broadcasting with x.
+        steps: Number of steps, at least 1.
     """
     gained, found = torch.zeros(len(x), dtype=x.dtype, device=x.device), None
     for k in range(steps):
@@ -99,7 +101,7 @@ def kinetic_difference(before: Tensor, after: Tensor) -> Tensor:
 
 
 def accepts(log_ratio: Tensor, uniform: Tensor) -> Tensor:
-    """The Metropolis test, (B,): true with probability min(1, exp(log_ratio)); what is not a number is refused."""
+    """The Metropolis test, (B,): true with probability min(1, exp(log_ratio)), and false where the ratio is NaN."""
     return uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log() < log_ratio
 
 
@@ -107,20 +109,22 @@ def accepts(log_ratio: Tensor, uniform: Tensor) -> Tensor:
 class HMC(Step):
     """Hamiltonian Monte Carlo at level t: `leapfrog` steps of length h = sqrt(2 e), then the Metropolis test.
 
-    p ~ N(0, I); p <- p + (h / 2) score(x); x <- x + h p; p <- p + (h / 2) score(x), repeated; the end is accepted with
-    probability min(1, p_t(x') exp(-|p'|^2 / 2) / (p_t(x) exp(-|p|^2 / 2))) (Duane et al. 1987; Neal 2011, figure 2).
-    With one leapfrog step it is the Metropolis-adjusted Langevin algorithm, x + e score + sqrt(2 e) z (`MALA`).
+    Momenta are drawn as p ~ N(0, I), and p <- p + (h / 2) score(x); x <- x + h p; p <- p + (h / 2) score(x) is
+    repeated. The end (x', p') is accepted with probability
+    min(1, p_t(x') exp(-|p'|^2 / 2) / (p_t(x) exp(-|p|^2 / 2))) (Duane et al. 1987; Neal 2011, figure 2). With one
+    leapfrog step this is the Metropolis-adjusted Langevin algorithm with the proposal x + e score + sqrt(2 e) z
+    (`MALA`).
 
     Args:
-        size: The rule for e. It must not depend on the state, or the proposal is not reversible: NoiseScaled or
-            LadderScaled.
-        leapfrog: Leapfrog steps of a proposal.
-        acceptance: "energy" is exact, and for scores that know their density up to a constant alone; "line integral"
-            is approximate, and for any score: the difference of log p_t is the trapezoidal rule over the scores of the
-            trajectory, at no further call, with an error of order h^3.
+        size: The rule for e: NoiseScaled or LadderScaled. A rule that depends on the state would make the proposal
+            irreversible.
+        leapfrog: Number of leapfrog steps of a proposal.
+        acceptance: "energy" is exact and needs a score that knows its density up to a constant. "line integral" is
+            approximate and works for any score: the difference of log p_t is computed by the trapezoidal rule from the
+            scores of the trajectory, without further evaluations and with an error of order h^3.
 
     Raises:
-        ValueError: No leapfrog step, or a size that depends on the state.
+        ValueError: There is no leapfrog step, or the rule for the size depends on the state.
     """
 
     size: StepSize = NoiseScaled()
@@ -128,36 +132,35 @@ class HMC(Step):
     acceptance: Literal["energy", "line integral"] = "energy"
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
-        "p_t exactly (acceptance='energy'); p_t up to O(h^3) a step (acceptance='line integral')"
+    invariant: ClassVar[str | None] = (
+        "p_t exactly (acceptance='energy'); p_t up to O(h^3) per step (acceptance='line integral')"
     )
     moves: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.leapfrog < 1:
-            raise ValueError(f"leapfrog={self.leapfrog} steps propose nothing; take 1 (MALA) or more")
+            raise ValueError(
+                f"leapfrog={self.leapfrog} must be at least 1: a proposal is the end of at least one leapfrog step, and"
+                " 1 is MALA"
+            )
         if not isinstance(self.size, NoiseScaled | LadderScaled):
             raise ValueError(
-                f"{type(self.size).__name__} sets the step by the state, and a proposal that does is not reversible;"
-                " use NoiseScaled(snr) or LadderScaled(epsilon, sigma_end)"
+                f"{type(self.size).__name__} computes the step size from the state, which makes the proposal"
+                " irreversible; use NoiseScaled(snr) or LadderScaled(epsilon, sigma_end)"
             )
         require_stable(self.size)
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`.
 
         Raises:
-            TypeError: acceptance="energy" and a score that does not know its density.
-            ValueError: There is no noise at t, so no score to follow.
+            TypeError: acceptance="energy", and the score does not know its density.
+            ValueError: There is no noise at t and therefore no score.
         """
-        if bool((t < 0.0).any()):
-            raise ValueError(
-                "a corrector has no score to follow below level 0, where there is no noise; put it before the predictor"
-                " in the Chain, or end at level 0 with EveryLevel(clean=False)"
-            )
-        here = self._visit(score, x, t, memory)
+        require_noise(t)
+        here = self._at(score, x, t, memory)
         p = noise(x)
         h = over_event((2.0 * self.size(process, t, s, here.score, p)).sqrt(), x)
         exact = self.acceptance == "energy"
@@ -175,35 +178,36 @@ class HMC(Step):
             gained = end.found - here.log_density
         log_ratio = gained + kinetic_difference(p, end.momentum)
         accept = accepts(log_ratio, noise.uniform(x.new_empty(len(x), 1))[:, 0])
-        kept = accept.reshape(-1, *(1,) * (x.ndim - 1))
-        new = torch.where(kept, end.x, x)
-        return Moved(
-            new, new, self._remember(here, new, t, torch.where(kept, end.slope, here.score), end.found, accept)
-        )
+        accept_event = accept.reshape(-1, *(1,) * (x.ndim - 1))
+        new = torch.where(accept_event, end.x, x)
+        gradient = torch.where(accept_event, end.slope, here.score)
+        return StepResult(new, new, self._updated(here, new, t, gradient, end.found, accept))
 
-    def _visit(self, score: BoundScore, x: Tensor, t: Tensor, memory: Any) -> Visited:
-        if isinstance(memory, Visited) and memory.x is x and torch.equal(memory.t, t):
+    def _at(self, score: BoundScore, x: Tensor, t: Tensor, memory: Any) -> MetropolisMemory:
+        """Score and density at x: from memory where the previous step ended there, else by one evaluation."""
+        if isinstance(memory, MetropolisMemory) and memory.x is x and torch.equal(memory.t, t):
             return memory
         none = torch.zeros(len(x), dtype=torch.long)
         if self.acceptance == "energy":
-            return Visited(x, t, *score.with_density(x, t), none, 0)
-        return Visited(x, t, None, score(x, t), none, 0)
+            return MetropolisMemory(x, t, *score.with_density(x, t), none, 0)
+        return MetropolisMemory(x, t, None, score(x, t), none, 0)
 
-    def _remember(
-        self, here: Visited, x: Tensor, t: Tensor, score: Tensor, log_density: Tensor | None, accept: Tensor
-    ) -> Visited:
+    def _updated(
+        self, here: MetropolisMemory, x: Tensor, t: Tensor, score: Tensor, log_density: Tensor | None, accept: Tensor
+    ) -> MetropolisMemory:
+        """The memory after the test: the new state x, its score, and the density of the proposal where accepted."""
         if log_density is not None and here.log_density is not None:
             log_density = torch.where(accept, log_density, here.log_density)
-        return Visited(x, t, log_density, score, here.accepted + accept.cpu(), here.proposed + 1)
+        return MetropolisMemory(x, t, log_density, score, here.accepted + accept.cpu(), here.proposed + 1)
 
     def calls_per_step(self) -> int | None:
-        """One per leapfrog step where the step is repeated; the first at a level makes one more."""
+        """One evaluation per leapfrog step where the step is repeated; the first step at a level makes one more."""
         return self.leapfrog
 
 
 @record
 class MALA(HMC):
-    """The Metropolis-adjusted Langevin algorithm: propose x + e score + sqrt(2 e) z, accept or stay.
+    """The Metropolis-adjusted Langevin algorithm: propose x + e score + sqrt(2 e) z, then accept or reject.
 
     `HMC` with one leapfrog step (Roberts and Tweedie 1996).
     """

@@ -1,4 +1,8 @@
-"""Samplers by name: what the command line and the recipes offer."""
+"""Samplers by name, as `--sampler NAME` on the command line and `model.sample(n, sampler=NAME)` take them.
+
+Every builder takes the process of the score and a number of steps, where None is the sampler's default: every level of
+a ladder for the samplers that step from level to level, else the number in the builder.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from scorefield.sampling.stochastic import DDIM, KarrasHeun, StochasticMultistep
 
 
 def predictor_corrector(process: Process, steps: int | None = None, snr: float = 0.16) -> Sampler:
-    """Reverse diffusion with one Langevin corrector a step, corrector first (Song et al. 2021, algorithms 2 and 3)."""
+    """Reverse diffusion with one Langevin step before each predictor step (Song et al. 2021, algorithms 2 and 3)."""
     return Sampler(Chain((Langevin(NoiseScaled(snr)), ReverseDiffusion())), _grid(process, steps, 1000))
 
 
@@ -41,23 +45,24 @@ def ancestral(process: Process, steps: int | None = None) -> Sampler:
 
 
 def annealed_langevin(process: Process, steps: int | None = None, repeats: int = 5, snr: float = 0.16) -> Sampler:
-    """Annealed Langevin dynamics: `repeats` Langevin steps at each level of a ladder (NCSN, NCSNv2).
+    """Annealed Langevin dynamics (NCSN, NCSNv2): `repeats` Langevin steps at each noise level.
 
-    On a ladder, at every level of it; else at `steps` geometric levels below that of the prior, down to the process's
-    sampling limit.
+    The levels are those of the ladder; for a continuous process, or if `steps` is given, they are `steps` levels in
+    geometric sequence below that of the prior, down to the process's sampling limit.
     """
-    stay = Repeat(Langevin(NoiseScaled(snr)), repeats)
+    corrector = Repeat(Langevin(NoiseScaled(snr)), repeats)
     if isinstance(process, Tabulated) and steps is None:
-        return Sampler(Chain((stay, Hold())), EveryLevel())
-    return Sampler(Chain((Hold(), stay)), GeometricSigma(232 if steps is None else steps))
+        return Sampler(Chain((corrector, Hold())), EveryLevel())
+    return Sampler(Chain((Hold(), corrector)), GeometricSigma(232 if steps is None else steps))
 
 
-def consistent_annealing(process: Process, steps: int | None = None, boldness: float = 1.5) -> Sampler:
+def consistent_annealing(process: Process, steps: int | None = None, eta_factor: float = 1.5) -> Sampler:
     """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021, algorithm 2), ending in the expected sample.
 
-    On a ladder from each level of it to the next, in several steps where more are asked for than it has levels; else
-    at `steps` levels of sigma / alpha, geometric. eta is `boldness` times the least that the grid admits, 1 at most:
-    the published CIFAR-10 runs have 1.5 times the least of theirs.
+    On a ladder the steps go from each level to the next, with several steps in between where `steps` exceeds the number
+    of levels. For a continuous process they visit `steps` levels of sigma / alpha in geometric sequence. eta is
+    `eta_factor` times the smallest value that the grid admits, and at most 1; the published CIFAR-10 runs use 1.5 times
+    the smallest.
     """
     grid: Grid = LogSNR(232 if steps is None else steps)
     if isinstance(process, Tabulated) and (steps is None or steps >= process.levels - 1 > 0):
@@ -66,57 +71,65 @@ def consistent_annealing(process: Process, steps: int | None = None, boldness: f
     times = grid.times(process)
     r = process.sigma(times) / process.alpha(times)
     r = r[r > 0.0]
-    least = 1.0 - float((r[1:] / r[:-1]).min()) if len(r) > 1 else 1.0
+    smallest = 1.0 - float((r[1:] / r[:-1]).min()) if len(r) > 1 else 1.0
     final = "expected" if isinstance(grid, EveryLevel) else "denoise"
-    return Sampler(Consistent(min(boldness * least, 1.0)), grid, final=final)
+    return Sampler(Consistent(min(eta_factor * smallest, 1.0)), grid, final=final)
 
 
 def ode(process: Process, steps: int | None = None) -> Sampler:
-    """The probability flow by adaptive Dormand-Prince with tolerance 1e-5; it chooses its own steps."""
+    """The probability flow, solved by adaptive Dormand-Prince with tolerance 1e-5.
+
+    Raises:
+        ValueError: A number of steps was given; the solver chooses its own.
+    """
     if steps is not None:
         raise ValueError(
-            "the ode sampler chooses its own steps; leave --steps out, or use flow-heun with a number of steps"
+            f"--steps {steps} has no effect on the ode sampler, which chooses its own steps; leave --steps out, or use"
+            " flow-heun, which takes a number of steps"
         )
     return Sampler(AdaptiveFlow(), Uniform(1))
 
 
 def flow_euler(process: Process, steps: int | None = None) -> Sampler:
-    """The probability flow by Euler's method on a log-SNR grid."""
+    """The probability flow by Euler's method on a grid uniform in log-SNR."""
     return Sampler(FlowEuler(), LogSNR(200 if steps is None else steps))
 
 
 def flow_heun(process: Process, steps: int | None = None) -> Sampler:
-    """The probability flow by Heun's method on a log-SNR grid."""
+    """The probability flow by Heun's method on a grid uniform in log-SNR."""
     return Sampler(FlowHeun(), LogSNR(100 if steps is None else steps))
 
 
 def dpm(process: Process, steps: int | None = None) -> Sampler:
-    """The probability flow by an exponential multistep method with corrector, in 30 steps unless told otherwise.
+    """The probability flow by an exponential multistep method with corrector; 30 steps by default.
 
-    Of order 4 from 20 steps on; below, where a polynomial through so many evaluations overshoots, of order 3. It needs
-    the fewest calls of the deterministic samplers named here, on exact scores (benchmarks/solvers.py); some settings of
-    `ExponentialMultistep` need fewer still at errors near 1e-2.
+    The method has order 4 for 20 steps or more, and order 3 below, where a polynomial through four evaluations
+    overshoots. On exact scores it needs the fewest network evaluations of the deterministic samplers listed here
+    (benchmarks/solvers.py); some settings of `ExponentialMultistep` need fewer still at errors near 1e-2.
     """
     steps = 30 if steps is None else steps
     return Sampler(ExponentialMultistep(4 if steps >= 20 else 3, corrector=True, start="low"), _focused(process, steps))
 
 
 def sde_dpm(process: Process, steps: int | None = None, strength: float = 0.5) -> Sampler:
-    """The reverse SDE by SDE-DPM-Solver++(2M), at half the strength of its noise, in 30 steps unless told otherwise.
+    """The reverse SDE by SDE-DPM-Solver++(2M) with half the noise strength; 30 steps by default.
 
-    strength=1 is the published method. It has the same marginals and needs twice the steps: measured within narrow
-    modes (benchmarks/solvers.py), samples are as wide as they should be, to 3 percent, from 20 steps on at 0.5.
+    strength=1 is the published method. It has the same marginals and needs twice as many steps: measured in narrow
+    modes (benchmarks/solvers.py), the width of the samples is right to 3 percent from 20 steps on at strength 0.5.
     """
     return Sampler(StochasticMultistep(2, strength=strength), _focused(process, 30 if steps is None else steps))
 
 
 def ddim(process: Process, steps: int | None = None, eta: float = 0.0) -> Sampler:
-    """DDIM, first order; deterministic unless eta > 0."""
+    """DDIM of first order, deterministic for eta = 0; 100 steps by default."""
     return Sampler(DDIM(eta), _focused(process, 100 if steps is None else steps))
 
 
 def edm(process: Process, steps: int | None = None, churn: float = 0.0) -> Sampler:
-    """EDM's sampler on its grid, two calls a step; `churn` is S_churn (Karras et al. 2022), 0 for the flow."""
+    """EDM's sampler on its grid with two evaluations per step; 18 steps by default.
+
+    `churn` is S_churn of Karras et al. (2022); 0 follows the probability flow without added noise.
+    """
     steps = 18 if steps is None else steps
     grid = _focused(process, steps) if isinstance(process, Tabulated) else PowerSigma(steps)
     return Sampler(KarrasHeun(min(churn / steps, 2.0**0.5 - 1.0)), grid)
@@ -140,14 +153,20 @@ NAMED: Table[Callable[..., Sampler]] = Table(
         "edm": edm,
     },
 )
-"""Name -> function of (process, steps) that builds the sampler. A plugin adds one by `@NAMED.add(name)`."""
+"""Name -> function of (process, steps) that builds the sampler. A plugin adds one with `@NAMED.add(name)`."""
 
 
 def named(name: str, process: Process, steps: int | None = None) -> Sampler:
-    """The sampler of that name for a process.
+    """Build the sampler of that name for a process.
+
+    Args:
+        name: A key of `NAMED`.
+        process: The process of the score.
+        steps: Number of steps; None for the sampler's default.
 
     Raises:
-        ValueError: No such name (near matches are shown), or a number of steps for a sampler that chooses its own.
+        ValueError: There is no sampler of that name (the message shows similar names), or `steps` was given for a
+            sampler that chooses its own steps.
     """
     if name not in NAMED:
         raise ValueError(f"there is no sampler {name!r}.{near(name, NAMED)}")
@@ -155,26 +174,32 @@ def named(name: str, process: Process, steps: int | None = None) -> Sampler:
 
 
 def with_steps(sampler: Sampler, steps: int) -> Sampler:
-    """The same sampler on a grid of that many steps.
+    """The same sampler on a grid of the given number of steps.
 
     Raises:
-        ValueError: The sampler's grid has no number of steps (a ladder's levels, an adaptive solver).
+        ValueError: The sampler has no number of steps, because its grid is the levels of a ladder or its solver is
+            adaptive.
     """
     if not hasattr(sampler.grid, "steps") or isinstance(sampler.step, AdaptiveFlow):
         raise ValueError(
-            f"{type(sampler.grid).__name__} with {type(sampler.step).__name__} has no number of steps to change; choose"
-            f" a sampler by name, one of {', '.join(sorted(set(NAMED) - {'ode'}))}"
+            f"--steps {steps} cannot be applied: {type(sampler.grid).__name__} with {type(sampler.step).__name__} has"
+            " no number of steps to change. Choose a sampler that has one with --sampler, one of"
+            f" {', '.join(sorted(set(NAMED) - {'ode'}))}"
         )
     return replace(sampler, grid=replace(sampler.grid, steps=steps))  # type: ignore[type-var]
 
 
 def _grid(process: Process, steps: int | None, default: int, clean: bool = True) -> Grid:
-    """A ladder's own levels, `clean` for steps by the kernel, unless a number of steps is asked for."""
+    """The levels of a ladder unless a number of steps is given, else a uniform grid.
+
+    `clean` grids end below level 0 of the ladder, where there is no noise; steps that use the transition kernel can go
+    there, and steps that use drift and diffusion cannot.
+    """
     if isinstance(process, Tabulated) and steps is None:
         return EveryLevel(clean)
     return Uniform(default if steps is None else steps)
 
 
 def _focused(process: Process, steps: int) -> Grid:
-    """Short steps where the noise is like the data; at the levels of a ladder, where its networks are trained."""
+    """A grid with short steps where noise and data have similar scales, at levels of the ladder where there is one."""
     return Focused(steps, on_levels=isinstance(process, Tabulated))

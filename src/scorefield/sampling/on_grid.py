@@ -1,4 +1,4 @@
-"""A process on a sampler's times: what steps ask of it is computed for the whole grid at once."""
+"""A process whose coefficients are computed once for all times of a sampler's grid."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scorefield.process.process import Process, TimeLimits
 
 
 def on_grid(process: Process, times: Tensor) -> Process:
-    """The same process, with alpha, sigma, rates and transitions at the times of a grid computed before they are used.
+    """The same process with alpha, sigma, rates and transition kernels cached at the times of a grid.
 
-    At a time of the grid that all examples share, these come back as one number for all, shape (1,) on the CPU: it goes
-    into the arithmetic of a step as a number, and nothing is copied to an accelerator. At other times the process
-    itself answers.
+    At a time of the grid that all examples share, each coefficient is returned as a single number, shape (1,) on the
+    CPU, which a step multiplies with the state without a copy to the accelerator. At all other times the coefficients
+    are computed by the process itself.
 
     Args:
-        process: Any.
-        times: Decreasing, shape (N + 1,), float64.
+        process: Any process.
+        times: Decreasing times of the grid, shape (N + 1,), float64.
     """
     return _OnGrid(process, times)
 
@@ -25,23 +25,24 @@ def on_grid(process: Process, times: Tensor) -> Process:
 class _OnGrid(Process):
     def __init__(self, process: Process, times: Tensor):
         self.process, self.times = process, times
-        self._place = {t: k for k, t in enumerate(times.tolist())}
-        self._noisy = int((process.sigma(times) > 0.0).sum())  # below a ladder there are no rates
-        self._known: dict[str, Tensor] = {}
-        self._steps: tuple[Tensor, Tensor] | None = None
+        self._indices = {t: k for k, t in enumerate(times.tolist())}
+        self._noisy = int((process.sigma(times) > 0.0).sum())  # rates are not defined below level 0 of a ladder
+        self._cache: dict[str, Tensor] = {}
+        self._kernels: tuple[Tensor, Tensor] | None = None
 
-    def _row(self, t: Tensor) -> int | None:
-        """The number of a time in the grid; None for other times, and for times of each example's own."""
+    def _index(self, t: Tensor) -> int | None:
+        """Index of a time in the grid; None for other times, and where examples have different times."""
         t = once(t)
-        return self._place.get(t.item()) if len(t) == 1 and t.dtype == self.times.dtype else None
+        return self._indices.get(t.item()) if len(t) == 1 and t.dtype == self.times.dtype else None
 
-    def _at(self, name: str, t: Tensor, rows: int) -> Tensor:
-        row = self._row(t)
-        if row is None or row >= rows:
+    def _at(self, name: str, t: Tensor, count: int) -> Tensor:
+        """The coefficient `name` at t, from the cache of the first `count` times of the grid where t is one of them."""
+        k = self._index(t)
+        if k is None or k >= count:
             return getattr(self.process, name)(t)
-        if name not in self._known:
-            self._known[name] = getattr(self.process, name)(self.times[:rows])
-        return self._known[name][row : row + 1]
+        if name not in self._cache:
+            self._cache[name] = getattr(self.process, name)(self.times[:count])
+        return self._cache[name][k : k + 1]
 
     @property
     def t_min(self) -> TimeLimits:
@@ -67,13 +68,13 @@ class _OnGrid(Process):
         return self._at("diffusion", t, self._noisy)
 
     def kernel(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        later, row = self._row(t), self._row(s)
-        if later is None or row != later + 1:
+        k, following = self._index(t), self._index(s)
+        if k is None or following != k + 1:  # not one step of the grid
             return self.process.kernel(s, t)
-        if self._steps is None:
-            self._steps = self.process.kernel(self.times[1:], self.times[:-1])
-        a, b = self._steps
-        return a[later:row], b[later:row]
+        if self._kernels is None:
+            self._kernels = self.process.kernel(self.times[1:], self.times[:-1])
+        a, b = self._kernels
+        return a[k:following], b[k:following]
 
     def log_snr(self, t: Tensor) -> Tensor:
         return self.process.log_snr(t)

@@ -1,4 +1,4 @@
-"""The one sampling loop, and the record that says everything about a sampler."""
+"""The sampling loop, the starts of a chain, and `Sampler`, the complete description of a sampler."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from scorefield.process.process import Process
 from scorefield.sampling.adaptive import NOT_FINITE
 from scorefield.sampling.on_grid import on_grid
 from scorefield.sampling.predictors import EulerMaruyama
-from scorefield.sampling.step import Hold, Step, Taken, taken
+from scorefield.sampling.step import CompletedStep, Hold, Step, take_step
 from scorefield.score.score import BoundScore, Score
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback sees after each step.
+    """The argument of callbacks, which are called after each step.
 
     Args:
         step: Number of steps done, from 1.
-        steps: Number of steps in all.
+        steps: Total number of steps.
         t: Time reached.
-        x: State, model units.
-        mean: State before the step's noise.
+        x: State in model units, (B, *event).
+        mean: The state before the step's noise was added, (B, *event).
     """
 
     step: int
@@ -54,24 +54,24 @@ def drive(
     x: Tensor,
     noise: Noise,
     callbacks: Sequence[Callback] = (),
-) -> Taken:
-    """Take one step after the other along decreasing times.
+) -> CompletedStep:
+    """Run the sampling loop: take one step between each two neighbouring times.
 
     Args:
-        score: The bound score.
-        process: Whose alpha and sigma the steps use.
-        step: What to do between two times.
-        times: Decreasing, shape (N + 1,), float64.
-        x: State at times[0], (B, *event).
-        noise: Where the steps' noise comes from; step k of the loop draws from step number k.
-        callbacks: Called after each step; what they raise (KeyboardInterrupt among them) ends the loop.
+        score: The score with its condition bound.
+        process: The process whose alpha and sigma the steps use.
+        step: The step taken between two times.
+        times: Decreasing times, shape (N + 1,), float64.
+        x: State at times[0] in model units, (B, *event).
+        noise: Source of the steps' noise; the k-th step of the loop uses step number k.
+        callbacks: Called after each step. An exception that they raise, such as KeyboardInterrupt, ends the loop.
 
     Returns:
-        The end state, its noise-free mean, and status and score calls of each example over all steps. An example whose
-        state is not finite has a status, not an exception for all.
+        The final state, its mean before the last noise, and the status and score evaluations of each example over all
+        steps. An example whose state is not finite gets a status; the other examples are not affected.
 
     Raises:
-        ValueError: The step needs what the process, or the end of the grid, has not.
+        ValueError: The step needs something that the process, or the end of the grid, does not have.
     """
     _check_needs(step, process, times)
     known = process if isinstance(process, GeneralSDE) else on_grid(process, times)
@@ -79,87 +79,108 @@ def drive(
     status = calls = torch.zeros(batch, dtype=torch.long)
     for k in range(len(times) - 1):
         t, s = times[k].expand(batch), times[k + 1].expand(batch)
-        moved = taken(step, score, known, x, t, s, StepNoise(noise, k), memory)
-        x, mean, memory, denoised = moved.x, moved.mean, moved.memory, moved.denoised
-        status, calls = torch.maximum(status, moved.status), calls + moved.calls
+        result = take_step(step, score, known, x, t, s, StepNoise(noise, k), memory)
+        x, mean, memory, denoised = result.x, result.mean, result.memory, result.denoised
+        status, calls = torch.maximum(status, result.status), calls + result.calls
         for callback in callbacks:
             callback(Progress(k + 1, len(times) - 1, float(times[k + 1]), x, mean))
     finite = torch.isfinite(x).reshape(batch, math.prod(x.shape[1:])).all(dim=1).cpu()
-    return Taken(x, mean, memory, torch.where(finite | (status > 0), status, NOT_FINITE), calls, denoised)
+    return CompletedStep(x, mean, memory, torch.where(finite | (status > 0), status, NOT_FINITE), calls, denoised)
 
 
 def _check_needs(step: Step, process: Process | GeneralSDE, times: Tensor) -> None:
-    """Refuse alpha and sigma of a general SDE, and rates where the noise jumps to zero."""
+    """Refuse steps that use alpha and sigma of a general SDE, or rates where the noise jumps to zero."""
     if isinstance(process, GeneralSDE):
-        missing, why = "scales", "needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only"
+        missing, why = "scales", "alpha and sigma, and a GeneralSDE has only a drift and a diffusion"
         instead = "EulerMaruyama(), FlowEuler(), FlowHeun() or AdaptiveFlow()"
     elif float(process.sigma(times[-1:])) == 0.0:
-        missing, why = "rates", "follows drift and diffusion, and below level 0 the noise ends in a jump"
+        missing, why = "rates", "a drift and a diffusion, and below level 0 of a ladder the noise jumps to zero"
         instead = "EveryLevel(clean=False), or ReverseDiffusion() or Ancestral()"
     else:
         return
     if names := [type(part).__name__ for part in step.parts() if part.needs == missing]:
-        raise ValueError(f"{', '.join(names)} {why}; use {instead}")
+        raise ValueError(f"{', '.join(names)} needs {why}; use {instead}")
 
 
 class Start(ABC):
-    """Where a chain begins."""
+    """The initial state of a chain."""
 
     @abstractmethod
     def __call__(self, process: Process, t: Tensor, like: Tensor, noise: StepNoise, data: Tensor | None) -> Tensor:
-        """The state at the first time t, shape and dtype of `like`; `data` are model units or None."""
+        """The initial state.
+
+        Args:
+            process: The process of the steps.
+            t: The first time of the grid, (B,).
+            like: A tensor with the shape, dtype and device of the state.
+            noise: Source of noise.
+            data: Examples in model units, shape of `like`, or None.
+
+        Returns:
+            The state at time t, model units, shape of `like`.
+        """
 
 
 @record
 class PriorStart(Start):
-    """The process's prior."""
+    """Start from a draw of the process's prior."""
 
     def __call__(self, process: Process, t: Tensor, like: Tensor, noise: StepNoise, data: Tensor | None) -> Tensor:
-        """N(0, prior_std^2 I)."""
+        """A draw of N(0, prior_std^2 I)."""
         return process.prior_sample(noise(like))
 
 
 @record
 class UniformStart(Start):
-    """Uniform noise, the start of NCSN.
+    """Start from uniform noise, as NCSN does.
 
     Args:
-        low: Lower end, model units.
-        high: Upper end.
+        low: Lower end of the range, model units.
+        high: Upper end of the range, model units.
     """
 
     low: float = 0.0
     high: float = 1.0
 
     def __call__(self, process: Process, t: Tensor, like: Tensor, noise: StepNoise, data: Tensor | None) -> Tensor:
-        """U[low, high)."""
+        """A draw of U[low, high) in every coordinate."""
         return self.low + (self.high - self.low) * noise.uniform(like)
 
 
 @record
 class DataStart(Start):
-    """Given data, noised to the first time.
+    """Start from given data, perturbed to the first time.
 
     Args:
-        noised: Whether to add the noise of the first time, or to take the data as they are.
+        noised: Whether to add the noise of the first time; False takes the data as they are.
     """
 
     noised: bool = True
 
     def __call__(self, process: Process, t: Tensor, like: Tensor, noise: StepNoise, data: Tensor | None) -> Tensor:
-        """alpha x_0 + sigma z.
+        """alpha_t x_0 + sigma_t z, or x_0 itself.
 
         Raises:
             ValueError: No data were given.
         """
         if data is None:
-            raise ValueError("DataStart begins at given data; pass data=x, model units, one example per sample")
+            raise ValueError(
+                "DataStart begins at given data, and none were given; pass data=x in model units, one example per"
+                " sample"
+            )
         return process.perturb(data.to(like), t, noise(like)) if self.noised else data.to(like)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One batch of samples in model units: x after the final denoising, raw before it; calls are of networks."""
+    """One batch of samples in model units.
+
+    Args:
+        x: Samples after the final denoising, (B, *event).
+        raw: Samples before it, (B, *event).
+        status: Status codes of `STATUS`, (B,).
+        calls: Network evaluations of each sample, (B,).
+    """
 
     x: Tensor
     raw: Tensor
@@ -169,19 +190,21 @@ class Run:
 
 @record
 class Sampler:
-    """A step, where the steps lie, where the chain starts and how it ends.
+    """A sampler: a step, the grid of times, the initial state and the final denoising.
 
     Args:
-        step: The move; see `Chain` for predictor-corrector compositions.
+        step: The step taken between two times; `Chain` composes a predictor and correctors.
         grid: The times.
         start: The state at the first time.
-        final: "denoise" replaces the end state by its posterior mean, with one more score call (Song et al. 2021,
-            appendix G), unless the last step went to where there is no noise: its noise-free mean is that already.
-            "mean" takes the last step's noise-free mean, what the code of Song et al. does. "expected" takes the
-            posterior mean that the last step's own score call gives, at no further call: the expected denoised sample
-            of Jolicoeur-Martineau et al. (2021). "none" keeps the noise.
-        process: Replaces the score's process in the steps: the ladder of a discrete model, say; None to keep it.
-        begin: Time at which to begin, for chains started from data or from a latent; the grid is cut there.
+        final: Treatment of the final state. "denoise" replaces it by its posterior mean, with one further score
+            evaluation (Song et al. 2021, appendix G), unless the last step went to a time without noise, where the mean
+            of the step is the posterior mean already. "mean" takes the last step's mean before its noise, as the code
+            of Song et al. does. "expected" takes the posterior mean from the last step's own score evaluation, without
+            a further one: the expected denoised sample of Jolicoeur-Martineau et al. (2021). "none" keeps the noise.
+        process: Process used by the steps instead of the score's own, for instance the ladder of a discrete model; None
+            for the score's own.
+        begin: Time at which to begin, for chains started from data or from a latent; later times are left out of the
+            grid.
     """
 
     step: Step = EulerMaruyama()
@@ -193,21 +216,31 @@ class Sampler:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.begin <= 1.0:
-            raise ValueError(f"begin={self.begin} is no time to begin at; 1 is the most noise, 0 the end")
+            raise ValueError(
+                f"begin={self.begin} is not a time at which a chain can begin; it must lie in (0, 1], where 1 has the"
+                " most noise"
+            )
         if not self.step.moves:
             raise ValueError(
-                f"{type(self.step).__name__} stays at its noise level; compose it with a step that moves, or with"
-                f" Hold(): Chain(({type(self.step).__name__}(...), Hold()))"
+                f"{type(self.step).__name__} stays at its noise level, so the chain would never reach the end; compose"
+                f" it with a step that moves, or with Hold(): Chain(({type(self.step).__name__}(...), Hold()))"
             )
 
     def times(self, process: Process) -> Tensor:
-        """The grid of a score's process, cut at `begin`."""
+        """The times of the steps for a score of this process, (N + 1,), float64, cut at `begin`.
+
+        Raises:
+            ValueError: `begin` lies below the last time of the grid.
+        """
         times = self.grid.times(self.process or process)
         if self.begin >= 1.0:
             return times
         kept = times[times < self.begin]
         if not len(kept):
-            raise ValueError(f"begin={self.begin:g} leaves no step of the grid; it ends at t = {float(times[-1]):g}")
+            raise ValueError(
+                f"begin={self.begin:g} leaves no step, because the grid ends at t = {float(times[-1]):g}; begin at a"
+                " later time"
+            )
         return torch.cat([times.new_tensor([self.begin]), kept])
 
     def run(
@@ -228,20 +261,21 @@ class Sampler:
         """Sample one batch.
 
         Args:
-            score: What to follow.
+            score: The score of the model.
             event: Shape of one example.
-            indices: The examples' numbers; with the seed they determine all noise.
-            seed: The user's seed.
-            condition: What is known of each example.
-            data: For starts from data, model units, (B, *event).
-            latent: The state at the first time itself, in place of the start, (B, *event).
-            noise: In place of the noise of (seed, indices).
-            callbacks: See `drive`.
-            dtype: Of the state.
-            device: Of the state.
+            indices: Indices of the samples. All noise of a sample is determined by the seed and its index.
+            seed: Seed of every random draw.
+            condition: The variables that the score is conditioned on, by name, one row per sample.
+            data: Initial data for `DataStart`, model units, (B, *event).
+            latent: The state at the first time itself, used instead of `start`, (B, *event).
+            noise: Source of noise used instead of that of (seed, indices).
+            callbacks: Called after each step; see `drive`.
+            dtype: Dtype of the state.
+            device: Device of the state.
 
         Raises:
-            ValueError: The sampler does not fit the process, or the data, the latent or the condition the batch.
+            ValueError: The sampler does not fit the process, or the data, the latent or the condition do not fit the
+                batch.
         """
         process = self.process or score.process
         like = torch.empty((len(indices), *event), dtype=dtype, device=device)
@@ -249,7 +283,8 @@ class Sampler:
         bound = score.bind(condition)
         with torch.no_grad():
             times = self.times(score.process)
-            if noise is None and like.device.type != "cpu":  # on the CPU a thread would take time from the network
+            # Noise is drawn on the CPU; a second thread draws it ahead only where the network runs elsewhere.
+            if noise is None and like.device.type != "cpu":
                 noise = Prefetched(seed, indices, len(times) - 1)
             noise = noise or IndexedNoise(seed, indices)
             if latent is not None:
@@ -262,42 +297,45 @@ class Sampler:
                 clean, calls = bound.denoised(end.x, noisy.expand(len(indices))), calls + 1
         return Run(clean, end.x, end.status, calls * score.evaluations(condition))
 
-    def _clean(self, end: Taken) -> Tensor:
+    def _clean(self, end: CompletedStep) -> Tensor:
         if self.final != "expected":
             return end.x if self.final == "none" else end.mean
         if end.denoised is None:
             raise ValueError(
-                f'final="expected" takes the posterior mean from the last step, and {type(self.step).__name__} offers'
-                ' none; use final="denoise", which makes one call more'
+                f'final="expected" takes the posterior mean from the last step, and {type(self.step).__name__} does not'
+                ' compute it; use final="denoise", which makes one further score evaluation'
             )
         return end.denoised
 
     def _noisy_time(self, process: Process, times: Tensor) -> Tensor | None:
-        """The time whose noise the end state still has; None where the last step has removed all noise."""
+        """The time whose noise the final state still has; None where the last step has removed all noise."""
         if float(process.sigma(times[-1:])) > 0.0:
             return times[-1]
-        # Below level 0: a step that moves x has taken the noise off, Hold has carried that of level 0 along.
+        # The grid ends below level 0. A step that changes x has removed the noise; with Hold that of level 0 remains.
         return times[-2] if any(isinstance(part, Hold) for part in self.step.parts()) else None
 
     def _check(
         self, process: Process, like: Tensor, condition: Condition | None, data: Tensor | None, latent: Tensor | None
     ) -> None:
-        """Refuse what does not fit before any work is done."""
+        """Refuse arguments that do not fit before any network evaluation is made."""
         for name, given in (("data", data), ("latent", latent)):
             if given is not None and given.shape != like.shape:
                 raise ValueError(
-                    f"{name} has shape {tuple(given.shape)}; one example per sample is {tuple(like.shape)}"
+                    f"{name} has shape {tuple(given.shape)}, and this batch needs shape {tuple(like.shape)}: one"
+                    " example per sample"
                 )
         for name, given in (condition or {}).items():
             if len(given) != len(like):
-                raise ValueError(f"condition {name!r} has {len(given)} entries for {len(like)} samples; give one each")
+                raise ValueError(
+                    f"condition {name!r} has {len(given)} entries for {len(like)} samples; give one entry per sample"
+                )
         if self.begin < 1.0 and latent is None and isinstance(self.start, PriorStart):
             raise ValueError(
-                f"begin={self.begin:g} is inside the chain, where the prior is not the law of the state; start from"
-                " data, start=DataStart() and data=x, or from a latent"
+                f"begin={self.begin:g} lies inside the chain, where the state does not have the distribution of the"
+                " prior; start from data with start=DataStart() and data=x, or from a latent with latent=z"
             )
         if self.final == "denoise" and isinstance(process, GeneralSDE):
             raise ValueError(
-                'final="denoise" needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only; use'
+                'final="denoise" needs alpha and sigma, and a GeneralSDE has only a drift and a diffusion; use'
                 ' final="mean"'
             )

@@ -1,4 +1,4 @@
-"""The type Step, and the compositions of steps."""
+"""The interface `Step`, its result, and compositions of steps."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from scorefield.process.process import Process
 from scorefield.score.score import BoundScore
 
 STATUS = ("ok", "too many steps", "step size underflow", "not finite")
-"""What the status codes 0, 1, 2, 3 mean."""
+"""Meaning of the status codes 0, 1, 2, 3 of an example."""
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What a step returns.
+class StepResult:
+    """The result of one step.
 
     Args:
-        x: The new state, shape (B, *event).
-        mean: The state before the step's own noise was added; equal to x where it added none.
-        memory: What the step wants to be handed at the next call (multistep methods), None at first.
-        status: 0 where the step succeeded, else a code of `STATUS`, shape (B,); None means all succeeded.
-        calls: Score evaluations each example took, shape (B,); None where every example took as many as the batch.
-        denoised: The posterior mean at the point where the step last evaluated its score, from that evaluation; None
-            for steps that do not offer it.
+        x: The new state in model units, shape (B, *event).
+        mean: The new state before the step's own noise was added; equal to x where it added none.
+        memory: State of the step itself, such as the evaluations of a multistep method. The sampling loop passes it to
+            the next call of the step; None for steps without such a state.
+        status: 0 where the step succeeded, else a code of `STATUS`, shape (B,); None means that all succeeded.
+        calls: Score evaluations of each example, shape (B,); None where the score was always called with the whole
+            batch.
+        denoised: The posterior mean at the point of the step's last score evaluation, from that evaluation; None for
+            steps that do not compute it.
     """
 
     x: Tensor
@@ -41,58 +43,63 @@ class Moved:
 
 
 class Step(ABC):
-    """One move of the state from time t to time s < t, or at time t for a corrector.
+    """One step of a sampler: from time t to time s < t, or at time t for a corrector.
 
-    `order` is the order of accuracy in the step length of the mean and variance of the state on Gaussian data (the weak
-    order of a stochastic step); None for steps that do not follow the process in time, whose `law` then says what they
-    leave invariant. `moves` says whether the step goes from t to s or stays at t. `needs` says what it asks of a
-    process: "rates" are drift and diffusion, which a `GeneralSDE` has too and which jump below the last level of a
-    ladder; "scales" are alpha and sigma, from which the kernel follows.
+    Attributes:
+        order: Order of accuracy in the step length of the mean and variance of the state on Gaussian data (the weak
+            order of a stochastic step). None for steps that do not discretise the process in time.
+        invariant: For steps without an order, the distribution that the step leaves invariant.
+        moves: Whether the step goes from t to s; False for a corrector, which stays at t.
+        needs: What the step uses of the process. "rates" are drift and diffusion, which a `GeneralSDE` has too and
+            which are not defined below the last level of a ladder; "scales" are alpha and sigma, which also determine
+            the transition kernel; "nothing" fits every process.
     """
 
     order: ClassVar[int | None]
-    law: ClassVar[str | None] = None
+    invariant: ClassVar[str | None] = None
     moves: ClassVar[bool] = True
     needs: ClassVar[Literal["rates", "scales", "nothing"]] = "scales"
 
     @abstractmethod
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
-        """Move.
+    ) -> StepResult:
+        """Take the step.
 
         Args:
-            score: The score function, its condition bound.
-            process: Whose alpha and sigma the step uses; the score's, or a table in its place.
+            score: The score function with its condition bound.
+            process: The process whose alpha and sigma the step uses: that of the score, or a ladder in its place.
             x: State in model units, shape (B, *event).
             t: Present times, float64 on the CPU, shape (B,).
-            s: Times to move to (a corrector stays at t and may use s to know the step's length).
-            noise: Draws standard normal noise like x.
-            memory: `Moved.memory` of this step's previous call.
+            s: Times to move to. A corrector stays at t and may use s only for its step size.
+            noise: Source of standard normal noise; `noise(x)` has the shape of x.
+            memory: `StepResult.memory` of the previous call of this step; None at the first call.
         """
 
     def calls_per_step(self) -> int | None:
-        """Score evaluations per step; None where it depends on the state."""
+        """Score evaluations per step; None where their number depends on the state."""
         return 1
 
     def parts(self) -> tuple[Step, ...]:
-        """The steps that this one is composed of; itself, if of none."""
+        """The elementary steps of which this one is composed; the step itself, if it is elementary."""
         return (self,)
 
 
 @record
 class Chain(Step):
-    """Steps in sequence between the same two times: correctors act at the present time, at most one step moves it.
+    """Steps in sequence between the same two times: one step moves from t to s, and the others are correctors.
+
+    Correctors before the moving step act at t, those after it at s.
 
     Args:
-        steps: For predictor-corrector sampling (Song et al. 2021, algorithm 1), a corrector and a predictor. The
-            published code runs the corrector first; the paper's pseudo-code the predictor.
+        steps: The steps in order; for predictor-corrector sampling (Song et al. 2021, algorithm 1) a corrector and a
+            predictor. The published code applies the corrector first, the paper's pseudo-code the predictor.
     """
 
     steps: tuple[Step, ...]
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "that of its parts"
+    invariant: ClassVar[str | None] = "the distribution that its steps leave invariant"
 
     def __post_init__(self) -> None:
         if sum(step.moves for step in self.steps) != 1:
@@ -103,96 +110,97 @@ class Chain(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """Apply the steps in order; see `Step`."""
         memories = list(memory or [None] * len(self.steps))
         status = calls = torch.zeros(x.shape[0], dtype=torch.long)
         mean, now, denoised = x, t, None
         for i, step in enumerate(self.steps):
-            moved = taken(step, score, process, x, now, s, noise, memories[i])
-            x, mean, memories[i] = moved.x, moved.mean, moved.memory
-            status, calls = torch.maximum(status, moved.status), calls + moved.calls
-            denoised = moved.denoised if moved.denoised is not None else denoised
+            result = take_step(step, score, process, x, now, s, noise, memories[i])
+            x, mean, memories[i] = result.x, result.mean, result.memory
+            status, calls = torch.maximum(status, result.status), calls + result.calls
+            denoised = result.denoised if result.denoised is not None else denoised
             now = s if step.moves else now
-        return Moved(x, mean, memories, status, calls, denoised)
+        return StepResult(x, mean, memories, status, calls, denoised)
 
     def calls_per_step(self) -> int | None:
-        """Sum over the steps."""
+        """The sum over the steps; None where one of them has no fixed number."""
         calls = [step.calls_per_step() for step in self.steps]
         return None if None in calls else sum(c for c in calls if c is not None)
 
     def parts(self) -> tuple[Step, ...]:
-        """Those of its steps."""
+        """The elementary steps of all its steps."""
         return tuple(part for step in self.steps for part in step.parts())
 
 
 @record
 class Repeat(Step):
-    """A corrector, several times at the same noise level.
+    """A corrector applied several times at the same noise level.
 
     Args:
         step: The corrector.
-        times: How often.
+        times: Number of applications, at least 1.
     """
 
     step: Step
     times: int
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "that of the repeated step"
+    invariant: ClassVar[str | None] = "the distribution that the repeated step leaves invariant"
     moves: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.step.moves or self.times < 1:
             raise ValueError(
-                f"Repeat takes a corrector and times >= 1; got {type(self.step).__name__} and {self.times}"
+                f"Repeat takes a corrector, such as Langevin(), and times >= 1; got {type(self.step).__name__} and"
+                f" times={self.times}"
             )
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """Apply the step `times` times; see `Step`."""
         status = calls = torch.zeros(x.shape[0], dtype=torch.long)
         mean, denoised = x, None
         for _ in range(self.times):
-            moved = taken(self.step, score, process, x, t, s, noise, memory)
-            x, mean, memory = moved.x, moved.mean, moved.memory
-            status, calls = torch.maximum(status, moved.status), calls + moved.calls
-            denoised = moved.denoised
-        return Moved(x, mean, memory, status, calls, denoised)
+            result = take_step(self.step, score, process, x, t, s, noise, memory)
+            x, mean, memory = result.x, result.mean, result.memory
+            status, calls = torch.maximum(status, result.status), calls + result.calls
+            denoised = result.denoised
+        return StepResult(x, mean, memory, status, calls, denoised)
 
     def calls_per_step(self) -> int | None:
-        """`times` times the step's."""
+        """`times` multiplied by the calls of the repeated step; None where that has no fixed number."""
         calls = self.step.calls_per_step()
         return None if calls is None else calls * self.times
 
     def parts(self) -> tuple[Step, ...]:
-        """Those of the repeated step."""
+        """The elementary steps of the repeated step."""
         return self.step.parts()
 
 
 @record
 class Hold(Step):
-    """Go to the next noise level without touching x: what annealed Langevin dynamics does between levels."""
+    """Go to the next noise level without changing x, as annealed Langevin dynamics does between levels."""
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "every law: x stays as it is"
+    invariant: ClassVar[str | None] = "every distribution: x is not changed"
     needs: ClassVar[Literal["rates", "scales", "nothing"]] = "nothing"
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
-        """x; see `Step`."""
-        return Moved(x, x)
+    ) -> StepResult:
+        """Return x unchanged; see `Step`."""
+        return StepResult(x, x)
 
     def calls_per_step(self) -> int | None:
-        """None at all."""
+        """0: no score is evaluated."""
         return 0
 
 
 @dataclass(frozen=True)
-class Taken:
-    """`Moved` with the status and the calls of every example filled in, both on the CPU."""
+class CompletedStep:
+    """A `StepResult` in which status and calls are given for every example, both on the CPU."""
 
     x: Tensor
     mean: Tensor
@@ -202,15 +210,15 @@ class Taken:
     denoised: Tensor | None = None
 
 
-def taken(
+def take_step(
     step: Step, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any
-) -> Taken:
-    """Take a step and fill in what it left out: success, and as many calls for each example as the batch took."""
+) -> CompletedStep:
+    """Take a step and fill in what it left as None: status 0, and for every example the calls of the batch."""
     before = score.calls
-    moved = step(score, process, x, t, s, noise, memory)
-    status, calls = moved.status, moved.calls
+    result = step(score, process, x, t, s, noise, memory)
+    status, calls = result.status, result.calls
     if status is None:
         status = torch.zeros(x.shape[0], dtype=torch.long)
     if calls is None:
         calls = torch.full((x.shape[0],), score.calls - before, dtype=torch.long)
-    return Taken(moved.x, moved.mean, moved.memory, status.cpu(), calls.cpu(), moved.denoised)
+    return CompletedStep(result.x, result.mean, result.memory, status.cpu(), calls.cpu(), result.denoised)

@@ -1,12 +1,12 @@
-"""Annealed-temperature Langevin dynamics on an energy that knows no noise level, and its inpainting (Li et al. 2019).
+"""Annealed-temperature Langevin dynamics on an energy without noise conditioning, and its inpainting (Li et al. 2019).
 
-exp(-E / T) at the temperature T = sigma^2 / sigma_0^2 stands for data with the noise sigma. The step size stays, only
-the temperature of the noise falls:
+exp(-E / T) at the temperature T = sigma^2 / sigma_0^2 approximates the density of data with noise sigma. The step size
+is constant and only the temperature of the noise is lowered:
 
-    x - eta grad E + sqrt(2 eta T) z,        eta = step^2 / 2,
+    x - eta grad E + sqrt(2 eta T) z,        eta = step^2 / 2.
 
-and since x - sigma_0^2 grad E = D is the posterior mean, this is x + a (D - x) + sqrt(2 a) sigma z with
-a = eta / sigma_0^2: nothing is divided by sigma, and T = 0 is a temperature like any other.
+Since x - sigma_0^2 grad E = D is the posterior mean, this equals x + a (D - x) + sqrt(2 a) sigma z with
+a = eta / sigma_0^2. Nothing is divided by sigma, so the step is defined at T = 0 too.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from scorefield._math import over_event
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
 from scorefield.sampling.sampler import Start
-from scorefield.sampling.step import Moved, Step
+from scorefield.sampling.step import Step, StepResult
 from scorefield.score.score import BoundScore
 
 ROUNDING = 1e-6
-"""Of a position in the schedule, in steps."""
+"""Tolerance in steps within which a position in the schedule is rounded to a whole step."""
 
 
 @record
 class TemperatureSchedule:
-    """T of every step: `burn_in` steps at `high`, `anneal` steps down to `low`, `quench` steps linearly to 0.
+    """The temperature T of every step: `burn_in` steps at `high`, `anneal` down to `low`, `quench` linearly to 0.
 
     Args:
-        high: T at first; 100 is the noise 10 sigma_0.
-        low: T at which the quench begins; 1 is the noise sigma_0.
-        burn_in: Steps at `high`.
-        anneal: Steps of the fall, T_k = high (low / high)^(k / anneal) with k = 0, ..., anneal - 1, or linear in k.
-        quench: Steps from `low` to 0, both among them.
+        high: The first temperature; T = 100 corresponds to the noise 10 sigma_0.
+        low: The temperature at which the quench begins; T = 1 corresponds to the noise sigma_0.
+        burn_in: Number of steps at `high`.
+        anneal: Number of steps from `high` towards `low`: T_k = high (low / high)^(k / anneal) with
+            k = 0, ..., anneal - 1, or linear in k.
+        quench: Number of steps from `low` to 0, including both.
         spacing: "geometric", the published default, or "linear".
 
     Raises:
-        ValueError: Temperatures that do not fall, or phases without steps.
+        ValueError: The temperatures do not decrease, or a phase has too few steps.
 
     Reference: Li et al., "Learning energy-based models in high-dimensional spaces with multi-scale denoising score
     matching", 2019, section 4.
@@ -57,20 +58,23 @@ class TemperatureSchedule:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.low < self.high < math.inf:
-            raise ValueError(f"temperatures must fall, high > low > 0; got high={self.high}, low={self.low}")
+            raise ValueError(
+                f"the temperatures must decrease, high > low > 0, with high finite; got high={self.high} and"
+                f" low={self.low}"
+            )
         if self.burn_in < 0 or self.anneal < 1 or self.quench < 2:
             raise ValueError(
-                f"an anneal takes at least 1 step and a quench 2, its ends; got burn_in={self.burn_in},"
-                f" anneal={self.anneal}, quench={self.quench}"
+                f"need burn_in >= 0, anneal >= 1 and quench >= 2 (the quench includes both of its ends); got"
+                f" burn_in={self.burn_in}, anneal={self.anneal} and quench={self.quench}"
             )
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """Total number of steps."""
         return self.burn_in + self.anneal + self.quench
 
     def temperature(self, position: Tensor) -> Tensor:
-        """T at positions k in [0, steps), float64; between two steps the same formulas hold."""
+        """T at positions k in [0, steps), float64; the formulas also hold at fractional positions between two steps."""
         k = position.to(torch.float64)
         fallen = ((k - self.burn_in) / self.anneal).clamp(0.0, 1.0)
         if self.spacing == "geometric":
@@ -81,7 +85,7 @@ class TemperatureSchedule:
         return torch.where(k < self.burn_in + self.anneal, annealed, quenched)
 
     def temperatures(self) -> Tensor:
-        """All of them, (steps,) float64."""
+        """T of every step, (steps,) float64."""
         return self.temperature(torch.arange(self.steps))
 
 
@@ -89,21 +93,21 @@ class TemperatureSchedule:
 class TemperatureLangevin(Step):
     """One step of annealed-temperature Langevin dynamics, x - eta grad E + sqrt(2 eta T) z with eta = step^2 / 2.
 
-    The temperature is that of the share 1 - t of the chain that is done, so `Uniform(schedule.steps)` takes every step
-    of the schedule once, and a grid of fewer steps goes through the same temperatures faster. On curvature
-    1 / sigma_0^2, the largest that an ideal energy has, the stationary variance is T sigma_0^2 / (1 - a / 2) with
-    a = eta / sigma_0^2: 1 percent too large at the published step.
+    The temperature at time t is that of the schedule after the fraction 1 - t of its steps. `Uniform(schedule.steps)`
+    therefore takes every step of the schedule once, and a grid of fewer steps passes through the same temperatures
+    faster. Where the curvature of E is 1 / sigma_0^2, the largest of an ideal energy, the stationary variance is
+    T sigma_0^2 / (1 - a / 2) with a = eta / sigma_0^2, which is 1 percent too large at the published step.
 
-    The score is asked for its posterior mean at its own time of the noise sigma_0 sqrt(T), the nearest it has; an
-    energy without a noise level answers alike at all.
+    The posterior mean is evaluated at the time at which the score's own process has the noise sigma_0 sqrt(T), or the
+    nearest noise it has. For an energy without noise conditioning the time has no effect.
 
     Args:
         schedule: The temperatures.
         step: Standard deviation of the noise of a step at T = 1, model units.
-        sigma_0: The energy's reference level, model units.
+        sigma_0: The reference noise level of the energy, model units.
 
     Raises:
-        ValueError: A step or reference level that is not positive, or too long a step to be stable.
+        ValueError: `step` or `sigma_0` is not positive, or the step is too long to be stable.
     """
 
     schedule: TemperatureSchedule = TemperatureSchedule()
@@ -111,8 +115,8 @@ class TemperatureLangevin(Step):
     sigma_0: float = 0.1
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
-        "exp(-E / T) as the step -> 0; on curvature 1 / sigma_0^2 the variance T sigma_0^2 / (1 - a / 2)"
+    invariant: ClassVar[str | None] = (
+        "exp(-E / T) as the step -> 0; at curvature 1 / sigma_0^2 the variance T sigma_0^2 / (1 - a / 2)"
     )
     needs: ClassVar[Literal["rates", "scales", "nothing"]] = "scales"
 
@@ -121,29 +125,29 @@ class TemperatureLangevin(Step):
             raise ValueError(f"step and sigma_0 must be positive; got step={self.step}, sigma_0={self.sigma_0}")
         if self.step >= 2.0 * self.sigma_0:
             raise ValueError(
-                f"step={self.step} is too long: the chain runs away on curvature 1 / sigma_0^2 from 2 sigma_0 ="
-                f" {2.0 * self.sigma_0:g} on; 0.2 sigma_0 is the published size"
+                f"step={self.step} is too long: where the energy has curvature 1 / sigma_0^2, the chain diverges for"
+                f" steps of 2 sigma_0 = {2.0 * self.sigma_0:g} or more; the published step is 0.2 sigma_0"
             )
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`.
 
         Raises:
-            ValueError: The process scales its data, so that a temperature stands for no noise level of it.
+            ValueError: The process scales its data, so a temperature does not correspond to one of its noise levels.
         """
         sigma, times = self.sigma(process, t), self.score_times(score.process) if memory is None else memory
         denoised = score.denoised(x, times[self._position(process, t).long()])
-        mean = x + self._share * (denoised - x)
-        return Moved(mean + self._spread(sigma, x) * noise(x), mean, times, denoised=denoised)
+        mean = x + self._fraction * (denoised - x)
+        return StepResult(mean + self._noise_std(sigma, x) * noise(x), mean, times, denoised=denoised)
 
     def sigma(self, process: Process, t: Tensor) -> Tensor:
         """sigma_0 sqrt(T) at the chain's times t, (B,) float64."""
         return self.sigma_0 * self.schedule.temperature(self._position(process, t)).sqrt()
 
     def score_times(self, process: Process) -> Tensor:
-        """Times of a score's own process with the noise of every step of the schedule, or the nearest it has.
+        """Times at which the score's own process has the noise of each step, or the nearest it has, (steps,).
 
         Raises:
             ValueError: The process scales its data.
@@ -151,45 +155,46 @@ class TemperatureLangevin(Step):
         ends = torch.tensor([process.t_min.sampling, 1.0], dtype=torch.float64)
         if bool((process.alpha(ends) != 1.0).any()):
             raise ValueError(
-                f"a temperature stands for a noise level where data are not scaled, alpha = 1; {type(process).__name__}"
-                " scales them. Use a sampler of that process, such as --sampler pc"
+                "a temperature corresponds to a noise level only where data are not scaled, alpha = 1, and"
+                f" {type(process).__name__} scales them. Use a sampler of that process, such as --sampler pc"
             )
         least, most = process.sigma(ends).tolist()
         sigma = (self.sigma_0 * self.schedule.temperatures().sqrt()).clamp(least, most)
         return process.time_at_sigma(sigma) if least < most else torch.ones_like(sigma)
 
     def _position(self, process: Process, t: Tensor) -> Tensor:
-        """Where in the schedule a time of the chain is, in steps."""
+        """Position of times of the chain in the schedule, in steps, (B,) float64."""
         low = process.t_min.sampling
         done = (1.0 - t.to(torch.float64)) / (1.0 - low) if low < 1.0 else torch.zeros_like(t)
-        # Grids are rounded; a step that belongs to the quench must not be counted to the anneal.
+        # Times of a grid have rounding errors, which must not move the first step of the quench into the anneal.
         position = done * self.schedule.steps
         nearest = position.round()
         position = torch.where((position - nearest).abs() < ROUNDING, nearest, position)
         return position.clamp(0, self.schedule.steps - 1)
 
     @property
-    def _share(self) -> float:
-        """a = eta / sigma_0^2, the share of the way to the posterior mean."""
+    def _fraction(self) -> float:
+        """a = eta / sigma_0^2, the fraction of the way to the posterior mean that a step moves."""
         return 0.5 * (self.step / self.sigma_0) ** 2
 
-    def _spread(self, sigma: Tensor, x: Tensor) -> Tensor:
+    def _noise_std(self, sigma: Tensor, x: Tensor) -> Tensor:
+        """sqrt(2 eta T) = sigma step / sigma_0, broadcasting with x."""
         return over_event(sigma * (self.step / self.sigma_0), x)
 
 
 class InpaintingLangevin(Step):
-    """Annealed-temperature Langevin dynamics of the unknown part of an example, the rest being known.
+    """Inpainting: annealed-temperature Langevin dynamics of the unknown part of an example, given the known part.
 
-    The gradient is taken where the known part has the noise of the temperature, drawn afresh at every step, so that the
-    whole example looks like one noise level; only the unknown part moves:
+    The gradient is evaluated at the example whose known part has the noise of the temperature, drawn anew at every
+    step, so that the whole example has one noise level. Only the unknown part is updated:
 
         x - eta m grad E(x + c z' (1 - m)) + sqrt(2 eta T) m z,        c = sigma_0 sqrt(T).
 
     Args:
-        langevin: Schedule and step.
+        langevin: The schedule and the step.
         unknown: m, true where the example is not known, broadcast over the batch.
-        noise_scale: "matched", c = sigma_0 sqrt(T); "published", the release's c = sigma_0 T^(1/4), a third of it at
-            T = 100.
+        noise_scale: "matched" is c = sigma_0 sqrt(T); "published" is c = sigma_0 T^(1/4) of the published code, a third
+            of the matched noise at T = 100.
 
     Raises:
         ValueError: Nothing or everything is known.
@@ -199,7 +204,7 @@ class InpaintingLangevin(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "near exp(-E / T) of the unknown part given the known part"
+    invariant: ClassVar[str | None] = "near exp(-E / T) of the unknown part given the known part"
 
     def __init__(
         self,
@@ -209,36 +214,39 @@ class InpaintingLangevin(Step):
     ):
         self.langevin, self.unknown, self.noise_scale = langevin, unknown.to(torch.bool), noise_scale
         if bool(self.unknown.all()) or not bool(self.unknown.any()):
-            every = "no value is known: sample instead" if bool(self.unknown.all()) else "every value is known"
-            raise ValueError(f"nothing to restore, {every}; the mask is true where a value is unknown")
+            every = "unknown, so sample instead" if bool(self.unknown.all()) else "known, so nothing is to be restored"
+            raise ValueError(
+                f"the mask is true where a value is unknown, and in this one every value is {every}; give a mask with"
+                " both"
+            )
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
-        """See `Step`; known values come out bit-identical."""
-        walk, m = self.langevin, self.unknown.to(x.device)
-        sigma, times = walk.sigma(process, t), walk.score_times(score.process) if memory is None else memory
-        c = sigma if self.noise_scale == "matched" else walk.sigma_0 * (sigma / walk.sigma_0).sqrt()
+    ) -> StepResult:
+        """See `Step`; known values are returned bit-identical."""
+        langevin, m = self.langevin, self.unknown.to(x.device)
+        sigma, times = langevin.sigma(process, t), langevin.score_times(score.process) if memory is None else memory
+        c = sigma if self.noise_scale == "matched" else langevin.sigma_0 * (sigma / langevin.sigma_0).sqrt()
         z, fresh = noise(x), noise(x)
-        seen = torch.where(m, x, x + over_event(c, x) * fresh)
-        denoised = score.denoised(seen, times[walk._position(process, t).long()])
-        mean = torch.where(m, x + walk._share * (denoised - seen), x)
-        end = torch.where(m, mean + walk._spread(sigma, x) * z, x)
-        return Moved(end, mean, times, denoised=torch.where(m, denoised, x))
+        noisy = torch.where(m, x, x + over_event(c, x) * fresh)
+        denoised = score.denoised(noisy, times[langevin._position(process, t).long()])
+        mean = torch.where(m, x + langevin._fraction * (denoised - noisy), x)
+        end = torch.where(m, mean + langevin._noise_std(sigma, x) * z, x)
+        return StepResult(end, mean, times, denoised=torch.where(m, denoised, x))
 
 
 @record
 class NormalStart(Start):
-    """Normal noise about one value in every coordinate, whatever the process: the start of MDSM, 0.5 + N(0, 1).
+    """Start from normal noise around one value, whatever the process; MDSM starts from 0.5 + N(0, 1).
 
     Args:
-        mean: Model units.
-        std: Model units.
+        mean: Mean of every coordinate, model units.
+        std: Standard deviation, model units.
     """
 
     mean: float = 0.5
     std: float = 1.0
 
     def __call__(self, process: Process, t: Tensor, like: Tensor, noise: StepNoise, data: Tensor | None) -> Tensor:
-        """mean + std z."""
+        """A draw of mean + std z."""
         return self.mean + self.std * noise(like)

@@ -21,8 +21,8 @@ from torch import Tensor
 from scorefield._random import StepNoise
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, Levels, LinearBetas, Process, SubVP, Tabulated
 from scorefield.process.grids import EveryLevel, Grid, Uniform
-from scorefield.sampling import DDIM, AdaptiveFlow, ExponentialMultistep, Moved, Step, StochasticMultistep, drive
-from scorefield.sampling.adaptive import attempt, flow_field
+from scorefield.sampling import DDIM, AdaptiveFlow, ExponentialMultistep, Step, StepResult, StochasticMultistep, drive
+from scorefield.sampling.adaptive import dormand_prince_step, flow_field
 from scorefield.score import BoundScore, Score
 from scorefield.score.oracles import skewed_gaussian
 
@@ -103,11 +103,11 @@ class FixedDormandPrince(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         field, rows = flow_field(score, process, x), torch.arange(len(x))
         t, length = t.to(x), (s - t).to(x)
-        x = attempt(field, t, x, length, field(t, x, rows), rows)[0]
-        return Moved(x, x)
+        x = dormand_prince_step(field, t, x, length, field(t, x, rows), rows)[0]
+        return StepResult(x, x)
 
 
 FIXED: dict[type[Step], Step] = {AdaptiveFlow: FixedDormandPrince()}

@@ -22,7 +22,7 @@ from scorefield.process.process import Process
 from scorefield.sampling.langevin import Langevin
 from scorefield.sampling.named import annealed_langevin
 from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
+from scorefield.sampling.step import Chain, Hold, Repeat, Step, StepResult
 from scorefield.score.score import BoundScore, Score
 
 
@@ -190,7 +190,7 @@ class ConditionedLangevin(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "that of the score as e -> 0"
+    invariant: ClassVar[str | None] = "that of the score as e -> 0"
     moves: ClassVar[bool] = False
     needs: ClassVar[Literal["rates", "scales", "nothing"]] = "scales"
 
@@ -200,7 +200,7 @@ class ConditionedLangevin(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`."""
         gradient, z = score(x, t), noise(x)
         e = self.langevin.size(process, t, s, gradient, z)
@@ -208,7 +208,7 @@ class ConditionedLangevin(Step):
         size = e.to(x).reshape(-1, 1) / (1.0 + self._curvature(score, x, t))
         mean = x + self.spectrum.right_back(size * self.spectrum.right(gradient))
         # Standard normal noise is as standard in the basis of the singular vectors.
-        return Moved(mean + self.spectrum.right_back((2.0 * size).sqrt() * z.flatten(1)), mean)
+        return StepResult(mean + self.spectrum.right_back((2.0 * size).sqrt() * z.flatten(1)), mean)
 
     def _curvature(self, score: BoundScore, x: Tensor, t: Tensor) -> Tensor:
         """k, (B, D)."""

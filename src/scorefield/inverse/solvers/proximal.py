@@ -20,7 +20,7 @@ from scorefield.inverse.solvers.solver import Solver, take_observed
 from scorefield.inverse.solvers.spectral import grid_alone, grid_refusals
 from scorefield.process.process import Process
 from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Hold, Moved, Step
+from scorefield.sampling.step import Hold, Step, StepResult
 from scorefield.score.score import BoundScore, Score
 
 ENOUGH = 1e-10
@@ -158,7 +158,7 @@ class Proximal(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
+    invariant: ClassVar[str | None] = (
         "p_s of a point mass; an unseen Gaussian coordinate has (1 + sqrt(1 - zeta)) / 2 of its variance in fine steps"
     )
 
@@ -168,7 +168,7 @@ class Proximal(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`."""
         _, y = take_observed(score.condition, self.observation, x)
         alpha_t, sigma_t = (float(f(once(t))[0]) for f in (process.alpha, process.sigma))
@@ -179,7 +179,7 @@ class Proximal(Step):
         fitted = self.fit(score.denoised(x, t), y, rho)
         e = (x - alpha_t * fitted) / sigma_t
         mean = alpha_s * fitted + sigma_s * (1.0 - self.zeta) ** 0.5 * e
-        return Moved(mean + sigma_s * self.zeta**0.5 * noise(x), mean, denoised=fitted)
+        return StepResult(mean + sigma_s * self.zeta**0.5 * noise(x), mean, denoised=fitted)
 
 
 @record

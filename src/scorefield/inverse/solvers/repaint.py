@@ -21,7 +21,7 @@ from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.named import ancestral
 from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Hold, Moved, Step, taken
+from scorefield.sampling.step import Hold, Step, StepResult, take_step
 from scorefield.sampling.temperature import TemperatureLangevin
 from scorefield.score.score import BoundScore, Score
 
@@ -55,7 +55,7 @@ class Resampled(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
+    invariant: ClassVar[str | None] = (
         "p_t of the unknown coordinates given the known ones at each step's noise, as steps and resamplings grow"
     )
 
@@ -64,7 +64,7 @@ class Resampled(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`."""
         times = self.fine[(self.fine <= t[0]) & (self.fine >= s[0])]
         a, b = process.kernel(s[:1], t[:1])
@@ -75,10 +75,10 @@ class Resampled(Step):
                 x = plus_scaled(over_event(a, x) * x, b, aside(x))
             for now, then in zip(times[:-1], times[1:], strict=True):
                 inner = _Aside(self.step, aside)
-                moved = taken(inner, score, process, x, now.expand(len(x)), then.expand(len(x)), noise, memory)
+                moved = take_step(inner, score, process, x, now.expand(len(x)), then.expand(len(x)), noise, memory)
                 x, mean, memory, denoised = moved.x, moved.mean, moved.memory, moved.denoised
                 status, calls = torch.maximum(status, moved.status), calls + moved.calls
-        return Moved(x, mean, memory, status, calls, denoised)
+        return StepResult(x, mean, memory, status, calls, denoised)
 
     def calls_per_step(self) -> int | None:
         """Not a number: blocks may be of different lengths."""
@@ -93,14 +93,14 @@ class _Aside(Step):
     """An observed step with the stream of what is known given: a step of a block must not draw it anew."""
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "see Replaced"
+    invariant: ClassVar[str | None] = "see Replaced"
 
     def __init__(self, step: Replaced, aside: StepNoise):
         self.step, self.aside = step, aside
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         return self.step.move(score, process, x, t, s, noise, self.aside, memory)
 
 

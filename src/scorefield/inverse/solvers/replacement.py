@@ -33,7 +33,7 @@ from scorefield.sampling.consistent import Consistent
 from scorefield.sampling.named import annealed_langevin, predictor_corrector
 from scorefield.sampling.predictors import Ancestral, EulerMaruyama, FlowEuler, FlowHeun, ReverseDiffusion
 from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Chain, Hold, Moved, Repeat, Step
+from scorefield.sampling.step import Chain, Hold, Repeat, Step, StepResult
 from scorefield.sampling.stochastic import DDIM, KarrasHeun, StochasticHeun, StochasticRungeKutta
 from scorefield.sampling.temperature import TemperatureLangevin
 from scorefield.score.energy import NetworkEnergy
@@ -119,7 +119,7 @@ class Half(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = "see Replaced"
+    invariant: ClassVar[str | None] = "see Replaced"
 
     def __init__(self, step: Step, imposing: Imposing, when: When):
         self.step, self.imposing, self.when = step, imposing, when
@@ -127,7 +127,7 @@ class Half(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`."""
         holds, then = isinstance(self.step, Hold), s if self.step.moves else t
         if self.when != "after" and not holds:
@@ -174,7 +174,7 @@ class Replaced(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
+    invariant: ClassVar[str | None] = (
         "p_t of the unknown coordinates where they are independent of the known ones; else p_t of them given the known"
         " ones at each step's noise, as the steps shorten and Langevin steps at each level grow in number"
     )
@@ -186,14 +186,14 @@ class Replaced(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`."""
         return self.move(score, process, x, t, s, noise, noise.aside(), memory)
 
     def move(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, aside: StepNoise,
         memory: Any,
-    ) -> Moved:  # fmt: skip
+    ) -> StepResult:  # fmt: skip
         """`Step`, with a stream of its own for the noise of what is known: the step within draws as it does alone."""
         _, y = take_observed(score.condition, self.observation, x)
         carried = memory if isinstance(memory, Carried) else None

@@ -19,7 +19,7 @@ from scorefield.process.grids import Focused
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.sampling.sampler import Sampler
-from scorefield.sampling.step import Hold, Moved, Step
+from scorefield.sampling.step import Hold, Step, StepResult
 from scorefield.score.score import BoundScore, Score
 
 
@@ -33,7 +33,7 @@ class Diagonal(Step):
     """
 
     order: ClassVar[int | None] = None
-    law: ClassVar[str | None] = (
+    invariant: ClassVar[str | None] = (
         "p_s of a point mass; an unseen Gaussian coordinate has (1 + sqrt(1 - eta^2)) / 2 of its variance in fine steps"
     )
 
@@ -42,7 +42,7 @@ class Diagonal(Step):
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
-    ) -> Moved:
+    ) -> StepResult:
         """See `Step`; with w = V' x / alpha, r = sigma / alpha, and D the posterior mean."""
         _, y = take_observed(score.condition, self.observation, x)
         known = Known.of(self.observation, y)
@@ -56,7 +56,7 @@ class Diagonal(Step):
         then = over_event(alpha_s, mean)
         z = mean + std.to(mean) * known.spectrum.right(noise(x))
         back = known.spectrum.right_back
-        return Moved(back(then * z), back(then * mean), memory=True, denoised=known.cleaned(denoised))
+        return StepResult(back(then * z), back(then * mean), memory=True, denoised=known.cleaned(denoised))
 
     def _begun(self, known: Known, x: Tensor, alpha: Tensor, r: float, noise: StepNoise) -> Tensor:
         """The start with what is known in it: c + sqrt(r^2 - rho^2) z where r >= rho."""
