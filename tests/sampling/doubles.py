@@ -1,4 +1,4 @@
-"""Stand-ins for tests: noise that is given, scores that are frozen, the releases' mixed clocks."""
+"""Test doubles: given noise, constant scores, and the mixed time conventions of the published code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scorefield.score import FunctionScore, Score
 
 
 class GivenNoise:
-    """Every draw is made by a function of its number 0, 1, 2, ... in order of asking."""
+    """Noise whose k-th draw, k = 0, 1, 2, ..., is made by a function of k."""
 
     def __init__(self, draw: Callable[[Tensor, int], Tensor]):
         self.draw, self.asked = draw, 0
@@ -26,12 +26,12 @@ class GivenNoise:
 
 
 def sines() -> GivenNoise:
-    """The k-th draw is sin(k), the noise of the printed scalar chains."""
+    """Noise whose k-th draw is sin(k), as in the printed scalar chains."""
     return GivenNoise(lambda like, k: torch.full_like(like, float(torch.tensor(float(k), dtype=torch.float64).sin())))
 
 
 class Generated:
-    """Normal noise from one generator, fast where the index of an example does not matter."""
+    """Normal noise from one generator; faster than indexed noise where the index of an example does not matter."""
 
     def __init__(self, seed: int, loudness: float = 1.0):
         self.generator, self.loudness = torch.Generator().manual_seed(seed), loudness
@@ -44,12 +44,12 @@ class Generated:
 
 
 def frozen(value: Tensor, process: Process) -> Score:
-    """A score that is the same everywhere."""
+    """A constant score."""
     return FunctionScore(lambda x, t: value.expand_as(x), process)
 
 
 class ReleaseClock(Process):
-    """alpha by the level of a table, sigma in continuous time: what the published `ald` corrector uses."""
+    """alpha at a level of a table and sigma in continuous time, as the published `ald` corrector uses them."""
 
     def __init__(self, table: Tabulated, continuous: Process):
         self.table, self.continuous = table, continuous

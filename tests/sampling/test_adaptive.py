@@ -1,4 +1,4 @@
-"""Dormand-Prince with a step of its own for each example."""
+"""Dormand-Prince with step sizes of each example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ends(process: Process, n: int) -> tuple[Tensor, Tensor]:
 
 
 def flow(score: Score, x: Tensor, start: Tensor, end: Tensor, tolerance: float, condition: Condition | None = None):
-    """One adaptive step on its own."""
+    """One adaptive step outside the sampling loop."""
     step = AdaptiveFlow(rtol=tolerance, atol=tolerance)
     return step(score.bind(condition), score.process, x, start, end, None)  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ def test_agrees_with_another_solver() -> None:
     ("process", "expected"), [(VP(), 50), (SubVP(), 68), (VE(0.01, 50.0), 98)], ids=["VP", "sub-VP", "VE"]
 )
 def test_works_like_scipy_on_one_example(process: Process, expected: int) -> None:
-    """The same controller: on one example as many evaluations, and as many as printed for the whole batch as one state.
+    """With the same step-size controller the solver makes as many evaluations on one example as SciPy's RK45.
 
     The printed counts, 50, 68 and 98, are for another draw of the latent.
     """
@@ -115,7 +115,7 @@ def test_works_like_scipy_on_one_example(process: Process, expected: int) -> Non
 
 
 def test_an_example_does_not_depend_on_its_batch_mates() -> None:
-    """Bit-equal where the score is: the solver itself mixes nothing."""
+    """Results do not depend on the batch: bit-equal where the score is, so the solver mixes no examples."""
     process = VP()
     center = FunctionScore(lambda x, t: -(x - 0.5) / (0.1 + x * x) + x.sin(), process)
     x = torch.linspace(-3.0, 3.0, 12, dtype=F64).reshape(6, 2)
@@ -133,7 +133,7 @@ def test_an_example_does_not_depend_on_its_batch_mates() -> None:
 
 
 def test_an_oracles_examples_do_not_depend_on_their_batch_mates() -> None:
-    """With conditions, which must follow their examples when others leave the batch."""
+    """Conditions stay with their examples when finished examples leave the batch."""
     process = SubVP()
     oracle = skewed_mixture(process, 3)
     x = process.prior_sample(IndexedNoise(1, range(5)).normal(torch.empty(5, 3, dtype=F64), 0, 0))
@@ -165,7 +165,7 @@ def test_finished_examples_leave_the_batch() -> None:
 
 
 def test_blocks_are_held_to_the_tolerance_separately() -> None:
-    """One hard number among many easy ones must not be averaged away."""
+    """The error of one hard coordinate among many easy ones must not be averaged away."""
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         slope = torch.zeros_like(y)
@@ -204,7 +204,7 @@ def test_too_many_steps() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("since", [-1.0, 0.3])
 def test_a_field_that_is_not_finite(bad: float, since: float) -> None:
-    """From the very start, or from t = 0.3 on: that example has a status, the others a result."""
+    """A score that is not finite from the start or from t = 0.3 on sets the status of its example only."""
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         assert bool(torch.isfinite(t).all()), "a field is never asked at a time that is no number"
@@ -218,7 +218,7 @@ def test_a_field_that_is_not_finite(bad: float, since: float) -> None:
 
 
 def test_step_size_underflow() -> None:
-    """y' = 1 / (2 (1/2 - t)) has no solution through t = 1/2; steps shrink until they cannot."""
+    """y' = 1 / (2 (1/2 - t)) has no solution through t = 1/2: steps shrink until they underflow."""
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         hard = 0.5 / (0.5 - t[:, None]).abs().clamp_min(1e-30) ** 1.5
@@ -273,7 +273,7 @@ def test_the_score_is_asked_in_the_dtype_of_the_state() -> None:
 
 
 class Stiff:
-    """The rows named `hard` relax to a moving target at a rate that no explicit solver follows in few steps."""
+    """The rows `hard` relax to a moving target at a rate for which an explicit solver needs many steps."""
 
     def __init__(self, hard: list[int], count: int, dtype: torch.dtype = F64):
         self.rate = torch.ones(count, 1, dtype=dtype)

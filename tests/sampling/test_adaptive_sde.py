@@ -39,7 +39,7 @@ def test_a_point_is_the_same_by_every_way_and_for_every_batch() -> None:
 
 
 def test_increments_are_those_of_brownian_motion() -> None:
-    """Independent, mean 0 and variance w_b - w_a; a path bridged with the wrong spread is noticed."""
+    """Increments are independent with mean 0 and variance w_b - w_a; a bridge with the wrong variance is rejected."""
     n = 20_000
 
     def worst(spread: float) -> float:
@@ -57,7 +57,7 @@ def test_increments_are_those_of_brownian_motion() -> None:
 
 
 def _three(made: BrownianTree) -> tuple[Tensor, Tensor, Tensor]:
-    """W at 1/4, 1/2 and 1 of one path, bridged by hand from the tree's own draws."""
+    """W at 1/4, 1/2 and 1 of one path, computed by hand from the tree's own draws."""
     rows = range(len(made._like))
     whole = made._draw(0, math.sqrt(clock(1.0) - clock(0.0)), rows)
     a, m, b = clock(0.0), clock(0.5), clock(1.0)
@@ -110,7 +110,7 @@ def test_the_law_of_a_gaussian(name: str) -> None:
 
 @pytest.mark.slow
 def test_tolerances_follow_one_path() -> None:
-    """The same noise at finer tolerances comes closer and closer, and costs more; other noise is elsewhere."""
+    """With the same noise, finer tolerances converge and take more steps; with other noise the result differs."""
     process = VP()
     law = skewed_mixture(process)
     ends, calls = [], []
@@ -127,7 +127,7 @@ def test_tolerances_follow_one_path() -> None:
 
 
 def test_steps_too_long_to_see_collapse() -> None:
-    """Why there is a longest step: one step over everything looks accurate and returns a point."""
+    """A limit on the step is needed: one step over the whole interval is accepted and returns a single point."""
     law = Gaussian(VP(), torch.tensor([0.7], dtype=F64), 0.3)
     blind = Sampler(AdaptiveSDE(longest=0), Uniform(1), final="none")
     run = blind.run(law, (1,), indices=range(100), seed=5, dtype=F64)

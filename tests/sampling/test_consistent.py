@@ -1,4 +1,4 @@
-"""Consistent annealed sampling and noise-first Langevin: laws, the published chains, the admissible interval."""
+"""Consistent annealed sampling and noise-first Langevin: variances, published chains, the admissible interval."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_printed_chain_of_annealed_langevin_noise_first(repeats: int, epsilon: f
     [(1, 1.8e-5, -0.0032601069854, 0.0027073181105), (5, 3.6e-6, 0.0026414449927, 0.0019778629173)],
 )
 def test_printed_chain_of_annealed_langevin_noise_last(repeats: int, epsilon: float, raw: float, clean: float) -> None:
-    """The release returns the state with its trailing noise, and the denoised one from before it."""
+    """The published code returns the state with its last noise, and the denoised state from before that noise."""
     found = scalar_chain(annealed(epsilon, repeats, "last"), ladder())
     assert found == pytest.approx((raw, clean), rel=CHAIN_VECTOR)
 
@@ -89,7 +89,7 @@ def law_after(sampler: Sampler, data: Gaussian, mean: Tensor, covariance: Tensor
 @pytest.mark.parametrize("process", [VE(0.01, 5.0), VP(), SubVP(), ladder(40)], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("eta", [0.4, 1.0, 1.5])
 def test_a_point_mass_keeps_exactly_the_noise_of_its_level(process: Process, eta: float) -> None:
-    """Started right, the variance is sigma_s^2 at the last noisy level; a chain with the wrong eta is elsewhere."""
+    """From an exact start the variance at the last noisy level is sigma_s^2; a chain with the wrong eta is rejected."""
     data = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), 0.0)
     sampler = Sampler(Consistent(eta), EveryLevel(clean=False) if isinstance(process, Tabulated) else LogSNR(40))
     times = sampler.times(process)
@@ -109,7 +109,7 @@ def test_a_point_mass_keeps_exactly_the_noise_of_its_level(process: Process, eta
 
 @pytest.mark.parametrize(("sigma_max", "levels"), PUBLISHED, ids=str)
 def test_a_point_mass_keeps_its_noise_on_every_level_of_published_ladders(sigma_max: float, levels: int) -> None:
-    """All levels in one batch, three of one number each, apart in state and in noise: what each makes of a variance."""
+    """The variance after a step at every level, probed by three examples per level that differ in state and noise."""
     table = Tabulated(GeometricSigmas(0.01, sigma_max, levels))
     times = EveryLevel(clean=False).times(table)
     sigmas, score = table.sigma(times), Gaussian(table, torch.tensor([0.7], dtype=F64), 0.0).bind(None)
@@ -147,7 +147,7 @@ def test_noise_first_leaves_its_stated_variance() -> None:
 
 
 def test_published_bounds_of_the_step_size() -> None:
-    """CIFAR-10 with 232 levels: epsilon in (3.62e-6, 1.964e-4); outside is told the interval."""
+    """CIFAR-10 with 232 levels admits epsilon in (3.62e-6, 1.964e-4); other values are refused with the interval."""
     for inside, outside in ((3.63e-6, 3.60e-6), (1.963e-4, 1.966e-4)):
         scalar_chain(Sampler(Consistent(inside / 1e-4), EveryLevel(), final="expected"), ladder())
         with pytest.raises(ValueError, match=r"Choose eta in \[0\.0361995, 1\.9638\]"):

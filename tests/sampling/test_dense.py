@@ -22,7 +22,7 @@ F64 = torch.float64
 
 
 def turning(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-    """A rotation with a speed of the example's own, and a factor of time."""
+    """A rotation whose speed depends on the example, times a function of time."""
     speed = (1.0 + rows.to(y))[:, None] * (1.0 + t[:, None])
     return speed * torch.stack([-y[:, 1], y[:, 0]], dim=1)
 
@@ -52,7 +52,7 @@ def test_states_between_are_those_of_the_solution_and_belong_to_their_example() 
 
 
 def test_order_of_the_interpolant() -> None:
-    """Local errors of an interpolant of order 4 fall like h^5 at every part of the step."""
+    """The local error of the interpolant, of order 4, decreases like h^5 at every position in the step."""
     part, rows, errors = torch.tensor([[0.15, 0.5, 0.8]], dtype=F64), torch.tensor([1]), []
     for h in (0.02, 0.01):
         t, length, y = torch.zeros(1, dtype=F64), torch.tensor([h], dtype=F64), exact(torch.zeros(1, dtype=F64), 1)

@@ -1,4 +1,4 @@
-"""Exponential multistep methods: their weights, their start, their corrector, and where they end."""
+"""Exponential multistep methods: weights, first steps, corrector, and steps into levels without noise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ VARIANTS = [
 
 
 def chain(step: Step, score: Score, grid: Any, x: Tensor) -> Tensor:
-    """The end state."""
+    """The final state of a chain."""
     return drive(score.bind(None), score.process, step, grid.times(score.process), x, Generated(0)).x
 
 
@@ -60,7 +60,7 @@ def test_moments_are_integrals(z: float) -> None:
     powers=st.integers(0, 3),
 )
 def test_weights_integrate_polynomials(gaps: list[float], length: float, rate: float, ahead: bool, powers: int) -> None:
-    """On any nodes: behind, and ahead as the corrector's, in units of the step's length."""
+    """Weights for any nodes, behind the step and ahead of it (corrector), in units of the step length."""
     nodes = [length] if ahead else []
     nodes.append(0.0)
     for gap in gaps:
@@ -76,7 +76,7 @@ def test_weights_integrate_polynomials(gaps: list[float], length: float, rate: f
 @pytest.mark.parametrize("predict", ["data", "noise"])
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_polynomials_in_log_snr_are_integrated_exactly(order: Any, predict: Any) -> None:
-    """D, or the noise, of degree order - 1, the same for every x: once the history is full, every step is exact."""
+    """With D, or the noise, a polynomial of degree order - 1 for every x, steps are exact once the history is full."""
     process = VP()
 
     def value(v: Any) -> Any:
@@ -149,7 +149,7 @@ def test_calls_and_memory(step: ExponentialMultistep) -> None:
 @pytest.mark.parametrize("predict", ["data", "noise", "velocity"])
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_the_corrector_is_the_step_taken_again(order: Any, predict: Any) -> None:
-    """Against states that are kept and steps that are made anew, with weights by quadrature."""
+    """The corrector agrees with repeating the step from the stored state, with weights by quadrature."""
     process, oracle = SubVP(), skewed_mixture(SubVP(), 2)
     times = Quadratic(8).times(process)
     alpha, sigma = process.alpha(times).tolist(), process.sigma(times).tolist()
@@ -185,7 +185,7 @@ def test_the_corrector_is_the_step_taken_again(order: Any, predict: Any) -> None
 
 
 def test_what_another_step_did_to_the_state_stays() -> None:
-    """The correction is a difference: a shift made between two steps goes the way of the state."""
+    """The correction is added to the state, so a shift of the state between two steps is propagated like the state."""
     process = VP()
 
     def score(x: Tensor, t: Tensor) -> Tensor:  # D = log-SNR, whatever x is
@@ -210,7 +210,7 @@ def test_what_another_step_did_to_the_state_stays() -> None:
     "process", [VE(0.01, 50.0), VP(), SubVP(), Tabulated(LinearBetas())], ids=lambda p: type(p).__name__
 )
 def test_the_flow_is_followed(process: Any) -> None:
-    """On a mixture, where nothing is affine."""
+    """Checked on a mixture, where the score is not affine."""
     oracle = skewed_mixture(process, 2)
     x = process.prior_std * torch.randn(8, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     if isinstance(process, Tabulated):  # whose rates jump
@@ -224,7 +224,7 @@ def test_the_flow_is_followed(process: Any) -> None:
 
 @pytest.mark.parametrize("step", VARIANTS, ids=str)
 def test_into_no_noise(step: ExponentialMultistep) -> None:
-    """Below level 0 the state is the posterior mean at level 0, exactly."""
+    """A step below level 0 returns exactly the posterior mean at level 0."""
     process = Tabulated(GeometricSigmas(0.01, 10.0, 12))
     oracle = skewed_mixture(process, 2)
     x = 10.0 * torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
@@ -241,7 +241,7 @@ def test_into_no_noise(step: ExponentialMultistep) -> None:
 
 
 def test_a_ladder_with_steps_between_its_levels() -> None:
-    """between="floor": times at one level make no step and no call, and leave no trace in the history."""
+    """With between="floor", a step within one level makes no evaluation and leaves the history unchanged."""
     process = Tabulated(GeometricSigmas(0.05, 5.0, 9), "floor")
     score, step = skewed_mixture(process, 2).bind(None), ExponentialMultistep(3, start="low", corrector=True)
     x = torch.tensor([[3.0, -4.0], [0.5, 6.0]], dtype=F64)
@@ -273,7 +273,7 @@ def test_every_example_may_have_its_own_time(step: ExponentialMultistep) -> None
 
 
 def test_small_noise_in_single_precision() -> None:
-    """No division by sigma is left in the state: it stays as accurate as float32 is."""
+    """The state is not divided by sigma, so it is accurate to float32 at small noise."""
     process = VE(1e-6, 10.0)
     oracle = Gaussian(process, torch.tensor([0.3, -1.1]), 0.25)
     x = 10.0 * torch.randn(6, 2, generator=torch.Generator().manual_seed(0))

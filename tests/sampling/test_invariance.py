@@ -1,4 +1,4 @@
-"""A sample is a function of (seed, index): not of the batch size, the order, or where the batch starts."""
+"""A sample depends on (seed, index) and not on the batch size, the order or the first index of the batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNT = 64
 
 
 def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights that make a bounded, wiggly score (fresh networks end in a layer of zeros)."""
+    """Random weights that make a bounded, oscillating score (untrained networks end in a layer of zeros)."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in network.parameters():
@@ -53,7 +53,7 @@ def drawing(sampler: Sampler, score: Score, event: tuple[int, ...]) -> Draw:
 
 
 def largest_difference(draw: Draw, count: int, every: int = 1) -> float:
-    """Between one batch and batches of one, a shuffled batch, and one that starts later; relative to the samples.
+    """Largest relative difference between one batch and batches of one, a shuffled batch, and one that starts later.
 
     `every` thins the batches of one.
     """
@@ -112,7 +112,7 @@ def test_norms_per_example_keep_it_and_norms_of_the_batch_break_it() -> None:
 
 
 def test_seed_and_index_matter() -> None:
-    """The equalities above are not those of a constant."""
+    """Different seeds and indices give different samples, so the equalities above are not those of a constant."""
     process = VP()
     sampler, score = named("pc", process, 4), perceptron(process)
     x = sampler.run(score, (3,), indices=range(4), seed=11).x

@@ -1,4 +1,4 @@
-"""Langevin dynamics at one noise level: what it leaves invariant, and its step sizes."""
+"""Langevin dynamics at one noise level: stationary distributions and step sizes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_law_is_stated() -> None:
 def sizes(
     rule: NoiseScaled | NormRatio | LadderScaled, process: Process, x: Tensor, score: Tensor, z: Tensor
 ) -> Tensor:
-    """The sizes that a step really takes, from x + e score."""
+    """The step sizes e that a step uses, recovered from x + e score."""
     t, s = times_of(process, 0.5, 0.4)[:, None].expand(2, len(x))
     bound = frozen(score, process).bind(None)
     moved = Langevin(rule)(bound, process, x, t, s, StepNoise(GivenNoise(lambda like, k: z), 0))
@@ -94,7 +94,7 @@ def test_norm_rules_step_by_step() -> None:
 
 
 def test_the_published_prefactor_on_a_table() -> None:
-    """1 - beta_k at level k, also at level 0, for both rules that have one; 1 on a ladder of sigmas."""
+    """The factor alpha is 1 - beta_k at level k, also at level 0, for both rules that have it, and 1 on sigmas."""
     betas = torch.linspace(0.1 / 50, 20.0 / 50, 50, dtype=F64)
     for table, expected in (
         (Tabulated(LinearBetas(levels=50)), 1 - betas),
@@ -114,7 +114,7 @@ def test_the_published_prefactor_on_a_table() -> None:
 
 
 def second_moment_is(step: Langevin, expected: float, loudness: float = 1.0) -> bool:
-    """Whether E|x'|^2 after one step from the stationary law N(0, v I) is what is expected, at SIGNIFICANCE."""
+    """Whether E|x'|^2 after one step from N(0, v I) agrees with its expected value at SIGNIFICANCE."""
     process, D, n = VE(0.01, 5.0), 10, 100_000
     oracle: Score = Gaussian(process, torch.zeros(D), 1.75)  # v = 2 at sigma = 0.5
     t, s = times_of(process, 0.5, 0.4)[:, None].expand(2, n)

@@ -1,4 +1,4 @@
-"""What the loop does not do: wait for the device, compute coefficients step by step, change values by looking ahead."""
+"""The loop does not wait for the device, compute coefficients in every step, or change values by prefetching."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DETERMINISTIC = [
 
 
 class Copies(TorchDispatchMode):
-    """Counts copies between devices. On the meta device, whose numbers nobody knows, reading one raises."""
+    """Counts copies between devices. On the meta device, which holds no numbers, reading a value raises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def test_a_step_that_waits_is_noticed() -> None:
 
 
 class Counting(VP):
-    """Counts what is asked of it."""
+    """A process that counts evaluations of its coefficients."""
 
     asked: Counter[str] = Counter()
 
@@ -129,7 +129,7 @@ class Counting(VP):
 
 @pytest.mark.parametrize("step", [*DETERMINISTIC[:3], FlowHeun(), EulerMaruyama(), Ancestral(), ReverseDiffusion()])
 def test_coefficients_are_computed_once_for_the_whole_grid(step: Step) -> None:
-    """Three steps ask the process for as much as thirty."""
+    """The number of coefficient evaluations is the same for three steps as for thirty."""
     asked = []
     for n in (3, 30):
         Counting.asked.clear()
@@ -180,7 +180,7 @@ def test_noise_drawn_ahead_is_the_same_noise(step: Step, monkeypatch: pytest.Mon
 
 
 def test_a_wider_state_around_a_float32_network_loses_less() -> None:
-    """Four hundred steps: every one rounds a float32 state, and only the score of a float64 one."""
+    """Over 400 steps a float32 state is rounded at each step; with a float64 state only the score is rounded."""
     exact = Gaussian(VP(), torch.full((3,), 0.3, dtype=F64), 0.5)
     network = FunctionScore(lambda x, t: exact(x.float(), t).to(x), VP())
     times, start = LogSNR(400).times(VP()), torch.tensor([[1.1, -0.4, 2.0]], dtype=F64)

@@ -1,4 +1,4 @@
-"""Accepting correctors: exact invariance where a density is known, approximate and named so where it is not."""
+"""Metropolis correctors: exactly invariant where a density is known, approximately by the line integral elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def time(batch: int) -> Tensor:
 
 
 def gaussian(v: float) -> Gaussian:
-    """p_t of variance v at the level."""
+    """An oracle whose p_t has variance v at the noise level."""
     return Gaussian(PROCESS, torch.tensor([0.7, -2.0], dtype=F64), v - LEVEL**2)
 
 
@@ -43,7 +43,7 @@ def walk(
 
 
 def far_from(x: Tensor, mean: Tensor, variance: float) -> float:
-    """The most significant deviation of mean and variance from those of the law, as a two-sided p-value."""
+    """Two-sided p-value of the most significant deviation of mean and variance from their exact values."""
     n = len(x)
     z_mean = (x.mean(dim=0) - mean) / (variance / n) ** 0.5
     z_variance = (x.var(dim=0) - variance) / (variance * (2.0 / (n - 1)) ** 0.5)
@@ -56,7 +56,7 @@ SIZE = LadderScaled(0.6, LEVEL)  # e = 0.6 at the level: Langevin without a test
 
 @pytest.mark.parametrize("step", [MALA(SIZE), HMC(SIZE, leapfrog=3)], ids=["MALA", "HMC"])
 def test_the_law_is_left_exactly(step: HMC) -> None:
-    """20,000 chains started in the law are still in it, at a step at which unadjusted Langevin is far off."""
+    """20,000 chains started in p_t keep its moments, at a step size at which unadjusted Langevin does not."""
     law = gaussian(1.3)
     x = law.sample(20_000, float(time(1)), seed=3)
     end, memory = walk(step, law, x, 25)
@@ -69,7 +69,7 @@ def test_the_law_is_left_exactly(step: HMC) -> None:
 
 
 class Careless(MALA):
-    """Weighs the proposal without its momentum."""
+    """A mutant whose acceptance ratio leaves out the momentum."""
 
     def __call__(self, score, process, x, t, s, noise, memory=None) -> StepResult:  # type: ignore[no-untyped-def]
         here = self._at(score, x, t, memory)
@@ -85,7 +85,7 @@ class Careless(MALA):
         )
 
 
-def test_a_test_without_the_momentum_is_noticed() -> None:
+def test_a_metropolis_test_without_the_momentum_is_rejected() -> None:
     law = gaussian(1.3)
     x = law.sample(20_000, float(time(1)), seed=3)
     end, _ = walk(Careless(SIZE), law, x, 25)
@@ -105,7 +105,7 @@ def test_one_leapfrog_step_is_the_langevin_proposal() -> None:
 
 
 def test_detailed_balance_of_the_proposal() -> None:
-    """Leapfrog is reversible and keeps volume, so the test is exact: a trajectory run back gives the inverse ratio."""
+    """Leapfrog is reversible and volume-preserving: the reversed trajectory has the inverse acceptance ratio."""
     law = skewed_mixture(PROCESS)
     x = law.sample(16, float(time(1)), seed=0).to(F64)
     t, h = time(16), 0.3
@@ -161,7 +161,7 @@ def test_energies_know_their_density_and_fields_do_not() -> None:
 
 
 def test_a_line_integral_is_close_and_is_not_exact() -> None:
-    """For a score without a density: right to the third order in the step, and exact on a Gaussian, whose is linear."""
+    """The line integral is correct to third order in the step, and exact for the linear score of a Gaussian."""
     law = gaussian(1.3)
     field = FunctionScore(lambda x, t: law(x, t), PROCESS)
     x = law.sample(20_000, float(time(1)), seed=3)

@@ -101,7 +101,7 @@ class Adams(Step):
 
 
 class Forgetful(Adams):
-    """Its previous slope is lost, and the present one stands in."""
+    """A mutant that loses its previous slope and uses the present one instead."""
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -111,7 +111,7 @@ class Forgetful(Adams):
 
 
 class Loud(Ancestral):
-    """Ancestral sampling with 1.05 times the noise."""
+    """A mutant of ancestral sampling with 1.05 times the noise."""
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
@@ -134,7 +134,7 @@ def test_mutants_lose_their_order() -> None:
 
 
 def test_norm_rules_are_not_affine() -> None:
-    """So they have no order of this kind, and the probe says so instead of measuring nonsense."""
+    """Such steps have no order of this kind, and the probe refuses them instead of returning a meaningless number."""
     process = VP(0.1, 8.0)
     times = Uniform(4).times(process)
     for size, affine in ((NoiseScaled(), True), (NormRatio(norm="example"), False), (NormRatio(norm="batch"), False)):
@@ -167,7 +167,7 @@ def test_ancestral_sampling_with_posterior_variance_is_exact_on_a_point(steps: i
 
 
 def test_the_embedded_error_is_of_fifth_order() -> None:
-    """It is what the fourth-order companion of the step is off by: h^5, so 2^5 times less for half the length."""
+    """The estimate is the local error of the embedded fourth-order method, h^5: 2^5 times smaller for half the step."""
     field = lambda t, y, rows: -y + t[:, None].sin()  # noqa: E731
     y, t, rows = torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64), torch.arange(1)
     sizes = []

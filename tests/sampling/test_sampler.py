@@ -1,4 +1,4 @@
-"""The loop, the record of a sampler, samplers by name, and where they arrive."""
+"""The sampling loop, the record of a sampler, samplers by name, and the distributions of their samples."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_final() -> None:
 
 @pytest.mark.parametrize("table", LADDERS, ids=IDS[3:])
 def test_a_step_below_level_zero_denoises_once(table: Tabulated) -> None:
-    """There the predictor's mean is the posterior mean, and denoising again would take off noise that is gone."""
+    """At the end of such a grid the predictor's mean is the posterior mean, so it is not denoised a second time."""
     oracle = skewed_mixture(table, 2)
     level_0 = torch.zeros(4, dtype=F64)
     for step in (Ancestral(), ReverseDiffusion()):
@@ -135,7 +135,7 @@ def test_steps_by_rates_refuse_the_jump_below_level_zero() -> None:
 
 
 def test_annealed_langevin_visits_its_levels() -> None:
-    """Every level of a ladder; on a continuous process as many levels as steps, and the last is where it denoises."""
+    """Annealed Langevin visits every level of a ladder, or as many levels as steps, and denoises at the last one."""
     visited: list[float] = []
 
     def score_at(process: Process) -> Score:
@@ -189,7 +189,7 @@ def test_begin_cuts_the_grid() -> None:
 
 
 def test_where_the_samplers_process_replaces_the_scores() -> None:
-    """A ladder's steps around a score of the continuous process that it discretises."""
+    """Steps on a ladder with a score of the continuous process that the ladder discretises."""
     process, table = VP(0.1, 8.0), Tabulated(LinearBetas(0.1, 8.0, 40))
     levels = table.time(torch.arange(40))
     oracle = skewed_gaussian(process)
@@ -230,7 +230,7 @@ def test_what_a_callback_raises_ends_the_run(error: type[BaseException]) -> None
 
 
 def test_draws_are_never_used_twice() -> None:
-    """Prior, correctors and predictors each read their own (step, draw)."""
+    """Prior, correctors and predictors use different (step, draw) numbers of the noise."""
     asked: list[tuple[int, int]] = []
 
     class Watched(IndexedNoise):
@@ -310,7 +310,7 @@ def test_a_sampler_with_every_option_is_data() -> None:
 @pytest.mark.parametrize("process", [VE(0.05, 20.0), VP(), SubVP()], ids=IDS[:3])
 @pytest.mark.parametrize("name", ["pc", "em", "reverse-diffusion", "ancestral", "flow-euler", "flow-heun"])
 def test_mean_and_covariance_reached_from_the_prior(name: str, process: Process) -> None:
-    """Exactly, for Gaussian data: the chain is affine. Flows in 60 steps, others in 100."""
+    """Moments are exact for Gaussian data, because the chain is affine; flows take 60 steps, others 100."""
     sampler = named(name, process, 60 if name.startswith("flow") else 100)
     oracle = skewed_gaussian(process)
     chain = affine_chain(sampler.step, oracle, process, sampler.times(process))
@@ -323,7 +323,7 @@ def test_mean_and_covariance_reached_from_the_prior(name: str, process: Process)
 
 
 def test_conditions_are_respected() -> None:
-    """Two far classes: every sample lies with its own, and unknown classes spread over both."""
+    """With two distant classes every sample lies in its class, and samples of an unknown class in both."""
     process = VP()
     means = torch.tensor([[-2.0, 1.0], [2.0, 0.5]])
     oracle = Mixture(process, torch.tensor([0.5, 0.5]), means, torch.tensor([0.01, 0.02]), labels=(0, 1))
@@ -346,7 +346,7 @@ def drift(x: Tensor, t: Tensor) -> Tensor:
 
 
 def diffusion(x: Tensor, t: Tensor) -> Tensor:
-    """A constant 2 x 3 matrix: three noises on two components."""
+    """A constant 2 x 3 diffusion matrix: three noises drive two components."""
     return torch.tensor([[1.0, 0.3, 0.0], [0.0, 0.6, 0.9]], dtype=x.dtype).expand(len(x), 2, 3)
 
 
@@ -367,7 +367,7 @@ def general_score(x: Tensor, t: Tensor) -> Tensor:
 
 
 def general_error(step: Step, steps: int) -> float:
-    """Error of mean and covariance from the exact law at t = 1, without Monte Carlo."""
+    """Error of mean and covariance of a chain from the exact distribution at t = 1, without Monte Carlo."""
     times = Uniform(steps).times(GENERAL)  # type: ignore[arg-type]
     score = FunctionScore(general_score, GENERAL)  # type: ignore[arg-type]
     chain = affine_chain(step, score, GENERAL, times)  # type: ignore[arg-type]
@@ -378,7 +378,7 @@ def general_error(step: Step, steps: int) -> float:
 
 @pytest.mark.parametrize("step", [EulerMaruyama(), FlowEuler(), FlowHeun()], ids=lambda s: type(s).__name__)
 def test_steps_by_rates_run_under_a_general_sde(step: Step) -> None:
-    """With a matrix diffusion, three noises on two components, at their declared order."""
+    """Steps have their declared order for a matrix diffusion with three noises and two components."""
     assert step.order is not None
     order = math.log2(general_error(step, 16) / general_error(step, 32))
     assert abs(order - step.order) <= ORDER

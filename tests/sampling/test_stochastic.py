@@ -1,4 +1,4 @@
-"""Stochastic solvers: closed forms, laws, and how they meet each other."""
+"""Stochastic solvers: closed forms, distributions, and agreement between methods."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ STEPS: list[Step] = [
 
 
 def chain(step: Step, score: Score, grid: Any, x: Tensor, seed: int = 0) -> Tensor:
-    """The end state; the same seed is the same noise."""
+    """The final state of a chain; equal seeds give equal noise."""
     return drive(score.bind(None), score.process, step, grid.times(score.process), x, Generated(seed)).x
 
 
@@ -92,7 +92,7 @@ def test_ddim_is_the_published_one() -> None:
 
 @pytest.mark.parametrize("churn", [0.0, 4.0])
 def test_karras_heun_is_algorithm_2(churn: float) -> None:
-    """Written out in sigma for VE, with the last step's special case."""
+    """The published formula in sigma for VE, with its special case of the last step."""
     process = VE(0.02, 20.0)
     oracle, n = skewed_mixture(process, 2), 8
     grid = PowerSigma(n)
@@ -118,7 +118,7 @@ def test_karras_heun_is_algorithm_2(churn: float) -> None:
 
 
 def test_sra_is_the_published_tableau() -> None:
-    """In its own clock: y' = D(y, w) + noise, J the double integral of the Brownian path divided by the step."""
+    """The step in the variable w: y' = D(y, w) + noise, with J the double integral of the path over the step length."""
     process = VP()
     oracle, x = skewed_mixture(process, 2), start(process)
     times = LogSNR(5).times(process)[1:3]
@@ -147,7 +147,7 @@ def test_sra_is_the_published_tableau() -> None:
 @pytest.mark.parametrize("process", PROCESSES, ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("strength", [0.3, 1.0, 1.7])
 def test_every_strength_is_exact_on_a_point(process: Process, strength: float) -> None:
-    """Where D does not change, the linear part and the noise are all there is: the variance is sigma^2 exactly."""
+    """For constant D only the linear part and the noise remain, and the variance is exactly sigma^2."""
     oracle = Gaussian(process, torch.tensor([0.3, -1.1]), 0.0)
     steps = [StochasticMultistep(2, False, strength), StochasticMultistep(2, True, strength)]
     steps += [StochasticHeun(), StochasticRungeKutta()] if strength == 1.0 else [DDIM(min(strength, 1.0))]
@@ -174,7 +174,7 @@ def test_order_at_other_strengths(step: Step, order: int) -> None:
 
 
 def test_order_of_karras_heun_with_churn() -> None:
-    """Second order where the churn in all, S_churn, is fixed; less with a gamma that does not shrink."""
+    """The step has second order for a fixed total churn S_churn, and less for a fixed gamma."""
     errors = {n: chain_error(KarrasHeun(3.0 / n), PROBLEMS[1], n) for n in (48, 96)}
     assert abs(math.log2(errors[48] / errors[96]) - 2.0) <= ORDER
     fixed = {n: chain_error(KarrasHeun(0.1), PROBLEMS[1], n) for n in (48, 96)}
@@ -186,7 +186,7 @@ def test_order_of_karras_heun_with_churn() -> None:
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
 def test_into_no_noise(step: Step) -> None:
-    """Below level 0 the state is the posterior mean at level 0, without noise."""
+    """A step below level 0 returns the posterior mean at level 0, without noise."""
     process = Tabulated(GeometricSigmas(0.3, 0.3, 1))
     oracle, x = skewed_mixture(process, 2), start(process)
     expected = oracle.denoised(x, torch.ones(6, dtype=F64))
@@ -233,7 +233,7 @@ MODES = torch.tensor([[1.0, 0.0], [-0.5, 0.87], [-0.5, -0.87]], dtype=F64)
 
 
 def within_modes(step: Step, steps: int, loudness: float = 1.0) -> float:
-    """Spread of samples within three narrow modes, over the exact one."""
+    """Standard deviation of samples within three narrow modes, divided by the exact one."""
     process = VP()
     oracle = Mixture(process, torch.ones(3), MODES, torch.full((3,), 0.05**2))
     times, noise = Focused(steps).times(process), Generated(5, loudness)
@@ -245,7 +245,7 @@ def within_modes(step: Step, steps: int, loudness: float = 1.0) -> float:
 
 
 def test_within_mode_spread() -> None:
-    """Narrow modes in 50 calls, where ancestral sampling is still too narrow; a mutant of louder noise is seen."""
+    """In 50 evaluations the width of narrow modes is right, unlike ancestral sampling's; too much noise is rejected."""
     assert abs(within_modes(StochasticMultistep(2), 50) - 1.0) <= SPREAD
     assert abs(within_modes(StochasticMultistep(2, strength=0.5), 40) - 1.0) <= SPREAD
     assert within_modes(Ancestral("posterior"), 50) < 1.0 - SPREAD
@@ -275,7 +275,7 @@ def test_names_of_ladders_stay_on_their_levels() -> None:
 
 
 def test_flow_of_karras_heun_and_flow_heun_agree() -> None:
-    """Two discretisations of one flow."""
+    """Two discretisations of the probability flow converge to the same end."""
     process = VE(0.3, 3.0)
     oracle, x = skewed_gaussian(process), start(process)
     ends = [chain(step, oracle, LogSNR(200), x) for step in (KarrasHeun(), FlowHeun())]

@@ -20,7 +20,7 @@ BUILT = {
     Consistent: Consistent(0.5),
     InpaintingLangevin: InpaintingLangevin(TemperatureLangevin(), torch.tensor([True, False])),
 }
-"""Steps without defaults."""
+"""Instances of the steps whose constructors need arguments."""
 
 
 def steps(cls: type[Step] = Step) -> Iterator[type[Step]]:

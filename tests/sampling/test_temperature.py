@@ -1,4 +1,4 @@
-"""Annealed-temperature Langevin dynamics: the published schedule, its stationary law, the jump, inpainting."""
+"""Annealed-temperature Langevin dynamics: the published schedule, stationary variances, the jump, inpainting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGMA_0 = 0.1
 
 
 class Ideal(EnergyScore):
-    """E = |x - m|^2 / (2 sigma_0^2): the largest curvature of an ideal energy; its jump lands on m at once."""
+    """E = |x - m|^2 / (2 sigma_0^2), with the largest curvature of an ideal energy; one jump returns m."""
 
     def __init__(self, mean: float = 0.3, shift: float = 0.0):
         super().__init__(
@@ -69,7 +69,7 @@ def test_one_step_is_the_published_one_and_zero_temperature_is_finite() -> None:
 
 
 class Ones:
-    """The same number in every draw."""
+    """Noise whose draws are all the same number."""
 
     def __init__(self, value: float):
         self.value = value
@@ -82,7 +82,7 @@ class Ones:
 
 
 def spread_along(walk: TemperatureLangevin) -> dict[int, float]:
-    """Standard deviation about the centre after some steps, by pushing mean 0 and variance 1 through the chain."""
+    """Standard deviation around m after some steps, by propagating mean 0 and variance 1 through the chain."""
     variance, out, a = 1.0, {}, 0.5 * (walk.step / walk.sigma_0) ** 2
     for k, temperature in enumerate(walk.schedule.temperatures().tolist(), start=1):
         variance = (1.0 - a) ** 2 * variance + walk.step**2 * temperature
@@ -91,7 +91,7 @@ def spread_along(walk: TemperatureLangevin) -> dict[int, float]:
 
 
 def test_spread_along_the_published_anneal() -> None:
-    """1.005 sigma_0 sqrt(T) while it is quasi-static, and 0.035 at the end, which the jump takes away."""
+    """It is 1.005 sigma_0 sqrt(T) while T changes slowly, and 0.035 at the end, which the jump removes."""
     law = spread_along(TemperatureLangevin())
     for step, published in ((500, 1.004), (1500, 0.330), (2500, 0.103), (2600, 0.080), (2700, 0.035)):
         assert law[step] == pytest.approx(published, abs=3e-3)
@@ -142,7 +142,7 @@ def test_inpainting_keeps_the_known_and_noises_what_the_gradient_sees(rule) -> N
     assert torch.equal(run.raw[:, 1:], x[:20, 1:])
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_refusals() -> None:
     with pytest.raises(ValueError, match="too long"):
         TemperatureLangevin(step=0.25)
     with pytest.raises(ValueError, match="must decrease"):

@@ -43,7 +43,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "score_sde"
 
 @dataclass(frozen=True)
 class Release:
-    """A process, its table of N levels, and how the release steps in it."""
+    """A process, its table of N levels, and the time steps of the published code."""
 
     process: Process
     table: Tabulated
@@ -68,13 +68,13 @@ class Release:
 
 
 class AllTimes(VE):
-    """No limits of time: the printed steps go to t = 0 and below level 0."""
+    """A process without limits of time, because the printed steps go to t = 0 and below level 0."""
 
     def __init__(self, process: Process):
         super().__init__()
 
     def check_time(self, t: Tensor) -> None:
-        """Any will do for a frozen score."""
+        """Accept every time: the score is constant."""
 
 
 RELEASES = {
@@ -174,7 +174,7 @@ def test_flow_steps_follow_the_reference_flow() -> None:
 
 
 def test_predictor_corrector_in_the_order_of_the_release() -> None:
-    """Corrector first, both at the same level, and the last predictor's mean as the result; written out by hand."""
+    """The chain by hand: corrector first, both steps at the same level, and the last predictor's mean as the result."""
     levels, snr = 12, 0.2
     table = Tabulated(LinearBetas(0.1, 8.0, levels))
     betas = torch.linspace(0.1 / levels, 8.0 / levels, levels, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_annealed_langevin_of_ncsn() -> None:
 
 
 def test_annealed_langevin_of_ncsn_without_its_last_update() -> None:
-    """What the release returns: the state after 999 of the 1000 updates."""
+    """The published code returns the state after 999 of the 1000 updates."""
     sampler, score = annealed(10, 1.0, 2e-5, 100)
     times, noise, bound = sampler.times(score.process), sines(), score.bind(None)
     x = drive(bound, score.process, sampler.step, times[:-1], HALF, noise).x
@@ -239,7 +239,7 @@ def test_annealed_langevin_of_ncsnv2() -> None:
 
 
 def test_a_vector_notices_another_convention() -> None:
-    """The printed chain is in the code's convention; the papers' halves the step and must be rejected."""
+    """The printed chain uses the convention of the code; that of the papers halves the step and must be rejected."""
     sampler, score = annealed(10, 1.0, 2e-5, 100)
     half = Chain((Repeat(Langevin(LadderScaled(2e-5, 0.01), "half"), 100), Hold()))
     run = Sampler(half, sampler.grid).run(score, (1,), indices=[0], latent=HALF, noise=sines(), dtype=torch.float64)
