@@ -28,6 +28,7 @@ from scorefield.evaluation.comparison import (
     reference_of,
     summary,
 )
+from scorefield.evaluation.evaluate import Evaluation, evaluate
 from scorefield.evaluation.held_out_density import Densities, bits_per_dim, why_not
 from scorefield.evaluation.part_files import Parts, StalePartError, others, ranges
 from scorefield.evaluation.sample_stream import Given, OfModel, SampleStream
@@ -51,6 +52,7 @@ __all__ = [
     "Candidate",
     "Comparison",
     "Densities",
+    "Evaluation",
     "FeatureChoice",
     "Given",
     "Ingredients",
@@ -68,6 +70,7 @@ __all__ = [
     "choose_features",
     "compare",
     "compare_results",
+    "evaluate",
     "examples",
     "examples_at",
     "finished",

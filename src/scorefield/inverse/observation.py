@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.data_spec import DataSpec
 from scorefield.inverse.noise import GaussianNoise, MeasurementNoise
+from scorefield.inverse.operators.from_files import operator_of
 from scorefield.inverse.operators.operator import Function, LinearOperator, Operator, Rescaled, RowScaled
+from scorefield.inverse.operators.pixels import Mask, Matrix
 
 
 @dataclass(frozen=True)
 class Observation:
     """y = A(x) + noise.
 
+    A matrix, a function or a name stands for an operator, and a number for normal noise; they become one when the shape
+    of an example is known, in `for_examples`, which a model calls.
+
     Args:
-        operator: A.
-        observed: y, (*observed) for one example, or (B, *observed), one row per example.
-        noise: Law of y given A(x); `GaussianNoise(std)` in the units of y.
+        operator: A: an `Operator`; a matrix (M, D) of flattened examples; a differentiable function of a batch
+            (B, *event); or a name such as "blur:sigma=2" or "mask:right", with the files that it names.
+        observed: y, (*observed) for one example, or (B, *observed), one row per example. For a mask also whole
+            examples, of which the known part is taken.
+        noise: Distribution of y given A(x), or the standard deviation of normal noise in the units of y.
 
     Raises:
         ValueError: y does not have the shape that A gives, is complex or not finite, or is impossible under the noise.
@@ -29,7 +39,18 @@ class Observation:
     observed: Tensor
     noise: MeasurementNoise
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            operator: Operator | Tensor | np.ndarray | Callable[[Tensor], Tensor] | str,
+            observed: Tensor | np.ndarray,
+            noise: MeasurementNoise | float,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
+        if isinstance(self.noise, (int, float)):
+            object.__setattr__(self, "noise", GaussianNoise(float(self.noise)))
         y = torch.as_tensor(self.observed)
         if y.is_complex():
             raise ValueError(
@@ -38,6 +59,8 @@ class Observation:
             )
         y = y if y.is_floating_point() else y.double()  # which holds counts of any size
         object.__setattr__(self, "observed", y)
+        if not isinstance(self.operator, Operator):  # checked in `for_examples`
+            return
         shape, wanted = tuple(y.shape), self.operator.observed
         if shape != wanted and shape[1:] != wanted:
             whole = shape[-len(self.operator.event) :] == self.operator.event and hasattr(self.operator, "observe")
@@ -49,6 +72,35 @@ class Observation:
         if not bool(torch.isfinite(self.observed).all()):
             raise ValueError("y has NaN or infinite values; leave what was not measured out with a Mask")
         self.noise.check(self.observed)
+
+    def for_examples(self, event: tuple[int, ...]) -> Observation:
+        """The same observation with an `Operator` for examples of this shape.
+
+        Args:
+            event: Shape of one example in data units.
+
+        Raises:
+            ValueError: The name is unknown, or the matrix or y does not fit examples of this shape.
+            FileNotFoundError: A file that the name names does not exist.
+        """
+        given: Any = self.operator
+        if isinstance(given, Operator):
+            return self
+        if isinstance(given, str):
+            operator = operator_of(given, event)
+        elif isinstance(given, (Tensor, np.ndarray)):
+            operator = Matrix(torch.as_tensor(given), event)
+        elif callable(given):
+            operator = Function(given, event)
+        else:
+            raise TypeError(
+                f"a {type(given).__name__} is no operator; give an Operator, a matrix, a function of a batch or a name"
+            )
+        y = self.observed
+        if isinstance(operator, Mask) and y.shape[-len(event) :] == torch.Size(event) != torch.Size(operator.observed):
+            y = operator(y if y.ndim > len(event) else y[None])
+            y = y if self.observed.ndim > len(event) else y[0]
+        return Observation(operator, y, self.noise)
 
     @classmethod
     def whitened(cls, operator: Operator, observed: Tensor, std: Tensor) -> Observation:

@@ -59,6 +59,22 @@ class Posterior:
     log_evidences: Tensor | None = None
     effective: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Two lines: the samples with spread and residual, and how they were made."""
+        lead = self.status.ndim
+        each = f" for each of {len(self.status)} observations" if lead > 1 else ""
+        count = f"{self.status.shape[-1]} samples{each}"
+        failed = int((~self.good).sum())
+        spread = float(self.std.nanmean()) if self.status.shape[-1] > 1 else math.nan
+        tested = self.residual.combined
+        p_value = "" if tested is None else f", p-value of the residuals {float(tested.nanmean()):.2g}"
+        return (
+            f"Posterior: {count} of shape {tuple(self.x.shape[lead:])}, mean standard deviation {spread:.3g},"
+            f" residual {float(self.residual.rms.nanmean()):.3g} (units of y){p_value}, {failed} failed\n"
+            f"  {self.solver} ({self.why}), {float(self.nfe.double().mean()):.4g} network evaluations each,"
+            f" {self.seconds:.3g} s"
+        )
+
     @property
     def good(self) -> Tensor:
         """Which samples count: finite, of status 0; shape of `status`."""

@@ -54,7 +54,7 @@ class LogProb:
         solver_error: Error of the integration, without a sign.
         truncation: Effect of stopping at t_min, with its sign: what going on to t = 0 would add. 0 where a density at
             another time was asked for.
-        prior_mismatch: Effect of the prior not being p_1, with its sign: what p_1 in its place would add.
+        prior_mismatch: Effect of the prior not being p_1, with its sign: what p_1 in its draw_point would add.
         dequantisation: Gap of the dequantisation bound, not negative; from two draws on.
         time: The time that each flow reached; 1 where the status is 0.
         norm: Root mean square of the state it reached, model units.
@@ -149,45 +149,45 @@ def flow_log_prob(
             draws were asked for where nothing is drawn.
     """
     if dequantise not in (None, *DEQUANTISATIONS):
-        raise ValueError(f"dequantise={dequantise!r} is no way to dequantise.{near(dequantise, DEQUANTISATIONS)}")
+        raise ValueError(f"dequantise={dequantise!r} is no method to dequantise.{near(dequantise, DEQUANTISATIONS)}")
     # A density exists outside the data's range too, where an unclipped sample may lie; whoever says "none" knows.
     data.check(x, name="x", values=dequantise != "none")
     settings = settings or FlowSettings()
-    way = dequantise or ("none" if data.levels is None else "uniform")
-    if draws < 1 or (draws > 1 and way == "none"):
+    method = dequantise or ("none" if data.levels is None else "uniform")
+    if draws < 1 or (draws > 1 and method == "none"):
         raise ValueError(
             f"draws={draws} counts dequantisation draws, at least 1; data that are not dequantised have one"
         )
     require_flow(score)
     bound = score.bind(condition)
     start = start_time(score, settings)
-    place, extra = _dequantiser(bound, x, data, noise, way, start, dtype)
-    points, penalties = zip(*(place(k) for k in range(draws)), strict=True)
+    draw_point, extra = _dequantiser(bound, x, data, noise, method, start, dtype)
+    points, penalties = zip(*(draw_point(k) for k in range(draws)), strict=True)
     flows = [log_density(bound, point, noise, settings) for point in points]
     per_draw = torch.stack([f.nats - p for f, p in zip(flows, penalties, strict=True)])
-    per_draw = per_draw + data.log_jacobian(dequantised=way != "none")
+    per_draw = per_draw + data.log_jacobian(dequantised=method != "none")
     nats = per_draw.mean(dim=0)
     budget = _Budget(bound, noise, settings, moments, data)
-    cut, prior, solver, calls = budget.of(points[0], flows[0])
+    truncated, prior, solver, calls = budget.of(points[0], flows[0])
     gap_term = gap(per_draw) if draws > 1 else None
     std_error = torch.stack([f.std_error for f in flows]).mean(dim=0)  # the draws share their probes
-    between = None
+    ends = None
     if solver is not None:
-        known = [term for term in (cut, prior, gap_term) if term is not None]
-        between = interval(nats, std_error, flows[0].per_probe.shape[1], [solver], known)
+        known = [term for term in (truncated, prior, gap_term) if term is not None]
+        ends = interval(nats, std_error, flows[0].per_probe.shape[1], [solver], known)
     status = torch.stack([f.status for f in flows]).amax(dim=0)
     worst = flows[0] if draws == 1 else _worst(flows)
     offset = (nats - torch.stack([f.nats for f in flows]).mean(dim=0))[:, None]
     return LogProb(
         nats=nats,
-        bits_per_dim=data.bits_per_dim(nats) if way != "none" else None,
+        bits_per_dim=data.bits_per_dim(nats) if method != "none" else None,
         nfe=calls + extra + torch.stack([f.calls for f in flows]).sum(dim=0),
         status=status,
-        of=_of(score, start, way),
-        interval=between,
+        of=_description(score, start, method),
+        interval=ends,
         std_error=std_error,
         solver_error=solver,
-        truncation=cut.value,
+        truncation=truncated.value,
         prior_mismatch=None if prior is None else prior.value,
         dequantisation=None if gap_term is None else gap_term.value,
         time=worst.time,
@@ -230,7 +230,7 @@ def flow_samples(
         bits_per_dim=None,
         nfe=flow.calls,
         status=flow.status,
-        of=_of(score, start_time(score, settings), "none"),
+        of=_description(score, start_time(score, settings), "none"),
         std_error=flow.std_error,
         time=flow.time,
         norm=flow.state.flatten(1).double().square().mean(dim=1).sqrt().cpu(),
@@ -239,23 +239,23 @@ def flow_samples(
     return flow.latent, found
 
 
-Place = Callable[[int], tuple[Tensor, Tensor]]
+DrawPoint = Callable[[int], tuple[Tensor, Tensor]]
 """Draw k: points in model units, and log q of the noise that brought them there, (B,)."""
 
 
 def _dequantiser(
-    bound: BoundScore, x: Tensor, data: DataSpec, noise: Noise, way: str, start: float, dtype: torch.dtype
-) -> tuple[Place, int]:
+    bound: BoundScore, x: Tensor, data: DataSpec, noise: Noise, method: str, start: float, dtype: torch.dtype
+) -> tuple[DrawPoint, int]:
     """How x comes to model units, and how many evaluations of the score that took."""
     # float64 through the units, so that nats of the same example do not depend on the units it is given in.
     wide, nothing = x.double(), torch.zeros(len(x), dtype=torch.float64)
-    if way == "none":
+    if method == "none":
         return lambda k: (data.to_model(wide).to(dtype), nothing), 0
 
     def uniform(k: int) -> Tensor:
         return noise.uniform(x.to(torch.float32), DEQUANTISE_STEP, k).double()
 
-    if way == "uniform":
+    if method == "uniform":
         return lambda k: (data.dequantise(wide, uniform(k)).to(dtype), nothing), 0
     data.dequantise(wide, torch.zeros_like(wide))  # refuses continuous data before anything is fitted
     before = bound.calls
@@ -296,15 +296,15 @@ class _Budget:
         divergence = choose_divergence(x, self._noise, settings)
         with torch.inference_mode(False), torch.no_grad():
             nothing = torch.zeros(len(x), dtype=torch.float64)
-            cut = Term(nothing, nothing)
+            truncated = Term(nothing, nothing)
             if settings.start is None:
-                cut = truncation(self._bound, x.clone(), divergence, start_time(self._bound, settings))
+                truncated = truncation(self._bound, x.clone(), divergence, start_time(self._bound, settings))
             prior = prior_mismatch(self._bound, flow.latent.clone(), self._data, self._moments)
         calls = torch.full((len(x),), self._bound.calls - before)
         if settings.loosened is None:
-            return cut, prior, None, calls
+            return truncated, prior, None, calls
         # One probe is enough: what the solver does to its estimate, it does to those of the others.
-        way = (
+        method = (
             "exact"
             if isinstance(divergence, Exact)
             else "hutch++"
@@ -315,7 +315,7 @@ class _Budget:
             settings,
             rtol=settings.loosened * settings.rtol,
             atol=settings.loosened * settings.atol,
-            divergence=way,
+            divergence=method,
             probes=1,
             target_se=None,
         )
@@ -323,13 +323,13 @@ class _Budget:
         moved = other.per_probe[:, 0] - flow.per_probe[:, 0]
         # Two errors may be equal by chance; a step is allowed about this much, so no less is stated.
         allowed = (settings.atol + settings.rtol) * math.sqrt(self._data.dimension)
-        return cut, prior, (moved.square() + allowed**2).sqrt(), calls + other.calls
+        return truncated, prior, (moved.square() + allowed**2).sqrt(), calls + other.calls
 
 
-def _of(score: Score, start: float, way: str) -> str:
+def _description(score: Score, start: float, method: str) -> str:
     """Which density it is."""
     of = f"x_t at t = {start:g}"
     if isinstance(score.process, Process):
         sigma = float(score.process.sigma(torch.tensor([start], dtype=torch.float64)))
         of += f" (noise {sigma:.3g} in model units)"
-    return of + {"none": "", "uniform": ", uniformly dequantised", "variational": ", variationally dequantised"}[way]
+    return of + {"none": "", "uniform": ", uniformly dequantised", "variational": ", variationally dequantised"}[method]

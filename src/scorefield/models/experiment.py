@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from scorefield._codec import record
+from scorefield._codec import record, with_field
 from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.losses.adversarial import LSGAN, AdversarialLoss
@@ -225,6 +226,22 @@ class Experiment:
     source: str | None = None
     paper: dict[str, float] | None = None
     adversary: Adversary | None = None
+
+    def with_fields(self, changes: Mapping[str, Any]) -> Experiment:
+        """A copy with some fields changed.
+
+            experiment.with_fields({"training.steps": 100, "network.channels": 64, "process": sf.VP()})
+
+        Args:
+            changes: Dotted path of a field -> its new value, or the text that `--set` takes.
+
+        Raises:
+            CodecError: There is no such field (near matches are named), or the value does not fit its type.
+        """
+        changed = self
+        for path, value in changes.items():
+            changed = with_field(changed, path, value)
+        return changed
 
 
 @record

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scorefield._random import PRIOR_STEP, IndexedNoise, StepNoise
 from scorefield._typing import Condition
+from scorefield.data import Data
 from scorefield.data_spec import DataSpec
 from scorefield.likelihood.error_budget import Moments
 from scorefield.likelihood.log_prob import LogProb, flow_log_prob, flow_samples
@@ -23,6 +24,7 @@ from scorefield.models.experiment import Experiment
 from scorefield.models.guidance import CanBeGuided
 from scorefield.models.loading import Precision, find, open_network, run_in
 from scorefield.models.loading import bundled as bundled
+from scorefield.models.model_card import units
 from scorefield.models.networks import build_score as build_score
 from scorefield.models.networks import continuous
 from scorefield.models.posterior import HasPosterior
@@ -71,15 +73,26 @@ class Model(CanBeGuided, HasPosterior):
         self.experiment, self.network, self.weights = experiment, network, weights
         self.name, self.step, self.folder = name or experiment.name, step, folder
         self.precision, self.compiled = precision, compiled
+        self.splits: Data | None = None  # of a model fitted to data in memory, which its experiment cannot name
         self.data: DataSpec = experiment.spec
         self.process: Process = experiment.process  # type: ignore[assignment]  # as of a Score
         self._score: Score = build_score(experiment, network)
         self._flow: Score = build_score(continuous(experiment), network)
 
+    def __repr__(self) -> str:
+        """Two lines: process and data, network and weights."""
+        parameters = sum(p.numel() for p in self.network.parameters())
+        step = "" if self.step is None else f" of step {self.step:,}"
+        return (
+            f"Model {self.name}: {self.process}, examples of shape {self.data.shape}, {units(self.data)}\n"
+            f"  {type(self.experiment.network).__name__} with {parameters:,} parameters, weights {self.weights}{step},"
+            f" on {self.device}"
+        )
+
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.network.parameters()).device
+        return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
     @property
     def hash(self) -> str:
@@ -163,6 +176,7 @@ class Model(CanBeGuided, HasPosterior):
         n: int,
         *,
         sampler: Sampler | str | None = None,
+        steps: int | None = None,
         seed: int = 0,
         start: int = 0,
         batch_size: int | None = None,
@@ -180,6 +194,7 @@ class Model(CanBeGuided, HasPosterior):
         Args:
             n: How many.
             sampler: A Sampler, a name such as "pc", "em", "ode", or None for the experiment's own.
+            steps: Number of steps of the sampler; None for its own.
             seed: Of all noise.
             start: Index of the first.
             batch_size: Samples at a time; default at most 128.
@@ -199,7 +214,7 @@ class Model(CanBeGuided, HasPosterior):
         check_counts(seed, start, batch_size)
         if not self.unconditional:
             require_known(condition, self.data, self.name)
-        chosen = self.sampler(sampler)
+        chosen = self.sampler(sampler, steps)
         if isinstance(chosen.step, AdaptiveFlow | AdaptiveSDE):
             self._exactly(type(chosen.step).__name__)
         elif return_log_prob:
@@ -233,7 +248,7 @@ class Model(CanBeGuided, HasPosterior):
                 )
                 x, raw = (self.data.to_data(m.cpu()) for m in (run.x, run.raw))
                 seconds = time.perf_counter() - ticked
-                part = Samples(x, raw, run.calls, seconds, run.status, chosen, None, seed, indices.start)
+                part = Samples(x, raw, run.calls, seconds, run.status, chosen, None, seed, indices.start, self.data)
             parts.append(part)
             if on_batch is not None:
                 on_batch(rows.start, part)
@@ -258,7 +273,7 @@ class Model(CanBeGuided, HasPosterior):
         end, density = flow_samples(self._flow, latent, self.data, noise, condition=condition, settings=settings)
         x = self.data.to_data(end.cpu())
         seconds = time.perf_counter() - ticked
-        return Samples(x, x, density.nfe, seconds, density.status, sampler, density, seed, indices.start)
+        return Samples(x, x, density.nfe, seconds, density.status, sampler, density, seed, indices.start, self.data)
 
     # ---------------------------------------------------------------------------------------- likelihood and latents
 

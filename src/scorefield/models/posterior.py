@@ -11,7 +11,8 @@ import torch
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.inverse.observation import Observation
-from scorefield.inverse.posterior import Posterior, posterior
+from scorefield.inverse.posterior import Posterior
+from scorefield.inverse.posterior import posterior as draw
 from scorefield.inverse.solvers.solver import Solver, Unobserving
 from scorefield.inverse.solvers.table import choose, require, solver_named
 from scorefield.models.conditions import ConditionLike
@@ -77,6 +78,7 @@ class HasPosterior(ABC):
         Raises:
             ValueError: What `inference.inverse.posterior` refuses, or an operator for examples of another shape.
         """
+        observation = observation.for_examples(self.data.shape)
         inside, score = observation.in_model_units(self.data), self.prior()
         used, why = None if sampler is None else self.sampler(sampler), None
         if solver == "auto":
@@ -86,7 +88,7 @@ class HasPosterior(ABC):
         solver = solver.for_data(self.data, inside)
         if used is None:  # refused by what its own sampler allows, so that all solvers that would do are named
             require(solver, score, inside)
-        found = posterior(
+        found = draw(
             score,
             inside,
             n,
@@ -114,3 +116,28 @@ class HasPosterior(ABC):
         on_ladder = Unobserving(self.as_score())
         on_ladder.process = levels
         return replace(solver.default_sampler(on_ladder), process=replace(levels, between="linear"))
+
+
+def posterior(
+    model: HasPosterior,
+    observation: Observation,
+    n: int,
+    *,
+    solver: Solver | str = "auto",
+    sampler: Sampler | str | None = None,
+    seed: int = 0,
+    start: int = 0,
+    batch_size: int | None = None,
+    condition: ConditionLike | None = None,
+) -> Posterior:
+    """n samples of x given y = A(x) + noise in data units; `model.posterior` as a function."""
+    return model.posterior(
+        observation,
+        n,
+        solver=solver,
+        sampler=sampler,
+        seed=seed,
+        start=start,
+        batch_size=batch_size,
+        condition=condition,
+    )

@@ -13,6 +13,7 @@ from scorefield.data import Split
 from scorefield.data_spec import DataSpec
 from scorefield.likelihood.log_prob import LogProb
 from scorefield.models.experiment import Experiment
+from scorefield.plot.pictures import html_of, value_range
 from scorefield.sampling.adaptive import AdaptiveFlow
 from scorefield.sampling.named import named, with_steps
 from scorefield.sampling.sampler import Sampler
@@ -32,6 +33,7 @@ class Samples:
         log_prob: Of x, where asked for.
         seed: Of the noise.
         start: Index of the first sample.
+        spec: What the samples are, for plots.
     """
 
     x: Tensor
@@ -43,6 +45,22 @@ class Samples:
     log_prob: LogProb | None
     seed: int
     start: int
+    spec: DataSpec | None = None
+
+    def __repr__(self) -> str:
+        """Two lines: what the samples are, and how they were made."""
+        units = f" {self.spec.units}" if self.spec is not None and self.spec.units else ""
+        failed = int((self.status != 0).sum())
+        return (
+            f"Samples: {len(self.x)} of shape {tuple(self.x.shape[1:])}, {value_range(self.x)}{units},"
+            f" {failed} failed\n"
+            f"  {self.sampler.step}, {float(self.nfe.double().mean()):.4g} network evaluations each, seed {self.seed},"
+            f" indices {self.start} to {self.start + len(self.x) - 1}, {self.seconds:.3g} s"
+        )
+
+    def _repr_html_(self) -> str:
+        """The first samples as a picture, for notebooks."""
+        return html_of(self.x, self.spec, repr(self))
 
 
 def join(parts: Sequence[Any]) -> Any:

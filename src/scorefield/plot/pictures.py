@@ -9,25 +9,28 @@ touched.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import io
 import math
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from scorefield._files import replacing
 from scorefield.data_spec import DataSpec
+
+if TYPE_CHECKING:  # matplotlib is imported where a figure is drawn, so that a model can be loaded without it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Kind = Literal["vector", "signal", "image", "volume"]
 _RED_GREEN_BLUE = (("r", "g", "b"), ("red", "green", "blue"))
@@ -238,6 +241,26 @@ def save_png(image: Image.Image, path: str | Path) -> Path:
     return Path(path)
 
 
+def value_range(x: Tensor) -> str:
+    """The range of values in words, and how many are not finite."""
+    finite = x[torch.isfinite(x)]
+    if not len(finite):
+        return "no finite values"
+    bad = x.numel() - finite.numel()
+    words = f"values {float(finite.min()):.4g} to {float(finite.max()):.4g}"
+    return f"{words} ({bad} not finite)" if bad else words
+
+
+def html_of(x: Tensor, spec: DataSpec | None, text: str, most: int = 64) -> str:
+    """The first examples as an embedded picture above their description; the description alone without a spec."""
+    words = f"<pre>{escape(text)}</pre>"
+    if spec is None or not len(x) or len(spec.shape) > 4:
+        return words
+    shown = x[:most] if kind(spec) != "vector" else x
+    data = base64.b64encode(png_bytes(image_grid(shown.float(), spec))).decode()
+    return f'<img alt="{escape(text.splitlines()[0])}" src="data:image/png;base64,{data}"/>{words}'
+
+
 # ---------------------------------------------------------------------------------------------------- figures
 
 
@@ -260,25 +283,46 @@ def scatter_figure(x: Tensor, spec: DataSpec, theme: Theme, titles: Sequence[str
     down = math.ceil(len(panels) / across)
     one = 3.2 if len(panels) == 1 else 1.7
     figure, axes = grid_of_axes(theme, down, across, (one, one), above=0.46 if down > 1 else 0.28 if titles else 0.1)
-    low, high = display_range(spec)
-    names = spec.channel_names or tuple(f"coordinate {d}" for d in range(size))
+    names = coordinate_names(spec)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     for k, (ax, (points, d)) in enumerate(zip(axes, panels, strict=False)):
-        values = points[:most].detach().cpu().to(torch.float64).numpy()
-        margin = 0.05 * (high - low)
-        ax.set_xlim(float((low - margin)[d]), float((high + margin)[d]))
-        if size == 1:
-            ax.hist(values[:, 0], bins=50, color=theme.series[0])
-        else:
-            ax.scatter(values[:, d], values[:, d + 1], s=4, color=theme.series[0], alpha=0.55, linewidths=0)
-            ax.set_ylim(float((low - margin)[d + 1]), float((high + margin)[d + 1]))
+        draw_points(ax, points[:most], spec, theme, d)
         if titles:
             ax.set_title(titles[k], fontsize=9, color=theme.ink)
         else:
             shown = f"{names[d]}, count" if size == 1 else f"{names[d]}, {names[d + 1]}"
             ax.set_xlabel(shown, labelpad=2)
     return figure
+
+
+def coordinate_names(spec: DataSpec) -> tuple[str, ...]:
+    """Names of the coordinates of vectors or the channels of signals."""
+    return spec.channel_names or tuple(f"coordinate {d}" for d in range(spec.shape[0]))
+
+
+def draw_points(ax: Axes, x: Tensor, spec: DataSpec, theme: Theme, first: int = 0) -> None:
+    """Coordinates `first` and `first + 1` of vectors (N, D) as points, or the only one as a histogram.
+
+    The limits of the axes are those of the spec, so that drawings of one spec can be compared.
+    """
+    values = x.detach().cpu().to(torch.float64).numpy()
+    low, high = display_range(spec)
+    margin = 0.05 * (high - low)
+    ax.set_xlim(float((low - margin)[first]), float((high + margin)[first]))
+    if spec.shape[0] == 1:
+        ax.hist(values[:, 0], bins=50, color=theme.series[0])
+    else:
+        ax.scatter(values[:, first], values[:, first + 1], s=4, color=theme.series[0], alpha=0.55, linewidths=0)
+        ax.set_ylim(float((low - margin)[first + 1]), float((high + margin)[first + 1]))
+
+
+def draw_signal(ax: Axes, x: Tensor, spec: DataSpec, theme: Theme) -> None:
+    """One signal (C, L), a line for each channel, on the range of the spec."""
+    low, high = (float(v) for v in (display_range(spec)[0].min(), display_range(spec)[1].max()))
+    for c, line in enumerate(x.detach().cpu().to(torch.float64).numpy()):
+        ax.plot(line, color=theme.series[c % len(theme.series)], linewidth=1.0)
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
 def signal_figure(
@@ -297,14 +341,11 @@ def signal_figure(
     rows = math.ceil(len(x) / columns)
     # Titles stand over the first row; all rows get their room, so that the panels stay equal.
     figure, axes = grid_of_axes(theme, rows, columns, (1.5, 0.85), above=0.24 if titles else 0.12, beside=0.34)
-    low, high = (float(v) for v in (display_range(spec)[0].min(), display_range(spec)[1].max()))
     for k, ax in enumerate(axes):
         if k >= len(x):
             ax.set_visible(False)
             continue
-        for c, line in enumerate(x[k].detach().cpu().to(torch.float64).numpy()):
-            ax.plot(line, color=theme.series[c % len(theme.series)], linewidth=1.0)
-        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        draw_signal(ax, x[k], spec, theme)
         ax.tick_params(labelleft=k % columns == 0, labelbottom=k + columns >= len(x))
         if titles and k < len(titles):
             ax.set_title(titles[k], fontsize=9, color=theme.ink)
@@ -332,6 +373,8 @@ def grid_of_axes(
         beside: Room left of each column, for tick labels.
         below: Room under the last row, for tick labels; 0.5 has room for the name of an axis too.
     """
+    from matplotlib.figure import Figure
+
     right = 0.08
     width = columns * (panel[0] + beside) + right
     height = rows * (panel[1] + above) + below
@@ -373,6 +416,8 @@ def to_svg(figure: Figure, label: str) -> str:
         figure: Drawn with the theme PAGE.
         label: What it shows, for readers who do not see it.
     """
+    import matplotlib
+
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "scorefield"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

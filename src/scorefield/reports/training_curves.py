@@ -8,14 +8,13 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
+from scorefield.plot.curves import Line, choose_scale, column, draw_lines, loss_lines, number_of, running_mean
 from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
 from scorefield.reports.page import Block, caption_of_figure, number
 
 _RAMP = ((0.0, (79, 134, 224)), (0.5, (176, 104, 200)), (1.0, (224, 122, 63)))
 """Least noise to most noise: blue, purple, orange of middle lightness, to be read on white and on black."""
-_MOST_VERTICES = 400
 
 
 def loss_curves(
@@ -31,9 +30,9 @@ def loss_curves(
     """
     charts = [_loss_chart(rows, loss_unit), *_bin_charts(rows, loss_unit, bin_unit)]
     for key, title in (("grad_norm", "Gradient norm before clipping"), ("lr", "Learning rate")):
-        steps, values = _column(rows, key)
+        steps, values = column(rows, key)
         if len(steps):
-            charts.append(_chart(title, "step", "", [(steps, values, PAGE.series[0], "", False)]))
+            charts.append(_chart(title, "step", "", [Line(steps, values, PAGE.series[0])]))
     shown = "".join(chart for chart in charts if chart)
     if not shown:
         return Block("<p>No training rows were recorded.</p>")
@@ -41,13 +40,13 @@ def loss_curves(
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
-    steps, _ = _column(rows, "step")
-    _, seconds = _column(rows, "seconds")
+    steps, _ = column(rows, "step")
+    _, seconds = column(rows, "seconds")
     words = [f"To step {int(steps[-1]):,}" if len(steps) else "", f"{_duration(seconds[-1])}" if len(seconds) else ""]
     last = [
         f"last {what} {number(float(values[-1]))}"
         for key, what in (("loss", "training loss"), ("validation", "validation loss"))
-        for values in [_column(rows, key)[1]]
+        for values in [column(rows, key)[1]]
         if len(values)
     ]
     return ", ".join(filter(None, [*words, *last])) + ". Strong lines are running means of the faint ones."
@@ -60,16 +59,7 @@ def _duration(seconds: float) -> str:
 
 
 def _loss_chart(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
-    lines = []
-    steps, loss = _column(rows, "loss")
-    if len(steps):
-        smooth = _running_mean(loss)
-        if len(steps) > 20:
-            lines.append((steps, loss, PAGE.series[0], "", True))
-        lines.append((steps, smooth, PAGE.series[0], "training", False))
-    steps, validation = _column(rows, "validation")
-    if len(steps):
-        lines.append((steps, validation, PAGE.series[1], "validation, fixed noise", False))
+    lines = loss_lines(rows, PAGE)
     return _chart("Loss", "step", unit, lines) if lines else ""
 
 
@@ -81,7 +71,7 @@ def _bin_charts(rows: Sequence[Mapping[str, Any]], unit: str, bin_unit: str) -> 
     count = len(kept[-1]["loss_bins"])
     kept = [r for r in kept if len(r["loss_bins"]) == count]
     steps = np.array([r["step"] for r in kept], float)
-    losses = np.array([[_float(v) for v in r["loss_bins"]] for r in kept])
+    losses = np.array([[number_of(v) for v in r["loss_bins"]] for r in kept])
     edges = kept[-1].get("bin_edges")
     if edges is None or len(edges) != count + 1:
         edges, bin_unit = list(range(count + 1)), "bin"
@@ -90,7 +80,7 @@ def _bin_charts(rows: Sequence[Mapping[str, Any]], unit: str, bin_unit: str) -> 
         seen = np.isfinite(losses[:, k])
         if seen.any():
             label = f"{edges[k]:.3g} to {edges[k + 1]:.3g}"
-            lines.append((steps[seen], _running_mean(losses[seen, k]), _ramp(k / max(1, count - 1)), label, False))
+            lines.append(Line(steps[seen], running_mean(losses[seen, k]), _ramp(k / max(1, count - 1)), label))
     if not lines:
         return []
     tail = losses[-max(1, len(losses) // 10) :]
@@ -110,23 +100,17 @@ def _chart(
     title: str,
     x_label: str,
     y_label: str,
-    lines: Sequence[tuple[np.ndarray, np.ndarray, str, str, bool]],
+    lines: Sequence[Line],
     keyed: str = "",
 ) -> str:
     """A titled line chart with its legend as text, which wraps on a narrow screen."""
     figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.5, 2.0), above=0.2)
     ax.set_xlabel(x_label, labelpad=2)
-    for x, y, colour, _, faint in lines:
-        x, y = _thinned(x, y)
-        alone = "o" if len(x) == 1 else None
-        ax.plot(
-            x, y, color=colour, linewidth=0.8 if faint else 1.6, alpha=0.3 if faint else 1.0, marker=alone, markersize=4
-        )
-    _choose_scale(ax, np.concatenate([y for _, y, *_ in lines]))
+    draw_lines(ax, lines, PAGE)
     keys = "".join(
-        f'<span><i style="background:{_css(colour)}"></i>{escape(label)}</span>'
-        for _, _, colour, label, _ in lines
-        if label
+        f'<span><i style="background:{_css(line.colour)}"></i>{escape(line.label)}</span>'
+        for line in lines
+        if line.label
     )
     keyed = f"<span>{escape(keyed)}</span>" if keyed else ""
     legend = f'<div class="legend">{keyed}{keys}</div>' if keys else ""
@@ -140,54 +124,8 @@ def _bars(title: str, x_label: str, y_label: str, edges: np.ndarray, values: np.
         if math.isfinite(value):
             colour = _ramp(k / max(1, len(values) - 1))
             ax.plot(edges[k : k + 2], [value, value], color=colour, linewidth=3, solid_capstyle="butt")
-    _choose_scale(ax, values[np.isfinite(values)])
+    choose_scale(ax, values[np.isfinite(values)], PAGE)
     return f'<div class="chart"><h3>{escape(title)}{_unit(y_label)}</h3>{to_svg(figure, title)}</div>'
-
-
-def _choose_scale(ax: Axes, values: np.ndarray) -> None:
-    """Logarithmic where the values are positive and span a factor of 20; else from zero where that is near."""
-    low, high = float(values.min()), float(values.max())
-    if low > 0 and high / low > 20:
-        ax.set_yscale("log")
-        return
-    if 0 <= low < 0.4 * high:
-        ax.set_ylim(bottom=0)
-    ax.ticklabel_format(axis="y", scilimits=(-2, 4))
-    ax.yaxis.get_offset_text().set(color=PAGE.muted, fontsize=8)
-
-
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, values) of the rows in which the key holds a finite number."""
-    pairs = [(_float(r.get("step")), _float(r.get(key))) for r in rows]
-    pairs = [p for p in pairs if all(map(math.isfinite, p))]
-    steps, values = (np.array(c, float) for c in zip(*pairs, strict=True)) if pairs else (np.empty(0), np.empty(0))
-    return steps, values
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)  # also reads "nan" and "inf", which strict JSON writes as text
-    except (TypeError, ValueError):
-        return float("nan")
-
-
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    """Centred mean over a fortieth of the run, over fewer values towards its ends."""
-    half = len(values) // 80
-    if half == 0:
-        return values
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    reach = np.minimum(np.minimum(at, len(values) - 1 - at), half)
-    return (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
-
-
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `_MOST_VERTICES` of the points, the first and last among them; a screen shows no more."""
-    if len(x) <= _MOST_VERTICES:
-        return x, y
-    keep = np.unique(np.linspace(0, len(x) - 1, _MOST_VERTICES).round().astype(int))
-    return x[keep], y[keep]
 
 
 def _unit(unit: str) -> str:
