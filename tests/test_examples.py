@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,8 +22,8 @@ def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_example_is_tested_and_listed() -> None:
     scripts = {path.stem for path in EXAMPLES.glob("*.py")} - {"report"}
-    assert scripts == set(FIGURES)
-    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    assert scripts == {*FIGURES, "own_parts"}
+    page = "".join((EXAMPLES.parent / "docs" / name).read_text() for name in ("examples.md", "adding.md"))
     assert all(f"examples/{name}.py" in page for name in scripts)
 
 
@@ -43,3 +44,31 @@ def test_an_example_runs(name: str, tmp_path: Path) -> None:
 def test_absent_data_are_named(tmp_path: Path) -> None:
     done = run("fashion_mnist", "--data", str(tmp_path / "none"))
     assert done.returncode == 1 and "skipped: " in done.stderr and "--data" in done.stderr
+
+
+@pytest.mark.slow
+def test_parts_of_ones_own_work_in_another_process(tmp_path: Path) -> None:
+    """Process, network, loss, sampler, metric, reader and recipe of one file of under 120 lines."""
+    script = EXAMPLES / "own_parts.py"
+    assert len(script.read_text().splitlines()) < 120
+    made = subprocess.run([sys.executable, str(script), str(tmp_path / "own")], capture_output=True, text=True)
+    assert made.returncode == 0 and "Samples: 500 of shape (2,)" in made.stdout, made.stderr
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scorefield", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    sampled = command(
+        "sample", "own", "--plugin", str(script), "--sampler", "flow-midpoint", "--steps", "20", "-n", "400"
+    )
+    assert sampled.returncode == 0 and "Midpoint, 41 network calls each" in sampled.stdout, sampled.stderr
+    with np.load(tmp_path / "samples" / "own" / "samples.npz") as stored:
+        radius = np.linalg.norm(stored["x"] - [3.0, 0.0], axis=1)
+    assert abs(np.median(radius) - 1.0) < 0.15
+    measured = command("evaluate", "own", "--plugin", str(script), "--metrics", "mean-distance", "-n", "100")
+    assert measured.returncode == 0 and "distance of means" in measured.stdout, measured.stderr
+    ring = ("--data", "own/ring.xy", "--out", "again", "--set", "training.steps=5")
+    trained = command("train", "own-ring", "--plugin", str(script), *ring)
+    assert trained.returncode == 0 and (tmp_path / "again" / "model.safetensors").is_file(), trained.stderr
+    without = command("sample", "own")
+    assert without.returncode == 2 and "made with Cosine of own_parts: add --plugin own_parts" in without.stderr

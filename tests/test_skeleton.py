@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -193,9 +194,10 @@ def blocks(page: Path) -> list[str]:
 def test_examples_of_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """From top to bottom, as a reader would type them: a block may use what those above it made."""
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "__main__"}
+    script = types.ModuleType("__main__")  # as in a notebook: what a page defines can be saved and read back
+    monkeypatch.setitem(sys.modules, "__main__", script)
     for number, code in enumerate(blocks(page)):
-        exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+        exec(compile(code, f"{page.name}, block {number}", "exec"), script.__dict__)
 
 
 def test_hooks_fetch_nothing():

@@ -123,7 +123,7 @@ def trajectories(
         return ax
     for k in range(paths.shape[1]):
         ax.plot(paths[:, k, 0], paths[:, k, 1], color=PAPER.series[0], linewidth=0.6, alpha=0.6)
-    ax.scatter(*paths[0, :, :2].T, s=10, color=PAPER.muted, label="start (noise)", zorder=3)
+    ax.scatter(*paths[0, :, :2].T, s=10, color=PAPER.muted, label="after the first step", zorder=3)
     ax.scatter(*paths[-1, :, :2].T, s=14, color=PAPER.series[1], label="end (samples)", zorder=3)
     ax.legend(fontsize=8, frameon=False)
     ax.set_xlabel("coordinate 0 (data units)")

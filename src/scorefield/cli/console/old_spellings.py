@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 ACTIONS = {
     "edit": ("inpaint", "colorize", "class", "restore", "interpolate"),
     "energy": ("score", "denoise", "restore", "outliers", "logz"),
@@ -23,7 +25,7 @@ OUTLIERS = {"--out": "--outliers", "--in": "--data", "--report": "--out"}
 """Flags of `energy MODEL outliers`, in that order of words."""
 
 
-def translated(words: list[str]) -> tuple[list[str], list[str]]:
+def translated(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words in the present spelling, and a warning for each that was not."""
     words, warnings = list(words), []
     verb = words[0] if words else ""
