@@ -1,4 +1,4 @@
-"""What the tests of inference share: processes, noises with given numbers, exact flows of Gaussian data."""
+"""Shared by the tests of likelihood: processes, given noise, and exact flows of Gaussian data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXACT = FlowSettings(divergence="exact")
 
 
 class NoNoise:
-    """Fails where noise is asked for."""
+    """Noise that fails when it is drawn, for computations that must not draw any."""
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
         raise AssertionError("no normal noise was expected")
@@ -28,29 +28,29 @@ class NoNoise:
 
 
 class GivenNoise(NoNoise):
-    """Draw k of normal noise is normals[k], every uniform number is `level`; remembers who asked."""
+    """Noise whose k-th normal draw is normals[k] and whose uniform draws equal `level`; it records the calls."""
 
     def __init__(self, normals: Tensor | None = None, level: float | Tensor = 0.5):
         self.normals, self.level = normals, level
-        self.asked: list[tuple[int, int]] = []
+        self.calls: list[tuple[int, int]] = []
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
         assert self.normals is not None
-        self.asked.append((step, draw))
+        self.calls.append((step, draw))
         return self.normals[draw].expand(like.shape).to(like)
 
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
-        self.asked.append((step, draw))
+        self.calls.append((step, draw))
         return torch.as_tensor(self.level).to(like).expand(like.shape)
 
 
 def at(value: float) -> Tensor:
-    """One time."""
+    """A single time as a tensor of shape (1,)."""
     return torch.tensor([value], dtype=torch.float64)
 
 
 def gaussian_flow(oracle: Gaussian, x: Tensor, start: float, end: float) -> Tensor:
-    """Where the exact flow carries x: each mode's deviation from its mean is scaled as the standard deviation is."""
+    """The image of x under the exact flow, which scales the deviation from the mean in each eigendirection."""
     process = oracle.process
     ends = [(float(process.alpha(at(t))), float(process.sigma(at(t)))) for t in (start, end)]
     m, covariance = oracle.data_moments()
@@ -62,12 +62,12 @@ def gaussian_flow(oracle: Gaussian, x: Tensor, start: float, end: float) -> Tens
 
 
 def nats_with_this_prior(oracle: Oracle, x: Tensor, latent: Tensor, start: float) -> Tensor:
-    """log p_s(x) with the prior in the place of p_1, along a flow that ends at `latent`."""
+    """log p_s(x) with the prior instead of p_1, along a flow that ends at `latent`."""
     return oracle.log_prob(x, start) + oracle.process.prior_log_prob(latent) - oracle.log_prob(latent, 1.0)
 
 
 class Small(nn.Module):
-    """A little network: a rotation and a bend of x, a condition that shifts it; remembers the types it was handed."""
+    """A small network that rotates and bends x and is shifted by a condition; it records the dtypes of its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,5 +81,5 @@ class Small(nn.Module):
 
 
 def small_score(process: Process) -> NetworkScore:
-    """It as a score."""
+    """The network as a score."""
     return NetworkScore(Small(), process, NoiseForm(), ScaledTime())

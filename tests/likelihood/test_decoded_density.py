@@ -1,4 +1,4 @@
-"""Samples with their density from one integration, against the density of the way back and closed forms."""
+"""Samples and densities from one integration, against the density integrated upward and closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terms of the error budget, each against the closed form of what it stands for."""
+"""The terms of the error budget, each against a closed form of the error that it estimates."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_variance_with_normal_probes() -> None:
 
 
 def test_hutch_plus_plus_is_exact_for_what_its_sketch_spans() -> None:
-    """Rank 1 with one column, any matrix with D; and unbiased in between: all sign probes together are the trace."""
+    """Hutch++ is exact for rank 1 with one column and for any matrix with D, and unbiased over all sign probes."""
     x, rows = torch.zeros(1, 3, dtype=F64), torch.arange(1)
     u, w = torch.tensor([1.0, -2.0, 0.5], dtype=F64), torch.tensor([0.3, 1.0, 1.0], dtype=F64)
     sketch = torch.randn(3, 1, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
@@ -97,7 +97,7 @@ def test_hutch_plus_plus_is_exact_for_what_its_sketch_spans() -> None:
 
 @pytest.mark.parametrize("settings", [FlowSettings(probes=4), FlowSettings(divergence="hutch++", probes=2, sketch=4)])
 def test_standard_errors_are_those_of_the_errors(settings: FlowSettings) -> None:
-    """One point under 200 sets of probes: errors against the exact divergence, over what was stated."""
+    """Errors of one point under 200 sets of probes, against the exact divergence and divided by the stated error."""
     oracle, n = oracles.skewed_mixture(VP(), 12), 200
     x = oracle.sample(1, 1e-5, seed=2).expand(n, 12)
     both = {"rtol": 1e-3, "atol": 1e-3}
@@ -139,7 +139,7 @@ def test_a_small_target_makes_the_divergence_exact_and_a_limit_is_kept() -> None
     noise = GivenNoise(torch.randn(6, 1, 12, generator=torch.Generator().manual_seed(0)))
     limited = FlowSettings(1e-3, 1e-3, divergence="hutchinson", probes=2, target_se=1e-3, max_probes=6)
     stopped = log_density(oracle.bind(None), x, noise, limited)
-    assert {draw for _, draw in noise.asked} == set(range(6)) and bool((stopped.std_error > 1e-3).all())
+    assert {draw for _, draw in noise.calls} == set(range(6)) and bool((stopped.std_error > 1e-3).all())
 
 
 def test_probes_in_common_make_differences_more_certain_than_densities() -> None:
@@ -180,7 +180,7 @@ def test_truncation(process: Process) -> None:
 
 @pytest.mark.parametrize("process", [VE(0.05, 20.0), VP()])
 def test_prior_mismatch(process: Process) -> None:
-    """Gaussian data: exact with their moments; without, or with the diagonal alone, within the uncertainty."""
+    """For Gaussian data the term is exact with the full moments, and within its uncertainty otherwise."""
     oracle, data = oracles.skewed_gaussian(process, 3), DataSpec((3,))
     z = process.prior_sample(torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=F64))
     mean, covariance = oracle.data_moments()
@@ -213,7 +213,7 @@ def test_moments_of_examples() -> None:
 
 
 def test_interval_by_hand() -> None:
-    """From nats to the corrected value, and the uncertainties in squares on both sides."""
+    """The interval reaches from nats to the corrected value, plus the root of summed squares on both sides."""
     one = torch.ones(1, dtype=F64)
     found = interval(10.0 * one, 0.5 * one, 4, [3.0 * one], [Term(-2.0 * one, 4.0 * one), Term(0.5 * one, 0.0 * one)])
     u = math.sqrt((1.125 * DEVIATIONS * 0.5) ** 2 + 9.0 + 16.0)
@@ -261,9 +261,9 @@ def test_refused_settings() -> None:
     for wrong, message in (
         ({"target_se": 0.0}, "target_se=0"),
         ({"target_se": -1.0}, "positive number of nats"),
-        ({"loosened": 1.0}, "above 1"),
+        ({"loosened": 1.0}, "greater than 1"),
         ({"sketch": 0}, "sketch=0"),
-        ({"rtol": 0.0}, "must be positive"),
+        ({"rtol": 0.0}, "must both be positive"),
     ):
         with pytest.raises(ValueError, match=message):
             FlowSettings(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The density of the probability flow against exact ones."""
+"""The density of the probability flow against exact densities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tolerance import FLOAT64, FLOW_DENSITY, FLOW_FLOAT32, FLOW_MASS, FLOW_STEPS
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 @pytest.mark.parametrize("name", PROCESSES)
 def test_gaussian(name: str, dimension: int) -> None:
-    """Rotated, anisotropic, off-centre: flow, density and the prior's part in it, all in closed form."""
+    """For a rotated, anisotropic, off-centre Gaussian the flow, the density and the prior term have closed forms."""
     oracle, s = oracles.skewed_gaussian(PROCESSES[name], dimension), PROCESSES[name].t_min.likelihood
     x = oracle.sample(4, s, seed=3)
     latent = gaussian_flow(oracle, x, s, 1.0)
@@ -46,7 +46,7 @@ def test_gaussian(name: str, dimension: int) -> None:
 
 @pytest.mark.parametrize(("name", "dimension"), [("VE", 1), ("VP", 2), ("SubVP", 3)])
 def test_mixture(name: str, dimension: int) -> None:
-    """Three unequal Gaussians: along an exact flow log p_s(x) - int div = log p_1(z), whatever the flow."""
+    """For three unequal Gaussians, log p_s(x) - int div = log p_1(z) along the exact flow."""
     oracle, s = oracles.skewed_mixture(PROCESSES[name], dimension), PROCESSES[name].t_min.likelihood
     x = oracle.sample(4, s, seed=2)
     found = log_density(oracle.bind(None), x, NoNoise(), TIGHT)
@@ -68,7 +68,7 @@ def test_density_at_another_time() -> None:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_total_mass_is_one_for_a_score_that_is_nobody_s(name: str) -> None:
-    """The flow pushes the prior to some density, whatever the score; a wrong divergence would not have mass 1."""
+    """The flow of any score maps the prior to a density of mass 1; with a wrong divergence the mass differs."""
     process = PROCESSES[name]
 
     def function(x: Tensor, t: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def ou_diffusion(x: Tensor, t: Tensor) -> Tensor:
 
 
 def test_general_sde_with_matrices() -> None:
-    """Gaussian data under dx = (A x + b) dt + G dw: every marginal is Gaussian, and the flow has its density."""
+    """Under dx = (A x + b) dt + G dw every marginal of Gaussian data is Gaussian, and the flow has its density."""
     prior = NormalPrior((0.1, 0.0), ((0.6, -0.1), (-0.1, 0.2)))
     sde = GeneralSDE(
         ou_drift, ou_diffusion, "matrix", prior, affine=True, state_dependent=False, t_min=TimeLimits(0.01, 0.01, 0.01)
@@ -135,13 +135,13 @@ def test_all_sign_probes_together_are_exact_and_one_is_not() -> None:
     settings = FlowSettings(1e-6, 1e-6, divergence="hutchinson", probes=2**D)
     all_of_them = log_density(oracle.bind(None), x, noise, settings)
     torch.testing.assert_close(all_of_them.nats, exact.nats, rtol=0.0, atol=FLOW_DENSITY)
-    assert noise.asked == [(PROBE_STEP, k) for k in range(2**D)]  # once each, and kept for the whole integration
+    assert noise.calls == [(PROBE_STEP, k) for k in range(2**D)]  # once each, and kept for the whole integration
     one = log_density(oracle.bind(None), x, GivenNoise(signs), with_field(settings, "probes", 1))
     assert (one.nats - exact.nats).abs().min() > 100 * FLOW_DENSITY
 
 
 def test_gaussian_probes_are_used_as_drawn() -> None:
-    """Probes sqrt(D) e_k have identity second moment, so they are exact together; their signs alone are not."""
+    """Probes sqrt(D) e_k have identity second moment, so their mean is exact; that of their signs is not."""
     D, process = 3, VP()
     oracle = oracles.skewed_gaussian(process, D)
     x = oracle.sample(2, process.t_min.likelihood)
@@ -159,7 +159,7 @@ def test_automatic_divergence_is_exact_in_low_dimension_only() -> None:
     log_density(small.bind(None), torch.zeros(1, 8), NoNoise(), FlowSettings())
     noise = GivenNoise(torch.ones(1, 9))
     log_density(large.bind(None), torch.zeros(1, 9), noise, FlowSettings())
-    assert noise.asked == [(PROBE_STEP, 0)]
+    assert noise.calls == [(PROBE_STEP, 0)]
 
 
 # ---------------------------------------------------------------------------------------------------- what it costs
@@ -167,7 +167,7 @@ def test_automatic_divergence_is_exact_in_low_dimension_only() -> None:
 
 @pytest.mark.parametrize("settings", [EXACT, FlowSettings(divergence="hutchinson", probes=2)])
 def test_one_score_call_per_evaluation_of_the_flow(settings: FlowSettings) -> None:
-    """Whatever the divergence costs in backward passes, the network runs forward once."""
+    """Every evaluation makes one forward pass of the network, whatever the number of backward passes."""
     bound = oracles.skewed_mixture(VE(0.05, 20.0), 2).bind(None)
     x = torch.tensor([[0.5, 0.1], [-1.0, -1.5], [3.0, 3.0]], dtype=torch.float64)
     found = log_density(bound, x, GivenNoise(torch.tensor([[1.0, 1.0], [1.0, -1.0]])), settings)
@@ -180,7 +180,7 @@ def test_one_score_call_per_evaluation_of_the_flow(settings: FlowSettings) -> No
 
 
 def test_examples_do_not_meet() -> None:
-    """Alone, in a batch, in another order, with conditions: the same latents, nats and calls."""
+    """Latents, nats and calls of an example do not depend on its batch or order, also with conditions."""
     score = small_score(VP())
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(5, 2, generator=generator, dtype=torch.float64) * torch.tensor([[0.1], [1.0], [1.5], [0.5], [2.0]])

@@ -36,7 +36,7 @@ def test_sample_of_a_latent(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_bits_with_the_recorded_probe(name: str) -> None:
-    """The first example only, as each has its own solver; the release's constant for 8-bit images is in the units."""
+    """Only the first example, as each has its own steps; the units contain the published constant."""
     case = golden(name)
     model_range = (-1.0, 1.0) if case.config["data"]["centered"] else (0.0, 1.0)
     data = DataSpec((3, 16, 16), 0.0, 255.0, 256, model_range=model_range)

@@ -1,4 +1,4 @@
-"""Stated intervals against exact densities: the table of `benchmarks/likelihood.py`, and what it may not show."""
+"""Coverage of intervals against exact densities, from the table of `benchmarks/likelihood.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    """benchmarks/likelihood.py, which is no package."""
+    """Import benchmarks/likelihood.py, which is not part of a package."""
     path = Path(__file__).parents[2] / "benchmarks" / "likelihood.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_likelihood", path)
     assert spec is not None and spec.loader is not None
@@ -32,7 +32,7 @@ def benchmark() -> ModuleType:
 @pytest.mark.parametrize("D", [2, 16, 64, 256])
 @pytest.mark.parametrize("name", ["VP", "VE"])
 def test_intervals_cover_and_are_no_wider_than_the_errors(benchmark: ModuleType, name: str, D: int) -> None:
-    """Of 200 points at least as many as binomial error allows, and half a width of at most three median errors."""
+    """Coverage of 200 points within binomial error, and a half-width of at most three median errors."""
     row = benchmark.coverage(name, D, 200, FlowSettings(probes=8))
     assert row["covered"] >= row["limit"]
     assert row["half / median"] <= benchmark.TARGETS["half / median"]

@@ -50,14 +50,14 @@ def test_equal_latents_stay_and_opposite_ones_are_refused() -> None:
     torch.testing.assert_close(interpolate(z, 2 * z, WEIGHTS)[:, 3], 1.5 * z, rtol=FLOAT64, atol=0)
     with pytest.raises(ValueError, match="opposite directions"):
         interpolate(z, -z, WEIGHTS)
-    with pytest.raises(ValueError, match="as many of one as of the other"):
+    with pytest.raises(ValueError, match="give equally many latents"):
         interpolate(z, z[:1], WEIGHTS)
-    with pytest.raises(ValueError, match="neither 'spherical' nor 'linear'"):
+    with pytest.raises(ValueError, match="must be 'spherical' or 'linear'"):
         interpolate(z, z, WEIGHTS, "straight")  # type: ignore[arg-type]
 
 
 def test_temperature_scales_the_decoded_variance() -> None:
-    """Decoded through the exact flow of a Gaussian, latents of temperature T have T times the data's deviations."""
+    """Latents of temperature T decoded by the exact flow of a Gaussian have T times the variance of the data."""
     process = VP()
     data = Gaussian(process, torch.tensor([0.4, -1.0], dtype=F64), 0.3)
     z, s = draws(5, 4, 2), process.t_min.sampling

@@ -25,11 +25,11 @@ PUBLISHED = {
     "SubVP": (SubVP(), CENTRED, 7.0, 62),
     "VE": (VE(0.01, 50.0), UNCENTRED, 8.0, 110),
 }
-"""Process, model range, the release's constant and its number of evaluations."""
+"""Process, model range, and the constant and number of evaluations of the published code."""
 
 
 def half_normal_score(process: Process) -> FunctionScore:
-    """Of data N(0, 0.5^2 I)."""
+    """The exact score of data N(0, 0.5^2 I)."""
 
     def function(x: Tensor, t: Tensor) -> Tensor:
         v = 0.25 * process.alpha(t) ** 2 + process.sigma(t) ** 2
@@ -40,7 +40,7 @@ def half_normal_score(process: Process) -> FunctionScore:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_bits_of_normal_images_with_the_published_constants(name: str) -> None:
-    """bits/dim = -log2 density / D + 7 or 8, which is the units of the DataSpec and nothing else."""
+    """bits/dim = -log2 density / D + 7 or 8, where the constant follows from the units of the DataSpec."""
     process, model_range, offset, published_calls = PUBLISHED[name]
     data = DataSpec((3, 8, 8), 0.0, 255.0, 256, model_range=model_range)
     score = half_normal_score(process)
@@ -63,7 +63,7 @@ def quantised_pixels(levels: int, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, pytest.param(torch.float32, marks=pytest.mark.slow)])
 def test_bits_do_not_depend_on_the_units_of_grey_values(dtype: torch.dtype) -> None:
-    """The same images in [0, 1], [-1, 1], 0..255 and kelvin: the same bits, and nats but for the log-Jacobian."""
+    """The same images in [0, 1], [-1, 1], 0..255 and kelvin have equal bits, and nats equal up to the log-Jacobian."""
     k = quantised_pixels(256, 3, 1, 2, 2)
     score = oracles.skewed_gaussian(VP(), (1, 2, 2))
     ranges = [(0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (200.0, 310.0)]
@@ -85,7 +85,7 @@ def test_bits_do_not_depend_on_the_units_of_grey_values(dtype: torch.dtype) -> N
 
 
 def test_nats_of_continuous_data_carry_their_units() -> None:
-    """Standardised per channel, or bounded in [0, 1]: densities differ by the log of the scales."""
+    """Densities of data standardised per channel and of data in [0, 1] differ by the log of the scales."""
     score = oracles.skewed_gaussian(VP(), (2, 3))
     m = score.sample(2).clamp(-1.0, 1.0)
     base = DataSpec((2, 3))
@@ -106,7 +106,7 @@ def test_nats_of_continuous_data_carry_their_units() -> None:
 
 
 def test_bits_of_a_known_discrete_distribution() -> None:
-    """Grey levels of a normal density, 16 of them: dequantised bits bound -log2 P(k) from above, by a known gap.
+    """For 16 grey levels of a normal density, dequantised bits bound -log2 P(k) from above with a known gap.
 
     With u averaged exactly (the log density of a normal is quadratic in u, so two Gauss points are), the bits are those
     of the mean log density in the bin.
@@ -137,7 +137,7 @@ def test_bits_of_a_known_discrete_distribution() -> None:
 
 
 def test_noise_of_an_example_follows_its_index() -> None:
-    """Dequantisation and probes are the example's own, whatever its mates; the two do not share a draw."""
+    """Dequantisation noise and probes of an example do not depend on its batch, and are different draws."""
     data = DataSpec((3, 2, 2), 0.0, 1.0, 4)
     score = oracles.skewed_gaussian(VP(), (3, 2, 2))
     x = quantised_pixels(4, 3, 3, 2, 2) / 3.0
@@ -148,8 +148,8 @@ def test_noise_of_an_example_follows_its_index() -> None:
     assert abs(float(other.nats - alone.nats)) > 100 * FLOW_FLOAT32
     noise = GivenNoise(torch.ones(1, 1, 1, 1))
     flow_log_prob(score, x, data, noise)
-    assert noise.asked[:2] == [(DEQUANTISE_STEP, 0), (PROBE_STEP, 0)]
-    assert set(noise.asked) == {(DEQUANTISE_STEP, 0), (PROBE_STEP, 0)}, "the budget uses the same probe"
+    assert noise.calls[:2] == [(DEQUANTISE_STEP, 0), (PROBE_STEP, 0)]
+    assert set(noise.calls) == {(DEQUANTISE_STEP, 0), (PROBE_STEP, 0)}, "the budget uses the same probe"
     assert len({DEQUANTISE_STEP, PROBE_STEP, PRIOR_STEP}) == 3 and min(DEQUANTISE_STEP, PROBE_STEP) >= 2**61
 
 
@@ -212,7 +212,7 @@ def test_a_flow_that_gives_up_has_neither_nats_nor_bits() -> None:
 
 
 def test_condition_selects_the_conditional_density() -> None:
-    """Class 0 of the mixture is one Gaussian: given it, the density is that Gaussian's."""
+    """Conditioned on class 0 of the mixture, the density is that of its single Gaussian."""
     score, data = oracles.skewed_mixture(VP(), 2), DataSpec((2,))
     x = torch.tensor([[-0.5, 1.3], [-0.5, 1.3]], dtype=torch.float64)
     condition = {"class": torch.tensor([0, 1])}

@@ -1,4 +1,4 @@
-"""The probability flow as a map."""
+"""The probability flow as a map between data and latents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def distribution(process: Process, x: Tensor, t: float) -> Tensor:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_quantiles_map_to_quantiles(name: str) -> None:
-    """On the line the flow is increasing, so it carries the q-quantile of p_s to that of p_1; and back again."""
+    """In one dimension the flow is increasing: it maps the q-quantile of p_s to that of p_1, and back."""
     process = PROCESSES[name]
     s = process.t_min.sampling
     oracle = oracles.Mixture(process, WEIGHTS, MEANS[:, None], VARIANCES[:, None, None])
@@ -86,10 +86,10 @@ def on_a_ladder(between: str) -> NetworkScore:
     return NetworkScore(small_score(VP()).network, VP(), NoiseForm(), label, levels=TABLE)
 
 
-def test_a_network_that_knows_only_levels_is_refused() -> None:
+def test_a_network_defined_only_at_levels_is_refused() -> None:
     x = torch.zeros(1, 2)
     for score in (on_a_ladder("refuse"), on_a_ladder("refuse").bind(None), on_a_ladder("refuse").bind(None).bind(None)):
-        with pytest.raises(ValueError, match=r"levels .*pc, ancestral, ald.*LevelLabel\(between='linear'\)"):
+        with pytest.raises(ValueError, match=r"levels .*pc, ancestral or ald.*LevelLabel\(between='linear'\)"):
             require_flow(score)
         with pytest.raises(ValueError, match="levels"):
             transport(score.bind(None), x, 1.0, 1e-3, FlowSettings())

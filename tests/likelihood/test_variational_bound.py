@@ -31,7 +31,7 @@ def ladder_and_oracle(levels: int) -> tuple[Tabulated, oracles.Gaussian]:
 
 
 def closed_form(table: Tabulated, x0: Tensor) -> Tensor:
-    """The bound of the exact score at points of a Gaussian: D(x_t) is affine, so every expectation is a square."""
+    """For the exact score of a Gaussian D(x_t) is affine, so every expectation of the bound has a closed form."""
     alpha, sigma = table.ladder.table()
     k = alpha * DEVIATION**2 / (alpha**2 * DEVIATION**2 + sigma**2)
     missed = ((1 - k * alpha) * (x0[:, None] - MEAN)) ** 2 + (k * sigma) ** 2  # (points, levels)
@@ -44,7 +44,7 @@ def closed_form(table: Tabulated, x0: Tensor) -> Tensor:
 
 
 def test_bound_of_gaussian_data_is_the_closed_form_and_below_the_density() -> None:
-    """And closes as the ladder gets finer: on average over the data, of which two points are a quadrature."""
+    """The mean bound approaches the log-likelihood on finer ladders; two points are a quadrature of the data."""
     points = torch.tensor([[MEAN + DEVIATION], [MEAN - DEVIATION]], dtype=F64)
     gaps = []
     for levels in (40, 160):
@@ -101,7 +101,7 @@ def test_bound_refuses_no_draw() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.0, 3.0), (1.5, 0.8)])
 def test_law_of_fitted_noise(a: float, b: float) -> None:
-    """u(v) is the inverse distribution function, so 1 / (du/dv) is the density that is stated."""
+    """u(v) is the inverse distribution function, so the stated density must be 1 / (du/dv)."""
     log_a, log_b = (torch.full((2001, 1), math.log(n), dtype=F64) for n in (a, b))
     v = torch.linspace(0.01, 0.99, 2001, dtype=F64)[:, None].requires_grad_()
     u, log_q = Kumaraswamy(log_a, log_b).draw(v)
@@ -119,7 +119,7 @@ def level_log_probability(levels: int) -> Tensor:
 
 
 def test_fitted_noise_is_a_tighter_bound_and_the_interval_holds_the_probability() -> None:
-    """Four grey levels of a normal density: within a bin it varies much."""
+    """Four grey levels of a normal density, which varies strongly within a bin."""
     oracle = oracles.Gaussian(VP(0.1, 40.0), torch.tensor([MEAN], dtype=F64), 0.09)
     data, k = DataSpec((1,), 0.0, 3.0, 4), torch.arange(4.0)[:, None]
     truth = level_log_probability(4)
@@ -142,7 +142,7 @@ def test_fitted_noise_is_a_tighter_bound_and_the_interval_holds_the_probability(
 
 
 def test_gap_of_normal_spreads() -> None:
-    """log mean exp - mean of N(m, s^2) is s^2 / 2; the uncertainty holds what few draws leave."""
+    """The gap of nats with distribution N(m, s^2) is s^2 / 2; with few draws the rest is in the uncertainty."""
     nats = 0.4 * torch.randn(400, 50, generator=torch.Generator().manual_seed(0), dtype=F64) - 7.0
     many, few = gap(nats), gap(nats[:3])
     torch.testing.assert_close(float(many.value.mean()), 0.08, rtol=CALIBRATED, atol=0.0)

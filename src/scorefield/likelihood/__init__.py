@@ -1,24 +1,30 @@
-"""Likelihood: log densities by the probability flow, with an error budget.
+"""Likelihood: log densities by the probability flow with an error budget, and the variational bound.
 
-The probability flow dx/dt = f x - g^2 score(x, t) / 2 carries p_t along, so it is an invertible map between data and
-latents, and
+The probability flow dx/dt = f x - g^2 score(x, t) / 2 has the same marginals p_t as the forward process. It is an
+invertible map between data x and latents z at t = 1, and by the change of variables along it
 
-    log p_s(x) = log p_1(x_1) + int_s^1 div(f x_t - g^2 score(x_t, t) / 2) dt,        x_s = x,
+    log p_s(x) = log p_1(z) + int_s^1 div(f x_t - g^2 score(x_t, t) / 2) dt,        x_s = x.
 
-is the density it assigns to x at the small time s = t_min: that of data with the noise sigma(s), without which there
-is no score. p_1 is not known and the prior stands for it; for VE the difference is that of N(0, sigma_max^2 I) and the
-data blurred by sigma_max.
+This is a density at the small time s = t_min, that of data with the noise sigma(s), because without noise there is no
+score. p_1 is not known and is replaced by the prior; for VE the difference is that between the data blurred by
+sigma_max and N(0, sigma_max^2 I). The divergence is computed exactly or estimated with random probes. A result
+therefore has four sources of error, each of which is estimated: the truncation at t_min, the prior mismatch, the probes
+and the solver. They are combined into an interval of 90 percent coverage.
 
-The density is of model units. A density in data units differs by the log-Jacobian of the map between them, and bits
-per dimension exist only for grey levels, whose bins turn a density into a probability (`DataSpec`).
+The flow gives the density in model units. The density in data units differs from it by the log-Jacobian of the map
+between the units (`DataSpec`). Bits per dimension are defined for grey levels only: noise inside their bins
+(dequantisation) turns the density into a lower bound on their probability.
 
-    probability_flow   the flow as a map, and its density in model units
-    divergence         exact, Hutchinson and Hutch++ traces, with the variance of an estimate
-    error_budget       truncation, prior mismatch, and the interval
-    dequantisation     noise inside the bins of grey levels, and the gap of its bound
-    log_prob           log densities in data units, bits per dimension, with an error budget
-    bound              the variational bound of a model on a ladder
-    latents            paths between latents, temperature, agreement of two models' encodings
+A model on a ladder of levels, which has no flow, has a variational bound instead (Ho et al. 2020).
+
+    module            contents
+    probability_flow  the flow as a map between data and latents, and its density in model units
+    divergence        exact, Hutchinson and Hutch++ traces, with the variance of their estimates
+    error_budget      truncation, prior mismatch, and the interval
+    dequantisation    uniform and fitted noise inside the bins of grey levels, and the gap of the bound
+    log_prob          log densities in data units and bits per dimension, with the error budget
+    bound             the variational bound of a model on a ladder
+    latents           paths between latents, temperature, and agreement of the encodings of two models
 """
 
 from __future__ import annotations

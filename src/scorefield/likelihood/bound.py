@@ -1,14 +1,15 @@
-"""The variational bound of a model on a ladder of levels: what DDPM reports beside, or in place of, a flow likelihood.
+"""The variational bound of a model on a ladder of noise levels, the likelihood that DDPM reports.
 
-The model is the chain p(x_T) prod p(x_s | x_t) p(x_0 | x_1) whose steps p(x_s | x_t) are q(x_s | x_t, x_0) with the
-posterior mean D(x_t) in the place of x_0. With SNR = alpha^2 / sigma^2 (Ho et al. 2020, eq. 5; Kingma et al. 2021)
+The model is the Markov chain p(x_T) prod p(x_s | x_t) p(x_0 | x_1), whose steps p(x_s | x_t) are q(x_s | x_t, x_0) with
+x_0 replaced by the posterior mean D(x_t). With SNR = alpha^2 / sigma^2 (Ho et al. 2020, eq. 5; Kingma et al. 2021)
 
     -log p(x_0) <= KL(q(x_T | x_0) || prior)
                    + sum_t (SNR(s) - SNR(t)) / 2 E |x_0 - D(x_t)|^2
                    + E[-log p(x_0 | x_1)],
 
-the sum over all neighbouring levels s < t, each variance that of the posterior. It holds for any score, on its own
-levels, with no solver and no divergence; for an exact score the flow is tighter.
+where the sum runs over all pairs of neighbouring levels s < t, and every step has the variance of the posterior. The
+bound holds for any score at the levels of its ladder and needs no solver and no divergence. For an exact score the
+log-likelihood of the probability flow is tighter.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import Score
 
 BOUND_STEP = 2**61 + 4
-"""The step number of the noise of level 0; that of level i is BOUND_STEP + i."""
+"""Step number of the noise of level 0; level i has BOUND_STEP + i."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class VariationalBound:
 
     Args:
         nats: prior + levels + reconstruction, data units; for grey levels per quantisation step, as `LogProb.nats`.
-        bits_per_dim: For quantised data; else None.
+        bits_per_dim: Bits per dimension for quantised data; else None.
         prior: -KL(q(x_T | x_0) || prior), exact.
         levels: Minus the sum over levels, estimated.
         reconstruction: E log p(x_0 | x_1), estimated.
-        std_error: Of nats, over draws of the noise; None for one draw.
-        nfe: Network evaluations of each example: one a level and draw.
+        std_error: Standard error of nats over draws of the noise; None for a single draw.
+        nfe: Network evaluations of each example: one per level and draw.
     """
 
     nats: Tensor
@@ -66,25 +67,26 @@ def variational_bound(
 ) -> VariationalBound:
     """The bound of a score on the levels of a ladder, summed over every level.
 
-    The decoder p(x_0 | x_1) is normal with mean D(x_1) and deviation sigma_0 / alpha_0 of level 0; for grey levels it
-    is integrated over each bin, the outer ones to infinity (Ho et al. 2020, section 3.3).
+    The decoder p(x_0 | x_1) is normal with mean D(x_1) and standard deviation sigma_0 / alpha_0 of level 0. For grey
+    levels it is integrated over each bin, the first and the last bin extending to infinity (Ho et al. 2020, section
+    3.3).
 
     Args:
         score: The score.
         x: Data in data units, (B, *shape).
-        data: Their spec.
-        ladder: The levels, those that the score was trained on.
-        noise: Where the noise of every level comes from.
-        draws: Times that each level is drawn; two or more give a standard error.
-        condition: What is known of each example.
-        dtype: In which the score is evaluated.
+        data: The spec of the data.
+        ladder: The levels on which the score was trained.
+        noise: Source of the noise of every level.
+        draws: Number of draws of the noise of each level; two or more give a standard error.
+        condition: The variables that the score is conditioned on, by name, one row per example.
+        dtype: Dtype in which the score is evaluated.
 
     Raises:
-        ValueError: x is not of this spec, or no draw.
+        ValueError: x does not fit the spec, or `draws` is below 1.
     """
     data.check(x, name="x")
     if draws < 1:
-        raise ValueError(f"draws={draws} must be at least 1")
+        raise ValueError(f"draws={draws} of the noise must be at least 1; two or more give a standard error")
     times = ladder.time(torch.arange(ladder.levels))
     alpha, sigma = ladder.alpha(times), ladder.sigma(times)
     snr = (alpha / sigma).square()
@@ -120,7 +122,7 @@ def variational_bound(
 
 
 def _log_step(data: DataSpec) -> float:
-    """log of the quantisation steps of all numbers of an example, data units."""
+    """Sum of the logs of the quantisation steps of all numbers of an example, data units."""
     step = data.quantisation_step
     assert step is not None
     return float(step.log().sum()) * (data.dimension // data.shape[0])
@@ -133,12 +135,13 @@ def _prior(x0: Tensor, alpha: float, sigma: float, prior_std: float) -> Tensor:
 
 
 def _decode(x0: Tensor, mean: Tensor, std: float, data: DataSpec) -> Tensor:
-    """log p(x_0 | x_1): a density in model units, or the probability of the bins of grey levels."""
+    """log p(x_0 | x_1), (B,): of the density in model units, or of the probability of the bins of grey levels."""
     if data.levels is None:
         return normal_log_prob(x0 - mean, std**2)
     low, high = data.model_range
     half = 0.5 * (high - low) / (data.levels - 1)
-    # On the side where the tails are, so that the difference of two tails keeps its digits.
+    # Reflect to the lower tail, where log_ndtr is accurate, so that the difference of two tail probabilities does not
+    # cancel.
     residual = x0 - mean
     residual, first, last = (
         -residual.abs(),

@@ -1,8 +1,9 @@
-"""Noise inside the bins of grey levels, uniform or fitted, and the gap of the bound that it gives.
+"""Dequantisation: noise inside the bins of grey levels, uniform or fitted, and the gap of the resulting bound.
 
-A level k has the probability P(k) = int_0^1 p(k + u) du, with p the density per quantisation step, and for any q on the
-unit cube log P(k) >= E_q[log p(k + u) - log q(u)] (Theis et al. 2016; Ho et al. 2019). With K draws of q the mean is
-that bound, log mean exp a tighter one (Burda et al. 2016), and what lies between them is the gap's estimate.
+A vector of levels k has the probability P(k) = int p(k + u) du over the unit cube, with p the density per quantisation
+step. For any distribution q on the unit cube, log P(k) >= E_q[log p(k + u) - log q(u)] (Theis et al. 2016; Ho et al.
+2019). With K draws of q the mean estimates that bound, log mean exp estimates a tighter one (Burda et al. 2016), and
+their difference estimates the gap.
 """
 
 from __future__ import annotations
@@ -18,33 +19,34 @@ from scorefield.likelihood.error_budget import DEVIATIONS, Term
 from scorefield.score.score import BoundScore
 
 DEQUANTISE_STEP = 2**61 + 1
-"""The step number of dequantisation noise."""
+"""Step number of the dequantisation noise."""
 
 FIT_STEP = 2**61 + 3
-"""The step number of the noise with which a dequantiser is fitted: never that with which it is evaluated."""
+"""Step number of the noise with which a dequantiser is fitted; other noise is used to evaluate it."""
 
 FIT_STEPS = 40
-"""Ascents, one evaluation of the score each."""
+"""Number of optimiser steps, each with one score evaluation."""
 
 EDGE = 1e-6
-"""Draws keep so far from the edges of a bin, in bins: float32 noise may be 0."""
+"""Smallest distance of a draw from the edges of its bin, in bins, because float32 noise may be exactly 0."""
 
 
 class Kumaraswamy:
-    """q(u) = prod_i a b u^(a-1) (1 - u^a)^(b-1), with a, b of each number of each example; a = b = 1 is uniform.
+    """The Kumaraswamy distribution q(u) = prod_i a_i b_i u_i^(a_i - 1) (1 - u_i^a_i)^(b_i - 1) on the unit cube.
 
-    A draw is u = (1 - (1 - v)^(1/b))^(1/a) of a uniform v (Kumaraswamy 1980).
+    Every number of every example has its own a and b; a = b = 1 is the uniform distribution. A draw is
+    u = (1 - (1 - v)^(1/b))^(1/a) for a uniform v (Kumaraswamy 1980).
 
     Args:
-        log_a: (B, *event) float64.
-        log_b: The same.
+        log_a: ln a, (B, *event) float64.
+        log_b: ln b, shape of `log_a`.
     """
 
     def __init__(self, log_a: Tensor, log_b: Tensor):
         self.log_a, self.log_b = log_a, log_b
 
     def draw(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """u, shape of v, and log q(u), (B,), from uniform v."""
+        """Transform uniform v, (B, *event), into u of that shape and log q(u), (B,)."""
         a, b = self.log_a.exp(), self.log_b.exp()
         v = v.clamp(EDGE, 1.0 - EDGE)
         log_rest = torch.log1p(-v) / b  # log(1 - u^a)
@@ -56,46 +58,49 @@ class Kumaraswamy:
     def fitted(
         cls, score: BoundScore, x: Tensor, data: DataSpec, noise: Noise, time: float, dtype: torch.dtype
     ) -> Kumaraswamy:
-        """The best for each example by stochastic ascent on the bound, from the uniform one.
+        """Fit q to each example by stochastic gradient ascent on the bound, starting from the uniform distribution.
 
-        The gradient of log p(k + u) in u is the score at the time of the density, so no flow is solved: each ascent is
-        one evaluation of the score (Adam, steps from 0.1 down to 0). Whatever is found, the bound evaluated with fresh
-        noise holds.
+        The gradient of log p(k + u) in u is the score at the time of the density, so no flow is integrated and each
+        optimiser step takes one score evaluation (Adam with a learning rate decreasing from 0.1 to 0). The bound,
+        evaluated with fresh noise, holds for any fitted q.
 
         Args:
             score: The bound score.
             x: Grey values in data units, (B, *shape).
-            data: Their spec.
-            noise: Where draws come from.
-            time: Of the density.
-            dtype: In which the score is evaluated.
+            data: The spec of the data.
+            noise: Source of the draws.
+            time: The time of the density.
+            dtype: Dtype in which the score is evaluated.
         """
         assert data.levels is not None
         width = (data.model_range[1] - data.model_range[0]) / data.levels
         t = torch.full((len(x),), time, dtype=torch.float64)
         with torch.inference_mode(False), torch.enable_grad():
             q = cls(*(torch.zeros(x.shape, dtype=torch.float64, device=x.device).requires_grad_() for _ in range(2)))
-            ascent = torch.optim.Adam([q.log_a, q.log_b], lr=0.1)
+            optimiser = torch.optim.Adam([q.log_a, q.log_b], lr=0.1)
             for k in range(FIT_STEPS):
-                ascent.param_groups[0]["lr"] = 0.1 * (1.0 - k / FIT_STEPS)
+                optimiser.param_groups[0]["lr"] = 0.1 * (1.0 - k / FIT_STEPS)
                 v = noise.uniform(x.to(torch.float32), FIT_STEP, k).double()
                 u, log_q = q.draw(v)
                 with torch.no_grad():
                     slope = width * score(data.dequantise(x, u.detach()).to(dtype), t).to(torch.float64)
-                ascent.zero_grad()
+                optimiser.zero_grad()
                 (log_q - (slope * u).flatten(1).sum(dim=1)).sum().backward()
-                ascent.step()
+                optimiser.step()
         return cls(q.log_a.detach(), q.log_b.detach())
 
 
 def gap(nats: Tensor) -> Term:
-    """log P(k) - E_q[nats] from K >= 2 draws, (K, B): the importance-weighted bound over the mean.
+    """The gap log P(k) - E_q[nats] of the bound, estimated by the importance-weighted bound minus the mean.
 
-    The uncertainty is of the mean over draws, and, as log mean exp of few draws is still below log P, of what a normal
-    law of the same variance s^2 would have for a gap, s^2 / 2.
+    The uncertainty contains the standard error of the mean, and the part of the gap that is left, because log mean exp
+    of few draws is still below log P: for nats with a normal distribution of variance s^2 the gap is s^2 / 2.
+
+    Args:
+        nats: log p(k + u) - log q(u) of K >= 2 draws, (K, B).
     """
     K = len(nats)
     value = nats.logsumexp(dim=0) - math.log(K) - nats.mean(dim=0)
     variance = nats.var(dim=0)
-    left = (0.5 * variance - value).clamp_min(0.0)
-    return Term(value, ((DEVIATIONS**2) * variance / K + left.square()).sqrt())
+    remaining = (0.5 * variance - value).clamp_min(0.0)
+    return Term(value, ((DEVIATIONS**2) * variance / K + remaining.square()).sqrt())

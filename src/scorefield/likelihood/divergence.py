@@ -1,16 +1,19 @@
-"""The divergence of the flow: exact, or estimated with random probes, with what the estimate may err by.
+"""The divergence of the flow, exact or estimated with random probes, and the variance of the estimate.
 
-A field is evaluated once; every divergence costs only vector-Jacobian products of that evaluation. With A the Jacobian,
+A field is evaluated once, and every divergence takes only vector-Jacobian products of that evaluation. With the
+Jacobian A,
 
-    exact        sum_d (A' e_d)_d, D products
-    hutchinson   v' A v, one product a probe v (Skilling 1989; Hutchinson 1990)
-    hutch++      tr(Q' A Q) + g' P A P g with Q a basis of A' S for a random sketch S of k columns and P = I - Q Q':
-                 the large part of the trace is exact, the rest estimated; 2k products and one a probe (Meyer et al.
-                 2021, with transposed products: the Jacobian of a score is nearly symmetric). P A P is its A below.
+    exact        sum_d (A' e_d)_d, which takes D products
+    hutchinson   v' A v, one product per probe v (Skilling 1989; Hutchinson 1990)
+    hutch++      tr(Q' A Q) + g' P A P g with Q a basis of A' S for a random sketch S of k columns and P = I - Q Q'.
+                 The large part of the trace is exact and the rest is estimated, with 2k products and one per probe g
+                 (Meyer et al. 2021, here with transposed products, because the Jacobian of a score is nearly
+                 symmetric). In what follows A stands for P A P.
 
-A probe stays the same for a whole integration, so that the integral of v' A v is v' M v with M the integral of A, and
-w = M' v comes along at no cost. The variance of v' M v over Rademacher probes is 2 (|M|_F^2 - sum_i M_ii^2) for a
-symmetric M and at most that for others, and |w|^2 estimates |M|_F^2: one probe is enough for a standard error.
+A probe is kept for a whole integration, so the integral of v' A v is v' M v with M the integral of A, and w = M' v can
+be integrated along without further products. The variance of v' M v over Rademacher probes is
+2 (|M|_F^2 - sum_i M_ii^2) for a symmetric M and at most that otherwise, and |w|^2 estimates |M|_F^2, so that one probe
+is enough for a standard error.
 """
 
 from __future__ import annotations
@@ -26,38 +29,48 @@ from scorefield._math import Pullback, trace, value_and_pullback
 
 
 class Divergence(ABC):
-    """How a divergence is found, with what was drawn for it; examples are the rows of a batch."""
+    """A method for divergences, with the probes drawn for each example of a batch."""
 
     size: int
-    """Estimates per evaluation, P."""
+    """Number of estimates per evaluation, P."""
 
     carried: int
-    """Numbers per evaluation from which the standard error is made: P D, or none."""
+    """Number of values integrated with the state for the standard error: P D, or 0 where the divergence is exact."""
 
     def evaluate(self, field: Callable[[Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Value and divergences of a field at x, of the examples `rows` of the batch, from one forward pass.
+        """Value and divergence of a field, from one forward pass.
+
+        Args:
+            field: Maps (b, *event) to (b, *event).
+            x: Where it is evaluated, (b, *event).
+            rows: Indices of these examples in the batch, (b,).
 
         Returns:
-            The value, shape of x; the estimates of the divergence, (b, P); and what is carried, (b, P D).
+            The value of the field, shape of x; the estimates of its divergence, (b, P); and the products A' v, whose
+            integral gives the standard error, (b, P D).
         """
         value, pull = value_and_pullback(field, x)
         return (value, *self._trace(pull, x, rows))
 
     @abstractmethod
     def _trace(self, pull: Pullback, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The estimates and what is carried."""
+        """The estimates of the trace, (b, P), and the products for the standard error, (b, P D)."""
 
     @abstractmethod
     def variance(self, carried: Tensor) -> Tensor:
-        """Variance of one estimate of an integral over probes, (B,), from what was integrated along, (B, P D)."""
+        """Variance over probes of one estimate of the integrated divergence, (B,).
+
+        Args:
+            carried: The integrals w = M' v, (B, P D).
+        """
 
     @abstractmethod
     def select(self, rows: Tensor) -> Divergence:
-        """That of some of the examples."""
+        """The same method with the probes of some of the examples."""
 
 
 class Exact(Divergence):
-    """D vector-Jacobian products."""
+    """The exact divergence, by D vector-Jacobian products."""
 
     size, carried = 1, 0
 
@@ -65,20 +78,20 @@ class Exact(Divergence):
         return trace(pull, x)[:, None], x.new_zeros(len(x), 0)
 
     def variance(self, carried: Tensor) -> Tensor:
-        """0."""
+        """0: the divergence is exact."""
         return carried.new_zeros(len(carried))
 
     def select(self, rows: Tensor) -> Exact:
-        """The same."""
+        """This object: no probes are drawn for it."""
         return self
 
 
 class Hutchinson(Divergence):
-    """Random probes.
+    """Hutchinson's estimate v' A v.
 
     Args:
         probes: v, (P, B, *event), with identity second moment.
-        rademacher: Whether their entries are signs; then the diagonal of the Jacobian adds no variance.
+        rademacher: Whether the entries of the probes are signs; the diagonal of A then adds no variance.
     """
 
     def __init__(self, probes: Tensor, rademacher: bool):
@@ -87,23 +100,25 @@ class Hutchinson(Divergence):
         self.carried = self.size * math.prod(probes.shape[2:])
 
     def _trace(self, pull: Pullback, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = self.probes[:, rows]
-        return self._estimates(pull, chosen, chosen.flatten(2))
+        return self._estimates(pull, self.probes[:, rows])
 
-    def _estimates(self, pull: Pullback, weights: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """v' A v and A' v for probes v: (P, b, *event), and flattened."""
-        products = torch.stack([pull(v, k + 1 == self.size).flatten(1) for k, v in enumerate(weights)])
-        return (products * flat).sum(dim=2).T, products.transpose(0, 1).flatten(1)
+    def _estimates(self, pull: Pullback, probes: Tensor) -> tuple[Tensor, Tensor]:
+        """v' A v, (b, P), and the products A' v, (b, P D), for probes v of shape (P, b, *event)."""
+        products = torch.stack([pull(v, k + 1 == self.size).flatten(1) for k, v in enumerate(probes)])
+        return (products * probes.flatten(2)).sum(dim=2).T, products.transpose(0, 1).flatten(1)
 
     def variance(self, carried: Tensor) -> Tensor:
-        """2 (|M|_F^2 - sum_i M_ii^2), each term from the probes at hand; never below 0."""
+        """2 (|M|_F^2 - sum_i M_ii^2), each term estimated from the probes of the example; not negative.
+
+        For Gaussian probes 2 |M|_F^2.
+        """
         w = self._vectors(carried)
         squared = w.square().sum(dim=2).mean(dim=1)
         if not self.rademacher:
             return 2.0 * squared
         entries = w * self.probes.flatten(2).transpose(0, 1)  # v_i w_i, whose mean over probes is M_ii
         trace = entries.sum(dim=2).mean(dim=1)
-        # The least that a diagonal of this trace can have, and, from pairs of probes, an unbiased estimate.
+        # sum_i M_ii^2 is at least trace^2 / D; pairs of different probes give an unbiased estimate of it.
         diagonal = trace.square() / w.shape[2]
         if self.size > 1:
             total = entries.sum(dim=1)
@@ -112,21 +127,21 @@ class Hutchinson(Divergence):
         return 2.0 * (squared - diagonal).clamp_min(0.0)
 
     def _vectors(self, carried: Tensor) -> Tensor:
-        """(B, P D) as (B, P, D)."""
+        """Reshape (B, P D) to (B, P, D)."""
         return carried.reshape(len(carried), self.size, carried.shape[1] // self.size)
 
     def select(self, rows: Tensor) -> Hutchinson:
-        """With the probes of these examples."""
+        """The same method with the probes of some of the examples."""
         return Hutchinson(self.probes[:, rows], self.rademacher)
 
 
 class HutchPlusPlus(Hutchinson):
-    """A sketch that takes the large part of the trace exactly, and probes for the rest.
+    """Hutch++: the large part of the trace exactly by a sketch, and the rest estimated with probes.
 
     Args:
         probes: g, (P, B, *event).
-        rademacher: Whether their entries are signs.
-        sketch: S, (k, B, *event); k = D is exact.
+        rademacher: Whether the entries of the probes are signs.
+        sketch: S, (k, B, *event); with k = D the trace is exact.
     """
 
     def __init__(self, probes: Tensor, rademacher: bool, sketch: Tensor):
@@ -138,17 +153,16 @@ class HutchPlusPlus(Hutchinson):
         Q = torch.linalg.qr(image).Q
         pulled = torch.stack([pull(q.reshape(x.shape), False).flatten(1) for q in Q.unbind(2)], dim=2)
         large = (pulled * Q).sum(dim=(1, 2))
-        flat = self.probes[:, rows].flatten(2).to(x)
-        rest = _outside(Q, flat)
-        estimates, products = self._estimates(pull, rest.reshape(self.size, *x.shape), rest)
+        rest = _outside(Q, self.probes[:, rows].flatten(2).to(x))
+        estimates, products = self._estimates(pull, rest.reshape(self.size, *x.shape))
         carried = _outside(Q, products.reshape(len(x), self.size, -1).transpose(0, 1)).transpose(0, 1).flatten(1)
         return large[:, None] + estimates, carried
 
     def select(self, rows: Tensor) -> HutchPlusPlus:
-        """With the draws of these examples."""
+        """The same method with the probes and sketches of some of the examples."""
         return HutchPlusPlus(self.probes[:, rows], self.rademacher, self.sketch[:, rows])
 
 
 def _outside(Q: Tensor, v: Tensor) -> Tensor:
-    """(I - Q Q') v of Q (b, D, k) and v (P, b, D)."""
+    """(I - Q Q') v for Q (b, D, k) and v (P, b, D)."""
     return v - torch.einsum("bdk,pbk->pbd", Q, torch.einsum("bdk,pbd->pbk", Q, v))

@@ -1,8 +1,8 @@
-"""What can be done with latents: paths between them, temperature, and whether two models find the same ones.
+"""Operations on latents: paths between them, temperature, and agreement of the encodings of two models.
 
-A latent is a point at t = 1, where the prior is N(0, prior_std^2 I); the probability flow maps data to it and back
-(`transport`). In high dimension the prior's mass lies on a thin shell of radius prior_std sqrt(D), which a straight
-line between two latents leaves and an arc on the sphere does not.
+A latent is a point at t = 1, where the prior is N(0, prior_std^2 I); the probability flow maps data to latents and back
+(`transport`). In high dimension the mass of the prior lies in a thin shell of radius prior_std sqrt(D). A straight line
+between two latents leaves this shell, and an arc on the sphere stays in it.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ def interpolate(first: Tensor, second: Tensor, weights: Tensor, path: Path = "sp
     """Points between pairs of latents.
 
     "spherical": z(a) = sin((1 - a) w) / sin w z_1 + sin(a w) / sin w z_2 with w the angle between the two (Shoemake
-    1985, as used by Song et al. 2021, section D.4); "linear": (1 - a) z_1 + a z_2. Norms that differ go along: where
-    the angle is 0 the arc is the line. Opposite latents have no arc.
+    1985, as used by Song et al. 2021, section D.4). "linear": z(a) = (1 - a) z_1 + a z_2. Norms may differ and are
+    interpolated too; where the angle is 0 the arc is the line.
 
     Args:
         first: z_1, (B, *event).
         second: z_2, shape of `first`.
-        weights: a, (K,); 0 is the first and 1 the second. Values outside [0, 1] extrapolate.
-        path: Along the sphere or straight.
+        weights: a, (K,); 0 is the first latent and 1 the second. Values outside [0, 1] extrapolate.
+        path: "spherical" or "linear".
 
     Returns:
-        (B, K, *event).
+        Latents on the paths, (B, K, *event).
 
     Raises:
-        ValueError: Shapes differ; a path of another name; or two latents point in opposite directions, between which
-            there is no one arc.
+        ValueError: The shapes differ, the path has another name, or two latents point in opposite directions, between
+            which there is no unique arc.
     """
     if first.shape != second.shape:
         raise ValueError(
-            f"the two latents have shapes {tuple(first.shape)} and {tuple(second.shape)}; interpolation pairs them up,"
-            " so give as many of one as of the other, of one model's shape"
+            f"the two sets of latents have shapes {tuple(first.shape)} and {tuple(second.shape)}, and interpolation"
+            " pairs them up; give equally many latents of equal shape"
         )
     if path not in ("spherical", "linear"):
-        raise ValueError(f"path={path!r} is neither 'spherical' nor 'linear'")
+        raise ValueError(f"path={path!r} must be 'spherical' or 'linear'")
     batch = first.shape[0]
     a = weights.to(torch.float64).to(first.device)
     start, end = (z.reshape(batch, -1).to(torch.float64) for z in (first, second))
     if path == "linear":
         left, right = (1.0 - a).expand(batch, -1), a.expand(batch, -1)
     else:
-        left, right = _on_the_arc(start, end, a)
+        left, right = _arc_coefficients(start, end, a)
     between = left[:, :, None] * start[:, None, :] + right[:, :, None] * end[:, None, :]
     return between.to(first.dtype).reshape(batch, len(weights), *first.shape[1:])
 
 
-def _on_the_arc(start: Tensor, end: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """The two coefficients, (B, K) each."""
+def _arc_coefficients(start: Tensor, end: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """The coefficients of z_1 and z_2 on the arc, (B, K) each."""
     norms = start.norm(dim=1) * end.norm(dim=1)
     cosine = torch.where(norms > 0, (start * end).sum(dim=1) / norms.clamp_min(1e-300), torch.ones_like(norms))
     if bool((cosine < -1.0 + 1e-9).any()):
         pair = int((cosine < -1.0 + 1e-9).nonzero()[0])
         raise ValueError(
-            f"the latents of pair {pair} point in opposite directions, and every great circle joins them; use"
-            " path='linear', or other latents"
+            f"the latents of pair {pair} point in opposite directions, so every great circle joins them and the arc"
+            " is not unique; use path='linear', or other latents"
         )
     w = torch.arccos(cosine.clamp(-1.0, 1.0))[:, None]
     near = w < 1e-6  # sin(a w) / sin w -> a
@@ -74,30 +74,30 @@ def _on_the_arc(start: Tensor, end: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def tempered(z: Tensor, temperature: float) -> Tensor:
-    """sqrt(temperature) z: the latent of a prior with `temperature` times the variance.
+    """sqrt(temperature) z, which corresponds to a prior with `temperature` times the variance.
 
-    Below 1 samples become more typical and less diverse (Song et al. 2021 reduce the norm of the embedding, appendix
-    D.4); above 1 the opposite.
+    With a temperature below 1 samples are more typical and less diverse (Song et al. 2021, appendix D.4, reduce the
+    norm of the embedding); above 1 they are less typical and more diverse.
 
     Raises:
-        ValueError: A temperature that is not positive.
+        ValueError: The temperature is not positive and finite.
     """
     if not 0.0 < temperature < math.inf:
-        raise ValueError(f"temperature={temperature} must be positive; 1 leaves the latent as it is")
+        raise ValueError(f"temperature={temperature} must be positive and finite; 1 leaves the latents unchanged")
     return math.sqrt(temperature) * z
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two models encode the same data.
+    """Agreement of two models' encodings of the same data.
 
     Args:
-        correlation: Correlation over the examples of each dimension between the two encodings, (D,).
-        mean: Its mean over dimensions.
-        shuffled: The same mean where one encoding's examples are shuffled: what unrelated latents give.
-        shuffled_deviation: Standard deviation of that over the shuffles.
-        difference: Root mean square of the difference of the two encodings, over that of the first.
-        shuffled_difference: The same for shuffled examples.
+        correlation: Correlation over the examples between the two encodings, for each dimension, (D,).
+        mean: Mean of the correlation over dimensions.
+        shuffled: Mean correlation where the examples of one encoding are shuffled: the baseline of unrelated latents.
+        shuffled_deviation: Standard deviation of the baseline over the shuffles.
+        difference: Root mean square of the difference of the two encodings, divided by that of the first.
+        shuffled_difference: The same ratio for shuffled examples.
     """
 
     correlation: Tensor
@@ -109,67 +109,69 @@ class Agreement:
 
     @property
     def z_score(self) -> float:
-        """How many deviations of the shuffled baseline the mean correlation lies above it."""
+        """Distance of the mean correlation from the shuffled baseline, in standard deviations of the baseline."""
         return (self.mean - self.shuffled) / max(self.shuffled_deviation, 1e-12)
 
 
 def agreement(first: Tensor, second: Tensor, *, shuffles: int = 20, seed: int = 0) -> Agreement:
-    """Compare two models' latents of the same examples: the check of identifiable encoding (Song et al. 2021, D.5).
+    """Compare two models' latents of the same examples: the test of identifiable encoding (Song et al. 2021, D.5).
 
-    The flow of a process is determined by the data's law alone, so two models that both learned it encode alike.
+    The probability flow of a process is determined by the data distribution alone, so two models that have both learned
+    it encode the data in the same way.
 
     Args:
         first: Latents of one model, (B, *event), model units.
-        second: Latents of the other for the same examples, shape of `first`; both in units of their prior's deviation
-            if the priors differ.
-        shuffles: Permutations of the baseline.
-        seed: Of the permutations.
+        second: Latents of the other model for the same examples, shape of `first`. If the priors differ, both must be
+            divided by the standard deviation of their prior.
+        shuffles: Number of permutations of the baseline, at least 2.
+        seed: Seed of the permutations.
 
     Raises:
-        ValueError: Other shapes, or fewer than three examples, over which nothing correlates.
+        ValueError: The shapes differ, or there are fewer than three examples or two shuffles.
     """
     if first.shape != second.shape:
         raise ValueError(
-            f"the encodings have shapes {tuple(first.shape)} and {tuple(second.shape)}; encode the same examples with"
-            " both models"
+            f"the encodings have shapes {tuple(first.shape)} and {tuple(second.shape)}, which must be equal; encode the"
+            " same examples with both models"
         )
     if first.shape[0] < 3 or shuffles < 2:
         raise ValueError(
-            f"{first.shape[0]} examples and {shuffles} shuffles say nothing of a correlation; give at least 3 and 2,"
-            " better 16 and 20"
+            f"a correlation cannot be estimated from {first.shape[0]} examples and {shuffles} shuffles; give at least 3"
+            " examples and 2 shuffles, better 16 and 20"
         )
     x, y = (z.reshape(z.shape[0], -1).to(torch.float64).cpu() for z in (first, second))
     generator = torch.Generator().manual_seed(seed)
-    own = _correlation(x, y)
-    baseline, apart = [], []
+    correlation = _correlation(x, y)
+    baseline, differences = [], []
     for _ in range(shuffles):
         other = y[_derangement(len(y), generator)]
         baseline.append(float(_correlation(x, other).mean()))
-        apart.append(_difference(x, other))
+        differences.append(_difference(x, other))
     shuffled = torch.tensor(baseline, dtype=torch.float64)
     return Agreement(
-        own,
-        float(own.mean()),
+        correlation,
+        float(correlation.mean()),
         float(shuffled.mean()),
         float(shuffled.std()),
         _difference(x, y),
-        sum(apart) / len(apart),
+        sum(differences) / len(differences),
     )
 
 
 def _correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Of each column over the rows; 0 where one of the two is constant."""
+    """Correlation over the rows of each pair of columns, (D,); 0 where one of the two is constant."""
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     scale = x.norm(dim=0) * y.norm(dim=0)
     return torch.where(scale > 0, (x * y).sum(dim=0) / scale.clamp_min(1e-300), torch.zeros_like(scale))
 
 
 def _difference(x: Tensor, y: Tensor) -> float:
+    """|x - y| / |x|."""
     return float((x - y).norm() / x.norm())
 
 
 def _derangement(n: int, generator: torch.Generator) -> Tensor:
-    """A cyclic shift of a random order: no example is compared with itself."""
+    """A random permutation without fixed points (a cyclic shift of a random order), so no example keeps its place."""
     order = torch.randperm(n, generator=generator)
     image = torch.empty(n, dtype=torch.long)
     image[order] = order.roll(1)

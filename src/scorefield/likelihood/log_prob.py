@@ -1,4 +1,4 @@
-"""Log densities in data units, with an error budget."""
+"""Log densities in data units, with an error budget and bits per dimension."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from scorefield._random import Noise
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.likelihood.dequantisation import DEQUANTISE_STEP, Kumaraswamy, gap
-from scorefield.likelihood.divergence import Exact
 from scorefield.likelihood.error_budget import Moments, Term, interval, prior_mismatch, truncation
 from scorefield.likelihood.probability_flow import (
     FlowDensity,
     FlowSettings,
     choose_divergence,
     decoded_density,
+    estimator,
+    is_exact,
     log_density,
     require_flow,
     start_time,
@@ -36,29 +37,30 @@ DEQUANTISATIONS = ("uniform", "variational", "none")
 
 @dataclass(frozen=True)
 class LogProb:
-    """Log density of each example, one entry per example; what was not computed is None.
+    """Log densities with their error budget, one entry per example; quantities that were not computed are None.
 
-    log p_0 = nats + truncation + prior_mismatch + dequantisation, up to std_error and solver_error: the interval says
-    so at 90 percent, and always holds nats. p_0 is the process's density at its least noise: of the data under VP, of
-    data with noise sigma_min under VE; of grey levels where several draws show the gap of their bound.
+    log p_0 = nats + truncation + prior_mismatch + dequantisation, up to std_error and solver_error. The interval
+    contains log p_0 with 90 percent coverage and always contains nats. p_0 is the density of the process at its least
+    noise: that of the data under VP and of data with noise sigma_min under VE. For dequantised data it is the
+    probability of the grey levels, if two or more draws give the gap of the bound.
 
     Args:
         nats: Natural log of the density in data units. For quantised data that were dequantised it is a lower bound (in
             expectation over the dequantisation noise) on the log probability of the grey levels, per quantisation step.
         bits_per_dim: -log2 of that probability per dimension, for dequantised data; else None.
-        nfe: Network evaluations of each example, those of the budget included.
+        nfe: Network evaluations of each example, including those of the budget.
         status: 0, or a code of `sampling.adaptive.STATUS`; nats are NaN where it is not 0.
-        of: Which density it is, in words.
+        of: Description of the density in words.
         interval: Lower and upper ends of a 90 percent interval, nats, (B, 2).
         std_error: Standard error over divergence probes; 0 where the divergence is exact.
-        solver_error: Error of the integration, without a sign.
-        truncation: Effect of stopping at t_min, with its sign: what going on to t = 0 would add. 0 where a density at
-            another time was asked for.
-        prior_mismatch: Effect of the prior not being p_1, with its sign: what p_1 in its draw_point would add.
-        dequantisation: Gap of the dequantisation bound, not negative; from two draws on.
+        solver_error: Estimated size of the error of the integration, without a sign.
+        truncation: Correction for stopping at t_min, with its sign: the change of nats if the flow were continued to
+            t = 0. It is 0 where `FlowSettings.start` asks for the density at another time.
+        prior_mismatch: Correction for using the prior, with its sign: the change of nats if p_1 were used instead.
+        dequantisation: Gap of the dequantisation bound, not negative; needs two or more draws.
         time: The time that each flow reached; 1 where the status is 0.
-        norm: Root mean square of the state it reached, model units.
-        per_probe: nats by each of the first probes alone, (B, P), for `difference`.
+        norm: Root mean square of the state at that time, model units.
+        per_probe: nats computed with each of the first probes alone, (B, P), for `difference`.
     """
 
     nats: Tensor
@@ -77,7 +79,7 @@ class LogProb:
     per_probe: Tensor | None = None
 
     def __repr__(self) -> str:
-        """Two lines: the mean with its interval and failures, and which density it is."""
+        """Two lines: the mean with the interval and the number of failures, and the description of the density."""
         good = self.nats[torch.isfinite(self.nats)].double()
         bits = "" if self.bits_per_dim is None else f", {float(self.bits_per_dim.nanmean()):.4g} bits/dim"
         mean = f"mean {float(good.mean()):.6g} nats{bits}" if len(good) else "no finite value"
@@ -90,25 +92,25 @@ class LogProb:
         )
 
     def failures(self) -> tuple[str, ...]:
-        """A line for each example whose flow gave up: which, why, at what time and how large x was."""
+        """One line for each failed example: its index, status, the time reached and the size of x there."""
         return () if self.time is None or self.norm is None else failure_messages(self.status, self.time, self.norm)
 
 
 def difference(first: LogProb, second: LogProb) -> tuple[Tensor, Tensor]:
-    """first.nats - second.nats and its standard error over probes that both share, (B,) each.
+    """first.nats - second.nats and its standard error over the probes that both share, (B,) each.
 
-    With the same probes (those of the same examples under two models, or `common_probes`) most of the error is common
-    and cancels; it is measured from the differences probe by probe.
+    With equal probes (those of the same examples under two models, or `common_probes`) most of the error is common to
+    both and cancels. The standard error is computed from the differences for each probe.
 
     Raises:
-        ValueError: One probe, or other numbers of probes: then there is nothing to measure it from.
+        ValueError: The two have different numbers of probes, or fewer than two.
     """
     a, b = first.per_probe, second.per_probe
     if a is None or b is None or a.shape != b.shape or a.shape[1] < 2:
-        seen = [None if p is None else tuple(p.shape) for p in (a, b)]
+        shapes = " and ".join("none" if p is None else str(tuple(p.shape)) for p in (a, b))
         raise ValueError(
-            f"a difference needs the same two probes or more of both; nats by probe are {seen}. Compute both with"
-            " FlowSettings(divergence='hutchinson', probes=4, common_probes=True)"
+            f"a difference needs at least two probes, the same for both; the nats per probe have shapes {shapes}."
+            " Compute both with FlowSettings(divergence='hutchinson', probes=4, common_probes=True)"
         )
     d = a - b
     return d.mean(dim=1), d.std(dim=1) / d.shape[1] ** 0.5
@@ -132,31 +134,34 @@ def flow_log_prob(
     Args:
         score: The score.
         x: Data in data units, (B, *shape).
-        data: Their spec; its log-Jacobian brings nats from model to data units.
-        noise: Where dequantisation noise and probes come from.
-        condition: What is known of each example.
-        dequantise: "uniform" adds noise inside each grey level's bin (the default for quantised data: the density of a
-            discrete variable is infinite, and a model can win nats without limit by learning the grid; Theis et al.
-            2016), "variational" adds noise of a law fitted to each example, a tighter bound for 40 evaluations more,
-            "none" takes x as it is (the default for continuous data).
-        draws: Dequantisation draws, each a flow of its own; from two on their spread gives the gap of the bound.
-        moments: Of the data in model units, for the prior mismatch; without them it is less certain.
-        settings: Of the flow.
-        dtype: In which the score is evaluated.
+        data: The spec of the data; its log-Jacobian converts nats from model to data units.
+        noise: Source of the dequantisation noise and the probes.
+        condition: The variables that the score is conditioned on, by name, one row per example.
+        dequantise: "uniform" adds uniform noise inside the bin of each grey level. It is the default for quantised
+            data, because a discrete variable has no density and a model can raise nats without limit by learning the
+            grid (Theis et al. 2016). "variational" adds noise from a distribution fitted to each example, a tighter
+            bound for 40 further evaluations. "none" takes x as it is, the default for continuous data.
+        draws: Number of dequantisation draws, each with its own flow; two or more give the gap of the bound.
+        moments: Moments of the data in model units, for the prior mismatch, which is less certain without them.
+        settings: Settings of the flow.
+        dtype: Dtype in which the score is evaluated.
 
     Raises:
-        ValueError: x is not of this spec, the score has no flow, continuous data were to be dequantised, or several
-            draws were asked for where nothing is drawn.
+        ValueError: x does not fit the spec, the score has no flow, continuous data were to be dequantised, or several
+            draws were given for data that are not dequantised.
     """
     if dequantise not in (None, *DEQUANTISATIONS):
-        raise ValueError(f"dequantise={dequantise!r} is no method to dequantise.{near(dequantise, DEQUANTISATIONS)}")
-    # A density exists outside the data's range too, where an unclipped sample may lie; whoever says "none" knows.
+        known = ", ".join(DEQUANTISATIONS)
+        raise ValueError(f"dequantise={dequantise!r} must be one of {known}.{near(dequantise, DEQUANTISATIONS)}")
+    # A density exists outside the range of the data too, where unclipped samples may lie, so an explicit "none" is
+    # not checked for it.
     data.check(x, name="x", values=dequantise != "none")
     settings = settings or FlowSettings()
     method = dequantise or ("none" if data.levels is None else "uniform")
     if draws < 1 or (draws > 1 and method == "none"):
         raise ValueError(
-            f"draws={draws} counts dequantisation draws, at least 1; data that are not dequantised have one"
+            f"draws={draws} is the number of dequantisation draws and must be at least 1, and exactly 1 for data that"
+            " are not dequantised"
         )
     require_flow(score)
     bound = score.bind(condition)
@@ -167,14 +172,16 @@ def flow_log_prob(
     per_draw = torch.stack([f.nats - p for f, p in zip(flows, penalties, strict=True)])
     per_draw = per_draw + data.log_jacobian(dequantised=method != "none")
     nats = per_draw.mean(dim=0)
-    budget = _Budget(bound, noise, settings, moments, data)
-    truncated, prior, solver, calls = budget.of(points[0], flows[0])
+    # The corrections and the solver error are computed at one dequantisation draw.
+    truncated, prior, calls = _corrections(bound, points[0], flows[0], noise, settings, moments, data)
     gap_term = gap(per_draw) if draws > 1 else None
     std_error = torch.stack([f.std_error for f in flows]).mean(dim=0)  # the draws share their probes
-    ends = None
-    if solver is not None:
-        known = [term for term in (truncated, prior, gap_term) if term is not None]
-        ends = interval(nats, std_error, flows[0].per_probe.shape[1], [solver], known)
+    solver = ends = None
+    if settings.loosened is not None:
+        solver, more_calls = _solver_error(bound, points[0], flows[0], noise, settings, settings.loosened)
+        calls = calls + more_calls
+        terms = [term for term in (truncated, prior, gap_term) if term is not None]
+        ends = interval(nats, std_error, flows[0].per_probe.shape[1], [solver], terms)
     status = torch.stack([f.status for f in flows]).amax(dim=0)
     worst = flows[0] if draws == 1 else _worst(flows)
     offset = (nats - torch.stack([f.nats for f in flows]).mean(dim=0))[:, None]
@@ -205,22 +212,22 @@ def flow_samples(
     condition: Condition | None = None,
     settings: FlowSettings | None = None,
 ) -> tuple[Tensor, LogProb]:
-    """Samples of the flow with their log density, in one integration.
+    """Samples of the probability flow with their log density, in one integration.
 
     Args:
         score: The score.
         latent: Latents, model units, (B, *event).
-        data: Spec of the data.
-        noise: Where probes come from.
-        condition: What is known of each example.
-        settings: Of the flow.
+        data: The spec of the data.
+        noise: Source of the probes.
+        condition: The variables that the score is conditioned on, by name, one row per example.
+        settings: Settings of the flow.
 
     Returns:
-        Samples in model units at t_min, not denoised, as the density is of those; and the density in data units, with
-        standard errors over probes and no other term of the budget.
+        Samples in model units at t_min, which are not denoised because the density is that of x at t_min, and the
+        density in data units, with standard errors over probes but no other term of the budget.
 
     Raises:
-        ValueError: The score has no flow.
+        ValueError: The score has no probability flow.
     """
     settings = settings or FlowSettings()
     flow = decoded_density(score.bind(condition), latent, noise, settings)
@@ -240,23 +247,23 @@ def flow_samples(
 
 
 DrawPoint = Callable[[int], tuple[Tensor, Tensor]]
-"""Draw k: points in model units, and log q of the noise that brought them there, (B,)."""
+"""k -> the k-th dequantised points in model units, (B, *event), and log q of their noise, (B,)."""
 
 
 def _dequantiser(
     bound: BoundScore, x: Tensor, data: DataSpec, noise: Noise, method: str, start: float, dtype: torch.dtype
 ) -> tuple[DrawPoint, int]:
-    """How x comes to model units, and how many evaluations of the score that took."""
-    # float64 through the units, so that nats of the same example do not depend on the units it is given in.
-    wide, nothing = x.double(), torch.zeros(len(x), dtype=torch.float64)
+    """The function that maps x to model units with the noise of draw k, and the score evaluations of fitting it."""
+    # The units are converted in float64, so that the nats of an example do not depend on the units of its data.
+    wide, zero = x.double(), torch.zeros(len(x), dtype=torch.float64)
     if method == "none":
-        return lambda k: (data.to_model(wide).to(dtype), nothing), 0
+        return lambda k: (data.to_model(wide).to(dtype), zero), 0
 
     def uniform(k: int) -> Tensor:
         return noise.uniform(x.to(torch.float32), DEQUANTISE_STEP, k).double()
 
     if method == "uniform":
-        return lambda k: (data.dequantise(wide, uniform(k)).to(dtype), nothing), 0
+        return lambda k: (data.dequantise(wide, uniform(k)).to(dtype), zero), 0
     data.dequantise(wide, torch.zeros_like(wide))  # refuses continuous data before anything is fitted
     before = bound.calls
     q = Kumaraswamy.fitted(bound, wide, data, noise, start, dtype)
@@ -269,7 +276,7 @@ def _dequantiser(
 
 
 def _worst(flows: list[FlowDensity]) -> FlowDensity:
-    """The first flow, or, of examples that gave up in another, that one's state and time."""
+    """The first flow, with state, time and status of another one for examples that failed only in that one."""
     found = flows[0]
     for other in flows[1:]:
         failed = (found.status == 0) & (other.status != 0)
@@ -281,53 +288,52 @@ def _worst(flows: list[FlowDensity]) -> FlowDensity:
     return found
 
 
-class _Budget:
-    """The terms beside the standard error, at one draw; each costs a few evaluations, or half a flow (the solver's)."""
+def _corrections(
+    bound: BoundScore,
+    x: Tensor,
+    flow: FlowDensity,
+    noise: Noise,
+    settings: FlowSettings,
+    moments: Moments | None,
+    data: DataSpec,
+) -> tuple[Term, Term | None, Tensor]:
+    """Truncation, prior mismatch (None where it is not defined) and the score evaluations they took, each (B,)."""
+    before = bound.calls
+    with torch.inference_mode(False), torch.no_grad():
+        zero = torch.zeros(len(x), dtype=torch.float64)
+        truncated = Term(zero, zero)
+        if settings.start is None:
+            divergence = choose_divergence(x, noise, settings)
+            truncated = truncation(bound, x.clone(), divergence, start_time(bound, settings))
+        prior = prior_mismatch(bound, flow.latent.clone(), data, moments)
+    return truncated, prior, torch.full((len(x),), bound.calls - before)
 
-    def __init__(
-        self, bound: BoundScore, noise: Noise, settings: FlowSettings, moments: Moments | None, data: DataSpec
-    ):
-        self._bound, self._noise, self._settings, self._data = bound, noise, settings, data
-        self._moments = moments
 
-    def of(self, x: Tensor, flow: FlowDensity) -> tuple[Term, Term | None, Tensor | None, Tensor]:
-        """Truncation, prior mismatch or None, the solver's error or None, and evaluations; all (B,)."""
-        before, settings = self._bound.calls, self._settings
-        divergence = choose_divergence(x, self._noise, settings)
-        with torch.inference_mode(False), torch.no_grad():
-            nothing = torch.zeros(len(x), dtype=torch.float64)
-            truncated = Term(nothing, nothing)
-            if settings.start is None:
-                truncated = truncation(self._bound, x.clone(), divergence, start_time(self._bound, settings))
-            prior = prior_mismatch(self._bound, flow.latent.clone(), self._data, self._moments)
-        calls = torch.full((len(x),), self._bound.calls - before)
-        if settings.loosened is None:
-            return truncated, prior, None, calls
-        # One probe is enough: what the solver does to its estimate, it does to those of the others.
-        method = (
-            "exact"
-            if isinstance(divergence, Exact)
-            else "hutch++"
-            if settings.divergence == "hutch++"
-            else "hutchinson"
-        )
-        loose = replace(
-            settings,
-            rtol=settings.loosened * settings.rtol,
-            atol=settings.loosened * settings.atol,
-            divergence=method,
-            probes=1,
-            target_se=None,
-        )
-        other = log_density(self._bound, x, self._noise, loose)
-        moved = other.per_probe[:, 0] - flow.per_probe[:, 0]
-        # Two errors may be equal by chance; a step is allowed about this much, so no less is stated.
-        allowed = (settings.atol + settings.rtol) * math.sqrt(self._data.dimension)
-        return truncated, prior, (moved.square() + allowed**2).sqrt(), calls + other.calls
+def _solver_error(
+    bound: BoundScore, x: Tensor, flow: FlowDensity, noise: Noise, settings: FlowSettings, loosened: float
+) -> tuple[Tensor, Tensor]:
+    """The solver error and the score evaluations it took, each (B,).
+
+    It is the change of nats when both tolerances are multiplied by `loosened`, estimated with the first probe.
+    """
+    dimension = math.prod(x.shape[1:])
+    loose = replace(
+        settings,
+        rtol=loosened * settings.rtol,
+        atol=loosened * settings.atol,
+        divergence="exact" if is_exact(settings, dimension) else estimator(settings),
+        probes=1,  # enough, because the error of the solver is nearly the same for all probes
+        target_se=None,
+    )
+    other = log_density(bound, x, noise, loose)
+    change = other.per_probe[:, 0] - flow.per_probe[:, 0]
+    # Two results may agree by chance. A step is allowed about this error, so no smaller error is stated.
+    allowed = (settings.atol + settings.rtol) * math.sqrt(dimension)
+    return (change.square() + allowed**2).sqrt(), other.calls
 
 
 def _description(score: Score, start: float, method: str) -> str:
-    """Which density it is."""
+    """Description of the density in words."""
     of = f"x_t at t = {start:g}"
     if isinstance(score.process, Process):
         sigma = float(score.process.sigma(torch.tensor([start], dtype=torch.float64)))

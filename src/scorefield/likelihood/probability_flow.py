@@ -1,4 +1,4 @@
-"""The probability flow as a map between data and latents, and the density it carries."""
+"""The probability flow as a map between data and latents, and the density that it defines."""
 
 from __future__ import annotations
 
@@ -17,43 +17,47 @@ from scorefield.sampling.adaptive import Solution, failure_messages, integrate
 from scorefield.score.score import BoundScore, Score
 
 PROBE_STEP = 2**61
-"""The step number of divergence probes, disjoint from those of samplers."""
+"""Step number of the noise of divergence probes, disjoint from the step numbers of samplers."""
 
 SKETCH_STEP = 2**61 + 2
-"""The step number of the sketches of Hutch++."""
+"""Step number of the noise of the sketches of Hutch++."""
 
 EXACT_UP_TO = 8
-"""Dimension up to which divergence="auto" is exact: D vector-Jacobian products are then cheaper than many probes."""
+"""Dimension D up to which divergence="auto" is exact, because D vector-Jacobian products are cheap there."""
 
-AT_ONCE = 16
-"""Probes of an example in one integration, where `target_se` asks for many: each has a state of its own."""
+MOST_NEW_PROBES = 16
+"""Most probes that `target_se` adds to an example in one integration; each adds D + 1 numbers to the state."""
 
 
 @record
 class FlowSettings:
-    """How the flow is integrated.
+    """Settings of the integration of the probability flow.
 
     Args:
-        rtol: Relative tolerance of each example's own Dormand-Prince solver.
-        atol: Absolute tolerance, model units; of a log density over D numbers sqrt(D) times as many nats.
-        divergence: "exact" takes D vector-Jacobian products a call, "hutchinson" one per probe, "hutch++" two per
-            column of its sketch and one per probe; "auto" is exact up to D = 8 or for D probes, else hutchinson.
-        probes: Number of probes averaged, drawn once per example and kept for the whole integration.
-        probe: Law of the probes; Rademacher has the smaller variance.
-        max_steps: Attempts after which an example gives up with a status.
-        start: Time whose density is asked for; None for the process's t_min.likelihood.
-        retries: How often an example that gave up is taken up again, with more care (`sampling.adaptive.integrate`).
-        target_se: Standard error in nats at which an example has enough probes; more are added until it has, or has
-            `max_probes`. With D probes or more the divergence is made exact instead.
-        max_probes: Of one example, where `target_se` asks for more.
-        common_probes: Every example gets the probes of index 0, so that the errors of two examples are nearly equal and
-            their difference is more certain than either; a standard error is still that of one example.
-        sketch: Columns of the sketch of "hutch++".
-        loosened: The solver error is how far the result moves when both tolerances are so many times as large, by a
-            second solution that costs about half of the first; None leaves it out, and with it the interval.
+        rtol: Relative tolerance of the Dormand-Prince solver, which has its own steps for each example.
+        atol: Absolute tolerance, model units. For the log density over D numbers it is multiplied by sqrt(D), in nats.
+        divergence: "exact" takes D vector-Jacobian products per evaluation, "hutchinson" one per probe, "hutch++" two
+            per column of its sketch and one per probe. "auto" is exact for D up to 8 or D or more probes, and
+            hutchinson otherwise.
+        probes: Number of probes that are averaged; they are drawn once per example and kept for the whole integration.
+        probe: Distribution of the probes; Rademacher probes have the smaller variance.
+        max_steps: Number of attempted steps after which an example stops with a status.
+        start: Time whose density is computed; None for the process's t_min.likelihood.
+        retries: How often a stopped example is continued with smaller steps (`sampling.adaptive.integrate`).
+        target_se: Standard error in nats below which an example has enough probes. Probes are added until it is
+            reached, or `max_probes`. Where D probes or more would be needed, the divergence is computed exactly.
+        max_probes: Most probes of one example when `target_se` adds them.
+        common_probes: Whether every example uses the probes of index 0. The errors of two examples are then nearly
+            equal, and their difference is more certain than either value. Standard errors are still those of single
+            examples.
+        sketch: Number of columns of the sketch of "hutch++".
+        loosened: Factor by which both tolerances are multiplied in a second integration, whose difference from the
+            first is the estimate of the solver error. It costs about half as much as the first; None leaves out the
+            estimate, and with it the interval.
 
     Raises:
-        ValueError: No probe, no sketch, a target that no number of probes meets, or a start outside [0, 1].
+        ValueError: A tolerance is not positive, a number of probes, columns or retries is out of range, `target_se` or
+            `loosened` is out of range, or `start` lies outside [0, 1].
     """
 
     rtol: float = 1e-5
@@ -72,36 +76,45 @@ class FlowSettings:
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0.0 and self.atol > 0.0):
-            raise ValueError(f"rtol={self.rtol:g} and atol={self.atol:g} must be positive; 1e-5 is the published one")
+            raise ValueError(
+                f"rtol={self.rtol:g} and atol={self.atol:g} must both be positive; the published value is 1e-5"
+            )
         if self.target_se is not None and not self.target_se > 0.0:
             raise ValueError(
-                f"target_se={self.target_se:g} must be a positive number of nats; no error at all has"
+                f"target_se={self.target_se:g} must be a positive number of nats; for a divergence without error use"
                 " divergence='exact'"
             )
         if self.loosened is not None and not self.loosened > 1.0:
-            raise ValueError(f"loosened={self.loosened:g} must be above 1, or None for no estimate of the solver error")
+            raise ValueError(
+                f"loosened={self.loosened:g} must be greater than 1, or None for no estimate of the solver error"
+            )
         if self.sketch < 1 or self.retries < 0:
-            raise ValueError(f"sketch={self.sketch} must be at least 1 and retries={self.retries} not negative")
+            raise ValueError(
+                f"sketch={self.sketch} must be at least 1, and retries={self.retries} must not be negative"
+            )
         if self.probes < 1:
-            raise ValueError(f"probes={self.probes} must be at least 1; for no probes at all use divergence='exact'")
+            raise ValueError(
+                f"probes={self.probes} must be at least 1; to compute the divergence without probes use"
+                " divergence='exact'"
+            )
         if self.start is not None and not 0.0 <= self.start <= 1.0:
-            raise ValueError(f"start={self.start:g} is a time and lies in [0, 1]; 0 is the least noise")
+            raise ValueError(f"start={self.start:g} is a time and must lie in [0, 1], where 0 has the least noise")
 
 
 @dataclass(frozen=True)
 class FlowDensity:
-    """The end of a flow, and its density.
+    """The end points of the flow and the log density of its data end.
 
     Args:
-        nats: Log density of the start in model units, (B,) float64 on the CPU.
-        latent: Where the flow ended, shape, dtype and device of the start.
-        calls: Evaluations of the flow per example, (B,).
-        status: Codes of `sampling.adaptive.STATUS`, (B,). Where it is not 0 the flow stopped early, and nats and
-            latent are NaN: numbers there would be believed.
-        state: The last accepted state of every example, like `latent`, those that gave up included.
-        time: The time at which it was reached, (B,).
-        per_probe: nats by each of the first P probes alone, (B, P); (B, 1) where the divergence is exact.
-        std_error: Standard error of nats over probes, (B,); 0 where the divergence is exact.
+        nats: Log density in model units, (B,) float64 on the CPU.
+        latent: The end point of the flow, with shape, dtype and device of its initial point.
+        calls: Evaluations of the flow for each example, (B,).
+        status: Codes of `sampling.adaptive.STATUS`, (B,). Where it is not 0 the flow stopped early, and nats and latent
+            are NaN, so that an unfinished value is not mistaken for a result.
+        state: The last accepted state of every example, failed ones included, like `latent`.
+        time: The time at which that state was reached, (B,).
+        per_probe: nats computed with each of the first P probes alone, (B, P); (B, 1) where the divergence is exact.
+        std_error: Standard error of nats over the probes, (B,); 0 where the divergence is exact.
     """
 
     nats: Tensor
@@ -114,7 +127,7 @@ class FlowDensity:
     std_error: Tensor
 
     def failures(self) -> tuple[str, ...]:
-        """A line for each example that gave up."""
+        """One line for each failed example."""
         return failure_messages(self.status, self.time, self.state.flatten(1).double().square().mean(dim=1).sqrt())
 
 
@@ -124,36 +137,36 @@ def start_time(score: Score, settings: FlowSettings) -> float:
 
 
 def log_density(score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettings) -> FlowDensity:
-    """log p_s(x) = log p_prior(z) + int_s^1 div(f x - g^2 score / 2) dt along the flow from s = t_min to 1, at z.
+    """log p_s(x) = log p_prior(z) + int_s^1 div(f x - g^2 score / 2) dt along the flow from x at s = t_min to z at 1.
 
-    Song et al. 2021, section D.2 (eq. 39 and 40), as an instantaneous change of variables (Chen et al. 2018). The
-    density is that of x_t at t = s, data smoothed by sigma(s). Each evaluation of the flow is one of the score, and one
-    vector-Jacobian product per probe (or per dimension, if exact). Nothing returned carries a gradient.
+    Song et al. 2021, section D.2 (eq. 39 and 40), an instantaneous change of variables (Chen et al. 2018). The density
+    is that of x_t at t = s, data smoothed by sigma(s). Each evaluation of the flow takes one score evaluation, and one
+    vector-Jacobian product per probe (or per dimension, if exact). The results carry no gradient.
 
     Args:
         score: The bound score.
         x: Points in model units, (B, *event).
-        noise: Where probes come from.
+        noise: Source of the probes.
         settings: See `FlowSettings`.
 
     Raises:
-        ValueError: The score has no flow, or one whose divergence is not known.
+        ValueError: The score has no probability flow, or the divergence of its flow cannot be computed.
     """
     _check_density(score, settings)
-    # A caller's inference mode would switch the divergence's gradients off and leave a wrong number.
+    # In a caller's inference mode the gradients of the divergence would silently be zero.
     with torch.inference_mode(False), torch.no_grad():
         x = x.clone()
-        first = along(score, x, choose_divergence(x, noise, settings), settings)
-        return first if settings.target_se is None else _until_certain(first, score, x, noise, settings)
+        first = integrate_density(score, x, choose_divergence(x, noise, settings), settings)
+        return first if settings.target_se is None else _with_more_probes(first, score, x, noise, settings)
 
 
 def _check_density(score: BoundScore, settings: FlowSettings) -> None:
-    """Refuse a score without a flow, or with one whose divergence is not known."""
+    """Refuse a score without a probability flow, or with a flow whose divergence cannot be computed."""
     require_flow(score)
     if isinstance(score.process, GeneralSDE) and score.process.state_dependent:
         raise ValueError(
-            "the density needs second derivatives of a diffusion G(x, t); it is computed for a GeneralSDE with"
-            " state_dependent=False (transport works with either)"
+            "this GeneralSDE has a state-dependent diffusion G(x, t), whose second derivatives the density would need;"
+            " a density is computed for state_dependent=False only (transport works with either)"
         )
     score.process.check_time(torch.tensor([start_time(score, settings)]))
 
@@ -161,30 +174,39 @@ def _check_density(score: BoundScore, settings: FlowSettings) -> None:
 def decoded_density(score: BoundScore, latent: Tensor, noise: Noise, settings: FlowSettings) -> FlowDensity:
     """Samples and their log density in one integration: from latents at t = 1 down to s = t_min.
 
-    log p_s(x) = log p_prior(z) - int_1^s div(f x - g^2 score / 2) dt; `FlowDensity.latent` is x, the other end.
+    log p_s(x) = log p_prior(z) - int_1^s div(f x - g^2 score / 2) dt. `FlowDensity.latent` is x, the end of the
+    integration.
 
     Args:
         score: The bound score.
         latent: z, model units, (B, *event).
-        noise: Where probes come from.
-        settings: See `FlowSettings`; `target_se` needs the way up and is not used here.
+        noise: Source of the probes.
+        settings: See `FlowSettings`; `target_se`, whose additional probes are integrated upward, has no effect here.
 
     Raises:
-        ValueError: As for `log_density`.
+        ValueError: The score has no probability flow, or the divergence of its flow cannot be computed.
     """
     _check_density(score, settings)
     with torch.inference_mode(False), torch.no_grad():
         z = latent.clone()
-        return along(score, z, choose_divergence(z, noise, settings), settings, upward=False)
+        return integrate_density(score, z, choose_divergence(z, noise, settings), settings, upward=False)
 
 
-def along(
+def integrate_density(
     score: BoundScore, x: Tensor, divergence: Divergence, settings: FlowSettings, *, upward: bool = True
 ) -> FlowDensity:
-    """`log_density` with the divergence given, or, from latents `x`, `decoded_density`; without gradients."""
+    """Integrate the flow and its divergence together.
+
+    Args:
+        score: The bound score.
+        x: Data if `upward`, else latents, (B, *event).
+        divergence: The divergence, with its probes.
+        settings: Tolerances and limits of the solver.
+        upward: Whether to integrate from data to latents, as `log_density`, or down, as `decoded_density`.
+    """
     D, P = math.prod(x.shape[1:]), divergence.size
-    # The log density is a sum of D terms, and its error is held to sqrt(D) times that of one of them; held to the
-    # same, it would cost twice the evaluations and ask more than a float32 network keeps.
+    # The log density is a sum of D terms, so its tolerance is sqrt(D) times that of a coordinate. With the same
+    # tolerance the solver would take twice the evaluations and exceed the accuracy of a float32 network.
     unit = math.sqrt(D)
     velocity = _Velocity(score, x)
 
@@ -222,22 +244,22 @@ def along(
     )
 
 
-def _until_certain(
+def _with_more_probes(
     found: FlowDensity, score: BoundScore, x: Tensor, noise: Noise, settings: FlowSettings
 ) -> FlowDensity:
-    """More probes for each example until its standard error is at most `target_se`, or it has `max_probes`.
+    """Add probes to each example until its standard error is at most `target_se`, or it has `max_probes`.
 
-    How many is foretold from the variance so far, as a power of two, so that examples are solved in few groups; an
-    example's number does not depend on its batch mates.
+    The number of new probes is predicted from the variance so far and rounded to a power of two, so that examples can
+    be integrated in few groups. It does not depend on the other examples of the batch.
     """
     assert settings.target_se is not None
     most = min(settings.max_probes, math.prod(x.shape[1:])) if settings.divergence == "auto" else settings.max_probes
     had = torch.full((len(x),), found.per_probe.shape[1])
     while bool((unmet := (found.status == 0) & (found.std_error > settings.target_se) & (had < most)).any()):
-        # Where D probes would be needed, D vector-Jacobian products give the trace itself.
+        # Where D probes would be needed, the exact trace costs no more: it takes D vector-Jacobian products.
         needed = had * (found.std_error / settings.target_se).square()
         exact = unmet & (needed >= math.prod(x.shape[1:])) & (settings.divergence == "auto")
-        wanted = 2 ** (needed - had).clamp(1.0, AT_ONCE).nan_to_num(1.0).log2().ceil().long()
+        wanted = 2 ** (needed - had).clamp(1.0, MOST_NEW_PROBES).nan_to_num(1.0).log2().ceil().long()
         wanted = torch.minimum(wanted, most - had) * ~exact
         for count in {int(wanted[i]) for i in unmet.nonzero().flatten().tolist()}:
             first = {int(had[i]) for i in (unmet & (wanted == count)).nonzero().flatten().tolist()}
@@ -246,20 +268,28 @@ def _until_certain(
                 some = rows.to(x.device)
                 divergence = Exact()
                 if count:
-                    more = replace(settings, probes=count, divergence=_estimate(settings))
+                    more = replace(settings, probes=count, divergence=estimator(settings))
                     divergence = choose_divergence(x, noise, more, before).select(some)
-                part = along(score.rows(some), x[some], divergence, settings)
+                part = integrate_density(score.rows(some), x[some], divergence, settings)
                 found = _merged(found, rows, part, before / (before + count) if count else 0.0)
                 had[rows] = before + count if count else most
     return found
 
 
-def _estimate(settings: FlowSettings) -> Literal["hutchinson", "hutch++"]:
+def is_exact(settings: FlowSettings, dimension: int) -> bool:
+    """Whether the divergence of a flow of that dimension is computed exactly."""
+    if settings.divergence == "auto":
+        return dimension <= EXACT_UP_TO or settings.probes >= dimension
+    return settings.divergence == "exact"
+
+
+def estimator(settings: FlowSettings) -> Literal["hutchinson", "hutch++"]:
+    """The estimator of the divergence where it is not exact."""
     return "hutch++" if settings.divergence == "hutch++" else "hutchinson"
 
 
 def _merged(found: FlowDensity, rows: Tensor, part: FlowDensity, share: float) -> FlowDensity:
-    """`found` with more probes of the examples `rows`: means weighted with the share of probes that `found` has."""
+    """`found` with the results of further probes for the examples `rows`; `share` is the weight of the old probes."""
     nats, error, calls, status = (v.clone() for v in (found.nats, found.std_error, found.calls, found.status))
     nats[rows] = (share * nats[rows] if share else 0.0) + (1.0 - share) * part.nats
     error[rows] = ((share * error[rows]) ** 2 + ((1.0 - share) * part.std_error) ** 2).sqrt()
@@ -269,20 +299,20 @@ def _merged(found: FlowDensity, rows: Tensor, part: FlowDensity, share: float) -
 
 
 def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: FlowSettings) -> FlowDensity:
-    """The flow from time `start` to `end` without a density: latents of data (upwards) or data of latents (downwards).
+    """The flow from time `start` to `end` without a density: from data to latents (upward) or back (downward).
 
     Args:
         score: The bound score.
         x: Points in model units at time `start`, (B, *event).
-        start: From which time.
-        end: To which time, before or after it.
-        settings: Tolerances and number of attempts; the rest is for densities.
+        start: Initial time.
+        end: Final time, before or after `start`.
+        settings: Of these only the tolerances and the limits of the solver are used.
 
     Returns:
-        `FlowDensity` whose `latent` is the end state and whose `nats` are NaN.
+        A `FlowDensity` whose `latent` is the final state and whose `nats` are NaN.
 
     Raises:
-        ValueError: The score has no flow.
+        ValueError: The score has no probability flow.
     """
     require_flow(score)
     velocity = _Velocity(score, x)
@@ -316,12 +346,12 @@ def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: 
 
 
 def _or_nan(solution: Solution) -> Tensor:
-    """The final states, (B, n), NaN where the solver gave up."""
+    """The final states, (B, n), NaN for failed examples."""
     return torch.where((solution.status == 0)[:, None], solution.y, torch.nan)
 
 
 class _Velocity:
-    """dx/dt of float64 states (b, *event) of the examples `rows` of the batch x; the score is asked in x's dtype."""
+    """dx/dt of float64 states (b, *event) of the examples `rows` of the batch x; the score has the dtype of x."""
 
     def __init__(self, score: BoundScore, x: Tensor):
         self._score, self._x = score, x
@@ -334,48 +364,53 @@ class _Velocity:
 
 
 def choose_divergence(x: Tensor, noise: Noise, settings: FlowSettings, first: int = 0) -> Divergence:
-    """The divergence that the settings ask for, its probes drawn.
+    """Draw the probes and build the divergence that the settings name.
 
     Args:
         x: The batch, (B, *event).
-        noise: Where probes come from.
-        settings: Which divergence, and how many probes.
+        noise: Source of the probes.
+        settings: The divergence and its number of probes.
         first: Number of the first probe of each example.
 
     Raises:
-        TypeError: Common probes of a noise that has no indices.
+        TypeError: `common_probes` with a source of noise that has no indices.
     """
     D = math.prod(x.shape[1:])
-    wanted = settings.divergence
-    if wanted == "exact" or (wanted == "auto" and (D <= EXACT_UP_TO or settings.probes >= D)):
+    if is_exact(settings, D):
         return Exact()
     if settings.common_probes:
         if not isinstance(noise, IndexedNoise):
-            raise TypeError(f"common probes are those of index 0 of an IndexedNoise; got {type(noise).__name__}")
+            raise TypeError(
+                "common_probes=True uses the probes of index 0 of an IndexedNoise, and the noise is a"
+                f" {type(noise).__name__}; pass an IndexedNoise, or common_probes=False"
+            )
         noise = IndexedNoise(noise.seed, [0] * len(x))
     signs = settings.probe == "rademacher"
     probes = _drawn(x, noise, PROBE_STEP, range(first, first + settings.probes), signs)
-    if wanted == "hutch++":
+    if settings.divergence == "hutch++":
         return HutchPlusPlus(probes, signs, _drawn(x, noise, SKETCH_STEP, range(min(settings.sketch, D)), False))
     return Hutchinson(probes, signs)
 
 
 def _drawn(x: Tensor, noise: Noise, step: int, draws: range, signs: bool) -> Tensor:
-    """Normal numbers, or their signs, (draws, B, *event) float64."""
+    """Standard normal numbers, or their signs, (draws, B, *event) float64."""
     drawn = [noise.normal(x, step, draw) for draw in draws]
     return torch.stack([torch.where(v < 0, -1.0, 1.0) if signs else v for v in drawn]).to(torch.float64)
 
 
 def require_flow(score: Score) -> None:
-    """Refuse a score that exists only on the levels of a ladder (a process without rates refuses by itself).
+    """Refuse a score that is defined only at the levels of a ladder.
+
+    (A process without drift and diffusion raises its own error.)
 
     Raises:
-        ValueError: The network refuses times between its levels; says what works instead.
+        ValueError: The network refuses times between its levels; the message says what to use instead.
     """
     while isinstance(inner := getattr(score, "score", None), Score):
         score = inner
     if getattr(getattr(score, "time_input", None), "between", None) == "refuse":
         raise ValueError(
-            "this network knows only the levels of its ladder, and the probability flow needs every t; sample with"
-            " steps on the levels (pc, ancestral, ald), or build the score with LevelLabel(between='linear')"
+            "this network is defined only at the levels of its ladder, and the probability flow needs every t; sample"
+            " with steps on the levels (--sampler pc, ancestral or ald), or build the score with"
+            " LevelLabel(between='linear')"
         )
