@@ -224,7 +224,7 @@ def test_refuses_models_it_was_not_trained_for(model: Model, folder: Path, measu
 
 def test_refuses_folders_of_the_other_kind(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="is a guide, which samples nothing by itself; .*edit digits-mlp class --guide"
+        ValueError, match="is a guide, which samples nothing by itself; .*edit class digits-mlp --guide"
     ):
         sf.load(folder)
     with pytest.raises(FileNotFoundError, match="no guide folder"):

@@ -17,8 +17,8 @@ from scorefield.cli.console.arguments import Count, Flag, Out, Whole
 if TYPE_CHECKING:
     from scorefield.data import Data
     from scorefield.models.model import Model
-    from scorefield.studies.methods import Judge, Loss, Method, MethodRun, Terms
-    from scorefield.studies.methods.page import Line
+    from scorefield.studies.methods import EvaluationSettings, Loss, Method, MethodRun, SharedSettings
+    from scorefield.studies.methods.page import ResultRow
     from scorefield.studies.papers.entry import Claim
 
 
@@ -79,23 +79,23 @@ def run(command: CompareMethods) -> None:
             )
         _of_models(command)
         return
-    terms, data = _terms(command)
+    shared, data = _terms(command)
     names = tuple(METHODS) if command.methods is None else tuple(name.strip() for name in command.methods.split(","))
-    chosen = methods.fitting(terms, names)
-    out = command.out or Path("runs") / f"compare-{Path(terms.data.path or 'data').stem}"
-    print("\n".join(_plan(chosen, terms, data, command, out)), flush=True)
+    chosen = methods.select_methods(shared, names)
+    out = command.out or Path("runs") / f"compare-{Path(shared.data.path or 'data').stem}"
+    print("\n".join(_plan(chosen, shared, data, command, out)), flush=True)
     if command.dry_run:
         print("nothing was written")
         return
-    judge = methods.judge_of(data, command.n, command.density)
-    claim(out / "terms.json", _identity(terms, data, judge))
-    runs = _run_all(chosen, command.seeds, terms, data, judge, out)
+    evaluation = methods.evaluation_settings(data, command.n, command.density)
+    claim(out / "terms.json", _identity(shared, data, evaluation))
+    runs = _run_all(chosen, command.seeds, shared, data, evaluation, out)
     if command.by == "objective":
         models = [(f"{r.method}, seed {r.seed}", load(run_folder(out, r.method, r.seed))) for r in runs]
         _objectives(models, data, out)
         return
-    page, claims = methods.write_comparison(out, runs, terms, judge)
-    print("\n".join(["", *_words(methods.lines_of(runs), terms, judge), "", *methods.notes(runs), ""]))
+    page, claims = methods.write_comparison(out, runs, shared, evaluation)
+    print("\n".join(["", *_words(methods.result_rows(runs), shared, evaluation), "", *methods.notes(runs), ""]))
     print("\n".join(_said(claims)))
     print(f"{out / methods.page.RESULTS}\n{page}")
 
@@ -103,10 +103,10 @@ def run(command: CompareMethods) -> None:
 # ------------------------------------------------------------------------------------------------ the plan
 
 
-def _terms(command: CompareMethods) -> tuple[Terms, Data]:
+def _terms(command: CompareMethods) -> tuple[SharedSettings, Data]:
     from scorefield.data import DataSource, open_data
     from scorefield.studies import methods
-    from scorefield.studies.methods import Terms
+    from scorefield.studies.methods import SharedSettings
 
     if command.seeds < 1:
         raise ValueError(f"--seeds {command.seeds}: train each method at least once")
@@ -118,8 +118,8 @@ def _terms(command: CompareMethods) -> tuple[Terms, Data]:
     seconds = seconds_of(command.budget)
     source = DataSource(command.data)
     data = open_data(source)
-    body = methods.body_of(data.spec, command.network)
-    return Terms(source, data.spec, methods.farthest(data), body, seconds / 60.0, command.calls), data
+    body = methods.choose_architecture(data.spec, command.network)
+    return SharedSettings(source, data.spec, methods.largest_data_distance(data), body, seconds / 60.0, command.calls), data
 
 
 def seconds_of(budget: str) -> float:
@@ -135,27 +135,27 @@ def seconds_of(budget: str) -> float:
     return seconds
 
 
-def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: CompareMethods, out: Path) -> list[str]:
+def _plan(chosen: tuple[Method, ...], shared: SharedSettings, data: Data, command: CompareMethods, out: Path) -> list[str]:
     """What will be done and how long it takes; sampling is timed on one untrained network."""
     from scorefield.studies import methods
 
     held = len(data.held_out) if data.held_out is not None else 0
     lines = [
         f"{data.name}: {len(data.train):,} examples of shape {data.spec.shape} to train on, {held:,} held out; network"
-        f" {terms.body}; into {out}"
+        f" {shared.architecture}; into {out}"
     ]
-    per_call, total = _seconds_per_call(terms), 0.0
+    per_call, total = _seconds_per_call(shared), 0.0
     for method in chosen:
-        network = method.experiment(terms, 0).network
-        size = methods.sizes.count(network, terms.spec)
-        samplings = method.samplings(terms)
+        network = method.experiment(shared, 0).network
+        size = methods.sizes.count(network, shared.spec)
+        samplings = method.samplings(shared)
         # An energy's call is a forward and a backward pass, three times the cost of a forward pass.
-        calls = len(samplings) * terms.calls * (3 if method.name == "mdsm" else 1)
-        seconds = 60.0 * terms.minutes + calls * command.n * per_call
+        calls = len(samplings) * shared.calls * (3 if method.name == "mdsm" else 1)
+        seconds = 60.0 * shared.minutes + calls * command.n * per_call
         total += seconds
         lines.append(
-            f"  {method.name:12} {size:>10,} parameters  {60 * terms.minutes:5.0f} s training, sampled by"
-            f" {', '.join(s.name for s in samplings)} ({terms.calls} calls at most)  about {seconds:.0f} s a seed"
+            f"  {method.name:12} {size:>10,} parameters  {60 * shared.minutes:5.0f} s training, sampled by"
+            f" {', '.join(s.name for s in samplings)} ({shared.calls} calls at most)  about {seconds:.0f} s a seed"
         )
     times = f"{command.seeds} seed{'s' * (command.seeds != 1)}"
     lines.append(
@@ -165,17 +165,17 @@ def _plan(chosen: tuple[Method, ...], terms: Terms, data: Data, command: Compare
     return lines
 
 
-def _seconds_per_call(terms: Terms) -> float:
+def _seconds_per_call(shared: SharedSettings) -> float:
     """Seconds of one network call of one sample, in batches of 128, on a quiet machine."""
     import torch
 
     from scorefield.studies import methods
 
-    network = methods.sizes.score_network(terms.body, terms.spec, "positional").build(terms.spec).eval()
-    x, c = torch.zeros(128, *terms.spec.shape), torch.zeros(128)
-    if not all(n % m == 0 for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)):
-        sides = [-(-n // m) * m for n, m in zip(terms.spec.shape[1:], network.multiple, strict=True)]
-        x = torch.zeros(128, terms.spec.shape[0], *sides)
+    network = methods.sizes.score_network(shared.architecture, shared.spec, "positional").build(shared.spec).eval()
+    x, c = torch.zeros(128, *shared.spec.shape), torch.zeros(128)
+    if not all(n % m == 0 for n, m in zip(shared.spec.shape[1:], network.multiple, strict=True)):
+        sides = [-(-n // m) * m for n, m in zip(shared.spec.shape[1:], network.multiple, strict=True)]
+        x = torch.zeros(128, shared.spec.shape[0], *sides)
     times = []
     with torch.no_grad():
         network(x, c)
@@ -190,18 +190,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _identity(terms: Terms, data: Data, judge: Judge) -> dict[str, Any]:
+def _identity(shared: SharedSettings, data: Data, evaluation: EvaluationSettings) -> dict[str, Any]:
     """Everything that the runs of one folder share; methods and seeds may be added to it."""
     from scorefield.metrics.receipt import short
 
     return {
         "data": f"{data.name} {data.train.fingerprint}",
-        "held out": short(judge.reference.facts.hash),
-        "network": terms.body,
-        "budget": terms.minutes,
-        "calls": terms.calls,
-        "n": judge.n,
-        "density": judge.density,
+        "held out": short(evaluation.reference.facts.hash),
+        "network": shared.architecture,
+        "budget": shared.minutes,
+        "calls": shared.calls,
+        "n": evaluation.n,
+        "density": evaluation.density,
     }
 
 
@@ -209,7 +209,7 @@ def _identity(terms: Terms, data: Data, judge: Judge) -> dict[str, Any]:
 
 
 def _run_all(
-    chosen: tuple[Method, ...], seeds: int, terms: Terms, data: Data, judge: Judge, out: Path
+    chosen: tuple[Method, ...], seeds: int, shared: SharedSettings, data: Data, evaluation: EvaluationSettings, out: Path
 ) -> list[MethodRun]:
     """Seed by seed, so that a first table of all methods comes early; what is finished is written after every run.
 
@@ -226,8 +226,8 @@ def _run_all(
             folder = run_folder(out, method.name, seed)
             new = methods.read_run(folder) is None
             try:
-                with _display(f"{method.name}, seed {seed}", 60 * terms.minutes) as observer:
-                    run = methods.run_method(method, seed, terms, data, judge, folder, observer)
+                with _display(f"{method.name}, seed {seed}", 60 * shared.minutes) as observer:
+                    run = methods.run_method(method, seed, shared, data, evaluation, folder, observer)
             except (Interrupted, KeyboardInterrupt):
                 raise KeyboardInterrupt(
                     f"stopped in {method.name}, seed {seed}; {len(runs)} runs are finished, in {out}. The same command"
@@ -235,7 +235,7 @@ def _run_all(
                 ) from None
             runs.append(run)
             if new:
-                methods.write_comparison(out, runs, terms, judge)
+                methods.write_comparison(out, runs, shared, evaluation)
             print(_line(run), flush=True)
     return runs
 
@@ -287,11 +287,11 @@ def _display(what: str, seconds: float) -> Iterator[_Display]:
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
+def _words(lines: list[ResultRow], shared: SharedSettings, evaluation: EvaluationSettings) -> list[str]:
     """The table as aligned text."""
     from scorefield.studies import methods
 
-    found = methods.results_table(lines, terms, judge)
+    found = methods.results_table(lines, shared, evaluation)
     texts = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in found.rows]
     rows = [list(found.columns), *texts]
     widths = [max(len(row[k]) for row in rows) for k in range(len(found.columns))]
@@ -301,7 +301,7 @@ def _words(lines: list[Line], terms: Terms, judge: Judge) -> list[str]:
 def _said(claims: list[Claim]) -> list[str]:
     from scorefield.studies.papers.writing import VERDICT
 
-    return [f"{VERDICT[c.held]:>12}: {c.says}\n              {c.found}" for c in claims]
+    return [f"{VERDICT[c.held]:>12}: {c.statement}\n              {c.found}" for c in claims]
 
 
 # ------------------------------------------------------------------------------------------------ by objective
@@ -329,7 +329,7 @@ def _objectives(models: list[tuple[str, Model]], data: Data, out: Path) -> None:
     from scorefield._files import write_json
     from scorefield.studies import methods
 
-    groups = methods.alike(models)
+    groups = methods.comparable_groups(models)
     if not groups:
         raise ValueError(
             "no two of these methods have one weighting and one set of levels; ncsnv2 and adversarial do, and so do two"

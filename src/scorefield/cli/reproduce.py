@@ -63,7 +63,7 @@ def run(command: Reproduce) -> None:
         findings = entry.run(Job(out, command.seed, command.effort, _Display(progress)))
     page = write_findings(entry, findings, out, time.perf_counter() - started)
     for claim in findings.claims:
-        print(f"{VERDICT[claim.held]:>12}: {claim.says}\n              {claim.found}")
+        print(f"{VERDICT[claim.held]:>12}: {claim.statement}\n              {claim.found}")
     print(page)
 
 

@@ -61,7 +61,7 @@ def run(command: TrainGuide) -> None:
     if found is not None:
         print("\n".join(table(found, isinstance(guide.answer, Category))))
     how = "--label CLASS" if isinstance(guide.answer, Category) else "--y " + ",".join("Y" * guide.answer.spec.size)
-    print(f"trained: {out}\n  scorefield edit {command.model} class --guide {out} {how} --scale 1")
+    print(f"trained: {out}\n  scorefield edit class {command.model} --guide {out} {how} --scale 1")
 
 
 def table(found: Measured, classes: bool) -> list[str]:

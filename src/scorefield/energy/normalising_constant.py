@@ -322,7 +322,7 @@ def energy_log_prob(
     if normaliser is None:
         raise ValueError(
             "an energy without log Z has no density and no bits/dim: normaliser = log_z(energy, base, draws) gives it"
-            " with an interval (scorefield energy MODEL logz)"
+            " with an interval (scorefield energy logz MODEL)"
         )
     if normaliser.value is None:
         raise ValueError(

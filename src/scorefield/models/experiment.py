@@ -279,7 +279,7 @@ class GuideExperiment:
     def __post_init__(self) -> None:
         if self.training.sample_every:
             raise ValueError(
-                f"sample_every={self.training.sample_every}: a guide draws no samples; `scorefield edit MODEL class`"
+                f"sample_every={self.training.sample_every}: a guide draws no samples; `scorefield edit class MODEL`"
                 " does, with the finished guide"
             )
 

@@ -75,7 +75,7 @@ def read_experiment(folder: Path, trust: Collection[str] = ()) -> Experiment:
     if isinstance(experiment, GuideExperiment):
         raise ValueError(
             f"{folder} is a guide, which samples nothing by itself; use it with a model:"
-            f" scorefield edit {experiment.model or 'MODEL'} class --guide {folder}, or"
+            f" scorefield edit class {experiment.model or 'MODEL'} --guide {folder}, or"
             f" sf.load(MODEL).guided(sf.load_guide({str(folder)!r}))"
         )
     return experiment

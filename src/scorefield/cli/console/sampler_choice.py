@@ -89,7 +89,7 @@ def held_out_of(model: Model, path: str | None) -> HeldOut:
     data = real_data(model.experiment.data, path, model.data)
     split = data.held_out or (data.train if path is not None else None)
     if split is None or not len(split):
-        raise DataError(f"{data.name} has no held-out examples; give others with --data PATH")
+        raise DataError(f"{data.name} has no held-out examples; give others with --reference DATA")
     x, labels = examples(split, MOST)
     facts = ReferenceFacts(split.name, "held-out" if path is None else None, len(x), data_hash(x), model.data.units)
     return HeldOut(Real(model.data.to_model(x)), labels, facts)
@@ -188,7 +188,7 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
         require_flow(model.as_flow())
     except ValueError as error:
         raise ValueError(
-            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --data PATH"
+            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --reference DATA"
             " compares by the distance to data, and --budget then uses its table"
         ) from error
     say(f"no table of this model's samplers yet: measuring quickly with {QUICK} samples (errors against the flow only)")

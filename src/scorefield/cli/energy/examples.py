@@ -78,7 +78,7 @@ def _score(command: ScoreExamples, model: Model, x: Tensor, known: dict[str, Ten
     for name, why in found.missing.items():
         print(f"  no {name}: {why}")
     if "energy" in found.values:
-        print("  an energy has one arbitrary constant: compare examples, not models. Its density: energy MODEL logz")
+        print("  an energy has one arbitrary constant: compare examples, not models. Its density: scorefield energy logz MODEL")
     print(out / "scores.csv")
 
 
