@@ -1,4 +1,4 @@
-"""The list of experiments, and what is written of one."""
+"""Tests of the list of experiments, of the files written for one, and of its intervals and noise."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from scorefield.cli.train import Train
 from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.recipes import RECIPES
 from scorefield.studies.papers import ENTRIES, PAPERS, Claim, Drawing, Entry, Findings, Job, Table, find, write_findings
-from scorefield.studies.papers.entry import Crowd, mean_interval, wilson
+from scorefield.studies.papers.entry import BatchNoise, mean_interval, wilson
 from scorefield.training.observer import Silent
 from tolerance import FLOAT64
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
-def test_what_an_entry_promises(entry: Entry):
+def test_an_entry_either_runs_here_or_names_commands(entry: Entry):
     assert entry.paper in PAPERS
     runs = entry.state == "runs here"
     assert runs == (entry.run is not None) == (entry.minutes is not None) == (entry.memory is not None)
@@ -38,12 +38,12 @@ def test_commands_named_instead_can_be_typed(line: str):
         assert command.recipe in RECIPES
 
 
-def test_another_name_is_refused_with_the_near_ones():
+def test_an_unknown_name_is_refused_with_similar_names():
     with pytest.raises(ValueError, match="Did you mean ncsn-figure-3"):
         find("ncsn-figure3")
 
 
-def test_findings_become_json_pictures_and_a_page(tmp_path: Path):
+def test_findings_are_written_as_json_pictures_and_a_page(tmp_path: Path):
     entry = Entry("a", "NCSN", "figure 0", "A title", "Something.", minutes=1, memory=1, run=lambda job: findings)
 
     def draw(theme: Theme):
@@ -81,13 +81,13 @@ def test_intervals_of_proportions_and_means():
     assert mean_interval([1.0])[1] == float("inf")
 
 
-def test_noise_of_a_crowd_is_of_its_seed_step_and_draw():
+def test_batch_noise_depends_on_seed_step_and_draw():
     like = torch.empty(4000, 2)
-    z = Crowd(1).normal(like, 2, 0)
-    assert torch.equal(z, Crowd(1).normal(like, 2, 0))
-    for other in (Crowd(2).normal(like, 2, 0), Crowd(1).normal(like, 3, 0), Crowd(1).normal(like, 2, 1)):
+    z = BatchNoise(1).normal(like, 2, 0)
+    assert torch.equal(z, BatchNoise(1).normal(like, 2, 0))
+    for other in (BatchNoise(2).normal(like, 2, 0), BatchNoise(1).normal(like, 3, 0), BatchNoise(1).normal(like, 2, 1)):
         assert abs(float(torch.corrcoef(torch.stack([z.flatten(), other.flatten()]))[0, 1])) < 6 / z.numel() ** 0.5
-    u = Crowd(1).uniform(like, 0, 0)
+    u = BatchNoise(1).uniform(like, 0, 0)
     assert 0.0 <= float(u.min()) and float(u.max()) < 1.0
 
 

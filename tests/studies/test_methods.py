@@ -1,4 +1,4 @@
-"""Methods on equal terms: what their experiments are, numbers over seeds, claims, runs that go on, losses in pairs."""
+"""Tests of the comparison of methods: experiments, estimates over seeds, claims, resumed runs, and paired losses."""
 
 from __future__ import annotations
 
@@ -29,11 +29,18 @@ from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 from scorefield.score.energy import EnergyForm
 from scorefield.studies import methods
-from scorefield.studies.methods import METHODS, MethodRun, Terms, body_of, fitting, over_seeds
+from scorefield.studies.methods import (
+    METHODS,
+    MethodRun,
+    SharedSettings,
+    choose_architecture,
+    estimate_over_seeds,
+    select_methods,
+)
 from scorefield.studies.methods.claims import _density_difference, verdict
 from scorefield.studies.methods.objective import common_objective
 from scorefield.studies.methods.records import Density, Estimate
-from scorefield.studies.methods.sizes import Body, count, energy_network, score_network
+from scorefield.studies.methods.sizes import Architecture, count, energy_network, score_network
 from scorefield.training.observer import Silent
 from tolerance import ALIKE_SIZES, FLOAT64, SIGNIFICANCE
 
@@ -42,8 +49,8 @@ DIGITS = DataSpec((1, 8, 8), 0, 16, 17)
 SHAPES = {"vector": DataSpec((3,)), "signal": DataSpec((2, 24)), "field": DataSpec((2, 9, 12))}
 
 
-def terms(spec: DataSpec = DIGITS, calls: int = 40, **changes: object) -> Terms:
-    return replace(Terms(DataSource("digits"), spec, 9.6, body_of(spec), 1.0, calls), **changes)  # type: ignore[arg-type]
+def shared(spec: DataSpec = DIGITS, calls: int = 40, **changes: object) -> SharedSettings:
+    return replace(SharedSettings(DataSource("digits"), spec, 9.6, choose_architecture(spec), 1.0, calls), **changes)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------ methods
@@ -51,15 +58,15 @@ def terms(spec: DataSpec = DIGITS, calls: int = 40, **changes: object) -> Terms:
 
 @pytest.mark.parametrize("spec", SHAPES.values(), ids=list(SHAPES))
 def test_every_method_takes_vectors_signals_and_images_at_one_size(spec: DataSpec):
-    t = terms(spec)
-    assert fitting(t, tuple(METHODS)) == tuple(METHODS.values())
+    t = shared(spec)
+    assert select_methods(t, tuple(METHODS)) == tuple(METHODS.values())
     sizes = [count(method.experiment(t, 0).network, spec) for method in METHODS.values()]
     assert max(sizes) < ALIKE_SIZES * min(sizes)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_an_experiment_within_its_calls(name: str):
-    method, t = METHODS[name], terms()
+    method, t = METHODS[name], shared()
     experiment = method.experiment(t, 3)
     assert _codec.loads(_codec.dumps(experiment), Experiment) == experiment
     assert experiment.training.seed == 3 and experiment.training.max_minutes == 1.0
@@ -69,8 +76,8 @@ def test_a_method_is_an_experiment_within_its_calls(name: str):
         assert t.calls // 2 < dry_run(sampling.sampler, experiment.process).calls <= t.calls
 
 
-def test_the_lineage_differs_where_the_papers_do():
-    t = terms()
+def test_the_methods_differ_where_the_papers_do():
+    t = shared()
     found = {name: method.experiment(t, 0) for name, method in METHODS.items()}
     assert found["ncsn"].averaging.decays == () and found["ncsnv2"].averaging.decays == (0.995,)
     assert isinstance(found["ncsn"].process, Tabulated) and found["ncsn"].process.levels == 10
@@ -93,60 +100,60 @@ def test_the_lineage_differs_where_the_papers_do():
 
 
 def test_ladders_follow_the_data_and_calls():
-    assert terms().levels == 23 and terms(farthest=50.0, spec=DataSpec((3, 32, 32))).levels == 39
-    assert terms(calls=1000, farthest=50.0, spec=DataSpec((3, 32, 32))).levels == 219
-    with pytest.raises(ValueError, match="20 and more"):
-        terms(calls=10)
+    assert shared().levels == 23 and shared(largest_distance=50.0, spec=DataSpec((3, 32, 32))).levels == 39
+    assert shared(calls=1000, largest_distance=50.0, spec=DataSpec((3, 32, 32))).levels == 219
+    with pytest.raises(ValueError, match="need 20 or more"):
+        shared(calls=10)
 
 
-def test_what_does_not_fit_is_refused_with_what_does():
+def test_data_that_do_not_fit_are_refused_with_the_option_that_does():
     volume = DataSpec((1, 4, 4, 4))
-    assert body_of(volume) == "mlp"
-    assert len(fitting(terms(volume), tuple(METHODS))) == len(METHODS)
+    assert choose_architecture(volume) == "mlp"
+    assert len(select_methods(shared(volume), tuple(METHODS))) == len(METHODS)
     with pytest.raises(ValueError, match="--network mlp takes any shape"):
-        body_of(volume, "unet")
+        choose_architecture(volume, "unet")
     with pytest.raises(ValueError, match=r"shape \(1, 4, 4, 4\) do not fit .*--network mlp"):
-        fitting(terms(volume, body="unet"), tuple(METHODS))
+        select_methods(shared(volume, architecture="unet"), tuple(METHODS))
     with pytest.raises(ValueError, match="Did you mean ncsnv2"):
-        fitting(terms(), ("ncsnv",))
+        select_methods(shared(), ("ncsnv",))
 
 
 def test_energies_have_the_nearest_size():
-    for body in get_args(Body):
+    for body in get_args(Architecture):
         chosen = energy_network(body, DIGITS)
-        aim = count(score_network(body, DIGITS, "positional"), DIGITS)
-        gap = abs(count(chosen, DIGITS) - aim)
+        target = count(score_network(body, DIGITS, "positional"), DIGITS)
+        gap = abs(count(chosen, DIGITS) - target)
         name = "width" if body == "mlp" else "channels"
         for change in (-1, 1):
             other = replace(chosen, **{name: getattr(chosen, name) + change})  # type: ignore[type-var]
-            assert gap <= abs(count(other, DIGITS) - aim)
+            assert gap <= abs(count(other, DIGITS) - target)
 
 
 # ------------------------------------------------------------------------------------------------ numbers
 
 
-def test_an_interval_over_seeds_is_students_and_never_narrower_than_one_runs():
-    found = over_seeds([(1.0, 0.01), (2.0, 0.01), (3.0, 0.01)])
+def test_an_interval_over_seeds_is_students_and_never_narrower_than_that_of_one_run():
+    found = estimate_over_seeds([(1.0, 0.01), (2.0, 0.01), (3.0, 0.01)])
     assert abs(found.number - 2.0) < FLOAT64 and abs(found.high - (2.0 + 4.303 / math.sqrt(3))) < FLOAT64
-    alone = over_seeds([(1.0, 0.5)])
+    alone = estimate_over_seeds([(1.0, 0.5)])
     assert abs(alone.low - (1.0 - 1.959964 * 0.5)) < FLOAT64 and alone.seeds == 1
-    alike = over_seeds([(1.0, 0.5)] * 3)
+    alike = estimate_over_seeds([(1.0, 0.5)] * 3)
     assert abs(alike.high - alone.high) < FLOAT64
-    with pytest.raises(ValueError, match="no run"):
-        over_seeds([])
+    with pytest.raises(ValueError, match="at least one run"):
+        estimate_over_seeds([])
 
 
 @pytest.mark.parametrize(("low", "high", "held"), [(-2.0, -1.0, True), (1.0, 2.0, False), (-1.0, 0.5, None)])
-def test_a_claim_is_undecided_where_its_interval_holds_zero(low: float, high: float, held: bool | None):
+def test_a_claim_is_undecided_where_its_interval_contains_zero(low: float, high: float, held: bool | None):
     two, one = (Estimate(0.5 * (low + high), low, high, seeds) for seeds in (2, 1))
     assert verdict("a", two, "nats", "x less y", one_model=False).held is held
     assert verdict("a", one, "nats", "x less y", one_model=True).held is held
     alone = verdict("a", one, "nats", "x less y", one_model=False)
-    assert alone.held is None and "cannot tell" in alone.found
+    assert alone.held is None and "cannot separate" in alone.found
 
 
 def test_densities_are_paired_by_example(tmp_path: Path):
-    """Examples of very unlike densities: the difference is known though neither mean is."""
+    """Where the densities of examples vary much, the paired difference is precise although the means are not."""
     base = np.linspace(-50.0, 50.0, 20)
     noise, runs = 0.01 * np.sin(np.arange(20.0)), []
     for method, value in (("sub-vp", base - 0.1 + noise), ("vp", base.copy())):
@@ -156,12 +163,12 @@ def test_densities_are_paired_by_example(tmp_path: Path):
         np.savez(folder / "density.npz", value=value, calls=np.ones(20))
         runs.append(MethodRun(method, 0, 1, 1, 1.0, None, 1, 0, (), Density(0.0, 7.0, 20, 0, 1.0)))
     found = _density_difference(tmp_path, *runs)
-    left = np.delete(noise, 3) - 0.1
-    assert found is not None and abs(found[0] - left.mean()) < FLOAT64 * 100
-    assert abs(found[1] - left.std(ddof=1) / math.sqrt(19)) < FLOAT64 * 100
+    remaining = np.delete(noise, 3) - 0.1  # example 3 has no density under VP
+    assert found is not None and abs(found[0] - remaining.mean()) < FLOAT64 * 100
+    assert abs(found[1] - remaining.std(ddof=1) / math.sqrt(19)) < FLOAT64 * 100
 
 
-def test_budgets_in_words():
+def test_budgets_are_read_with_their_units():
     assert [seconds_of(t) for t in ("60s", "5m", "1.5h", "30")] == [60.0, 300.0, 5400.0, 30.0]
     for wrong in ("0s", "soon", "-3m"):
         with pytest.raises(ValueError, match="is no time"):
@@ -172,7 +179,7 @@ def test_help_names_every_method():
     text = Path(str(commands.__file__)).read_text(encoding="utf-8")
     (line,) = [line for line in text.splitlines() if "Default: all." in line]
     assert f"Only these of {', '.join(METHODS)}." in line
-    assert get_args(get_type_hints(commands.CompareMethods)["network"]) == ("auto", *get_args(Body))
+    assert get_args(get_type_hints(commands.CompareMethods)["network"]) == ("auto", *get_args(Architecture))
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -180,23 +187,21 @@ def test_help_names_every_method():
 
 @pytest.fixture
 def numbers(tmp_path: Path) -> Path:
-    """Vectors without labels, a few of them held out."""
+    """File of vectors without labels, a tenth of which is held out."""
     x = np.random.default_rng(0).standard_normal((300, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x * [1.0, 2.0, 0.5])
     return tmp_path / "x.npy"
 
 
-def test_a_comparison_is_written_as_it_comes_and_goes_on(
-    numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_comparison_is_written_and_continues(numbers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
     words = ["compare-methods", "--data", str(numbers), "--budget", "0.2s", "--calls", "24", "-n", "40"]
     words += ["--density", "3", "--out", str(out), "--methods", "ncsnv2,adversarial"]
     assert main([*words, "--seeds", "1", "--dry-run"]) == 0
     assert "nothing was written" in capsys.readouterr().out and not out.exists()
     assert main([*words, "--seeds", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "in all" in said and "ncsnv2       seed 0" in said and "adversarial part improves" in said
+    printed = capsys.readouterr().out
+    assert "in all" in printed and "ncsnv2       seed 0" in printed and "adversarial part improves" in printed
     found = json.loads((out / "comparison.json").read_text())
     rows = {(row[0], row[1]) for row in found["rows"]}
     assert {("NCSNv2", "ALS"), ("", "CAS, raw"), ("adversarial", "CAS")} <= rows
@@ -222,19 +227,19 @@ def test_a_comparison_is_written_as_it_comes_and_goes_on(
 def test_a_run_stopped_after_training_is_not_trained_again(numbers: Path, tmp_path: Path):
     source = DataSource(str(numbers))
     data = open_data(source)
-    t = Terms(source, data.spec, methods.farthest(data), "mlp", 0.002, 24)
-    judge = methods.judge_of(data, 30, 0)
+    t = SharedSettings(source, data.spec, methods.largest_data_distance(data), "mlp", 0.002, 24)
+    evaluation = methods.evaluation_settings(data, 30, 0)
 
-    class Impatient(Silent):
+    class InterruptsSampling(Silent):
         def message(self, text: str) -> None:
             if "sampling" in text:
                 raise KeyboardInterrupt
 
     method, run = METHODS["vp"], tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        methods.run_method(method, 0, t, data, judge, run, Impatient())
+        methods.run_method(method, 0, t, data, evaluation, run, InterruptsSampling())
     weights = (run / "model.safetensors").read_bytes()
-    found = methods.run_method(method, 0, t, data, judge, run, Silent())
+    found = methods.run_method(method, 0, t, data, evaluation, run, Silent())
     assert (run / "model.safetensors").read_bytes() == weights and found.samples[0].failed == 0
     assert methods.read_run(run) == found and found.no_density == "not asked for"
 
@@ -242,7 +247,7 @@ def test_a_run_stopped_after_training_is_not_trained_again(numbers: Path, tmp_pa
 def test_too_little_held_out_is_refused(tmp_path: Path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32))
     with pytest.raises(ValueError, match="20 or more are needed"):
-        methods.judge_of(open_data(DataSource(str(tmp_path / "x.npy"))), 30, 0)
+        methods.evaluation_settings(open_data(DataSource(str(tmp_path / "x.npy"))), 30, 0)
 
 
 # ------------------------------------------------------------------------------------------------ by objective
@@ -250,7 +255,7 @@ def test_too_little_held_out_is_refused(tmp_path: Path):
 
 def constant(value: float, **changes: object) -> Model:
     """A VP model whose network predicts one number as the noise, everywhere."""
-    base = METHODS["vp"].experiment(terms(DataSpec((3,))), 0)
+    base = METHODS["vp"].experiment(shared(DataSpec((3,))), 0)
     experiment = replace(base, spec=DataSpec((3,)), network=MLP(width=4, depth=1, embedding="positional"), **changes)
     network = experiment.network.build(DataSpec((3,)))
     torch.nn.init.constant_(network.last.bias, value)  # type: ignore[union-attr]
@@ -258,7 +263,7 @@ def constant(value: float, **changes: object) -> Model:
 
 
 def test_losses_on_the_same_noise(numbers: Path):
-    """A network that returns c has the loss mean (z - c)^2: 1 + c^2, and pairs differ by c^2 - 2 c mean z alone."""
+    """A network that returns c has the loss E (z - c)^2 = 1 + c^2; paired losses differ by c^2 - 2 c mean(z) only."""
     held = open_data(DataSource(str(numbers))).held_out
     assert held is not None
     c = 0.05
@@ -267,14 +272,14 @@ def test_losses_on_the_same_noise(numbers: Path):
     spread = 2 * c / math.sqrt(8 * 3 * len(held))
     assert abs(abs(found) - c * c) < SIGMAS * spread
     assert abs(least.number - 1.0) < SIGMAS * math.sqrt(2 / (8 * 3 * len(held)))
-    # Independent noise of the two would leave the spread of the losses themselves.
+    # With independent noise the difference would have the spread of the losses themselves.
     assert other.beyond_half < 0.2 * other.half
     model = constant(c)
     same = methods.compare_objectives([("a", model), ("b", model)], held, draws=1)
     assert same[1].beyond == 0.0 == same[1].beyond_half and not same[1].worse
 
 
-def test_models_that_do_not_compare_are_refused():
+def test_models_that_are_not_comparable_are_refused():
     a = ("a", constant(0.0))
     weighted = constant(0.0, objective=DenoisingScoreMatching(weighting=Custom(weight)))
     with pytest.raises(ValueError, match="a and b differ in weighting"):
@@ -283,7 +288,7 @@ def test_models_that_do_not_compare_are_refused():
         common_objective([a, ("b", constant(0.0, process=VE()))])
     with pytest.raises(ValueError, match="two models or more"):
         common_objective([a])
-    groups = methods.alike([a, ("b", weighted), ("c", constant(1.0))])
+    groups = methods.comparable_groups([a, ("b", weighted), ("c", constant(1.0))])
     assert [[name for name, _ in group] for group in groups] == [["a", "c"]]
 
 

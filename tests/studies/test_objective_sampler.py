@@ -1,4 +1,4 @@
-"""Every objective with every sampler: cells that are cheap here, all of them in the slow lane."""
+"""Tests of the experiment of every objective with every sampler: a few cheap cells, and all in the slow lane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scorefield.losses import Objective
 from scorefield.sampling.named import NAMED
 from scorefield.score.oracles.examples import skewed_mixture
 from scorefield.studies.papers import objective_sampler
-from scorefield.studies.papers.entry import Crowd, Job
+from scorefield.studies.papers.entry import BatchNoise, Job
 from scorefield.studies.papers.objective_sampler import (
     BOUND,
     OBJECTIVES,
@@ -19,7 +19,7 @@ from scorefield.studies.papers.objective_sampler import (
     SAMPLERS,
     SPREAD,
     Kind,
-    Truth,
+    ReferenceSamples,
     cell,
     matrix,
     train,
@@ -30,11 +30,11 @@ from tolerance import FLOAT32
 
 
 @pytest.fixture(scope="module")
-def truth() -> Truth:
-    return Truth(1500, 0)
+def truth() -> ReferenceSamples:
+    return ReferenceSamples(1500, 0)
 
 
-def test_every_named_sampler_and_every_objective_is_there():
+def test_every_named_sampler_and_every_objective_is_included():
     assert set(NAMED) < set(SAMPLERS)
     names = {type(objective).__name__ for objective in OBJECTIVES.values()}
     classes = {cls.__name__ for cls in _concrete(Objective)}
@@ -48,8 +48,8 @@ def _concrete(cls: type) -> set[type]:
 
 
 @pytest.mark.parametrize("kind", ["score", "energy"])
-def test_untrained_models_are_a_gaussian(kind: Kind):
-    """With a network that gives zero: score = -x / (sigma^2 + s^2), for the energy by its gradient."""
+def test_untrained_models_are_gaussian(kind: Kind):
+    """Where the network is zero, the score is -x / (sigma^2 + s^2), for the energy by its gradient."""
     score, network = untrained(kind, 0)
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)
@@ -59,9 +59,9 @@ def test_untrained_models_are_a_gaussian(kind: Kind):
     torch.testing.assert_close(score(x, t).detach(), expected, rtol=FLOAT32, atol=0)
 
 
-def test_the_distance_tells_the_truth_from_a_gaussian_of_its_moments(truth: Truth):
-    own = truth.distance(skewed_mixture(PROCESS).sample(400, noise=Crowd(5)))
-    x = skewed_mixture(PROCESS).sample(3000, noise=Crowd(6))
+def test_the_distance_separates_the_mixture_from_a_gaussian_of_its_moments(truth: ReferenceSamples):
+    own = truth.distance(skewed_mixture(PROCESS).sample(400, noise=BatchNoise(5)))
+    x = skewed_mixture(PROCESS).sample(3000, noise=BatchNoise(6))
     z = torch.randn(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     like = z @ torch.linalg.cholesky(torch.cov(x.T)).T + x.mean(dim=0)
     assert own.number + 1.96 * own.std_error < BOUND < truth.distance(like).number
@@ -69,21 +69,21 @@ def test_the_distance_tells_the_truth_from_a_gaussian_of_its_moments(truth: Trut
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "objective"), [("score", "SSM-VR"), ("energy", "DSM")])
-def test_some_cells(kind: Kind, objective: str, truth: Truth):
+def test_some_cells(kind: Kind, objective: str, truth: ReferenceSamples):
     score = train(kind, OBJECTIVES[objective], 200, 0)
     for name in ("dpm", "reverse-diffusion"):
         found = cell("", score, name, truth, 300, 0)
         assert found.distance is not None and found.distance.number < BOUND
 
 
-def test_a_pair_that_is_not_admissible_says_why(truth: Truth):
+def test_a_pair_that_is_not_admissible_has_a_reason(truth: ReferenceSamples):
     score, _ = untrained("score", 0)
     found = cell("", score, "pc, MALA", truth, 20, 0)
     assert found.distance is None and found.reason is not None and "densit" in found.reason
 
 
 @pytest.mark.slow
-def test_every_cell_is_near_the_truth(tmp_path: Path):
+def test_every_cell_is_near_the_mixture(tmp_path: Path):
     findings = matrix(Job(tmp_path, 0, 1.0, Silent()))
     (claim,) = findings.claims
     assert claim.held, claim.found

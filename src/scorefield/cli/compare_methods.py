@@ -119,7 +119,9 @@ def _terms(command: CompareMethods) -> tuple[SharedSettings, Data]:
     source = DataSource(command.data)
     data = open_data(source)
     body = methods.choose_architecture(data.spec, command.network)
-    return SharedSettings(source, data.spec, methods.largest_data_distance(data), body, seconds / 60.0, command.calls), data
+    return SharedSettings(
+        source, data.spec, methods.largest_data_distance(data), body, seconds / 60.0, command.calls
+    ), data
 
 
 def seconds_of(budget: str) -> float:
@@ -135,7 +137,9 @@ def seconds_of(budget: str) -> float:
     return seconds
 
 
-def _plan(chosen: tuple[Method, ...], shared: SharedSettings, data: Data, command: CompareMethods, out: Path) -> list[str]:
+def _plan(
+    chosen: tuple[Method, ...], shared: SharedSettings, data: Data, command: CompareMethods, out: Path
+) -> list[str]:
     """What will be done and how long it takes; sampling is timed on one untrained network."""
     from scorefield.studies import methods
 
@@ -209,7 +213,12 @@ def _identity(shared: SharedSettings, data: Data, evaluation: EvaluationSettings
 
 
 def _run_all(
-    chosen: tuple[Method, ...], seeds: int, shared: SharedSettings, data: Data, evaluation: EvaluationSettings, out: Path
+    chosen: tuple[Method, ...],
+    seeds: int,
+    shared: SharedSettings,
+    data: Data,
+    evaluation: EvaluationSettings,
+    out: Path,
 ) -> list[MethodRun]:
     """Seed by seed, so that a first table of all methods comes early; what is finished is written after every run.
 

@@ -1,62 +1,75 @@
-"""One lineage, one comparison: every method trained on the same data for the same time, and measured alike.
+"""Comparison of the methods: each trained on the same data for the same time, and measured in the same way.
 
-Methods differ in four parts: the path from data to noise, what the network's output means, the objective and the
-sampler. `methods` has them as published; network or number of parameters, data, batch, training time and calls of a
-sample are equal. A run is a method with a seed, in a run folder of its own:
+A method has four parts: the path x_t = alpha(t) x_0 + sigma(t) z from data to noise, the parametrisation of the score
+(what the network's output means), the objective, and the sampler. `METHODS` has these four parts as published for NCSN,
+NCSNv2, MDSM, ACSM (NCSNv2 with a discriminator and consistent annealing), for VE and VP with discrete levels and in
+continuous time, and for sub-VP. Everything else is equal for all: data, network or number of parameters, batch size,
+training time, and network evaluations per sample. A run is one method with one seed, in a run folder of its own.
 
-    methods    NCSN, NCSNv2, MDSM, adversarial + CAS, VE, VP and sub-VP, on levels and in continuous time
-    sizes      the network that scores share, and an energy of as many parameters
-    running    train, sample, measure; what is finished is found again
-    records    what a run left behind; numbers over seeds
-    claims     the papers' claims, by paired differences
-    objective  models of one weighting and one set of levels, by their loss on the same (x, level, z)
-    page       table, JSON and page
+A number over k seeds has the interval
 
-A number over k seeds has Student's interval from their spread, never narrower than one run's own. Differences are taken
-seed by seed with the same noise and held-out data. Equal time is equal compute only on an evenly loaded machine, so
-steps and load are stated.
+    mean +- max(t s / sqrt(k), 1.96 mean standard error)
+
+of Student's t from the spread s of the seeds, which is never narrower than the interval of a single run. Differences of
+two methods are paired: the same seed, noise and held-out data. Equal time is equal compute only on an evenly loaded
+machine, so that optimiser steps and load are reported as well.
+
+    definitions  the methods as experiments: NCSN, NCSNv2, MDSM, adversarial, VE, VP and sub-VP
+    sizes        the network that all score models share, and an energy with as many parameters
+    running      trains, samples and measures one run; finished parts are read back and not repeated
+    records      the record of a run, and estimates over seeds
+    claims       the papers' claims, checked by paired differences
+    objective    comparison of models with one weighting and one set of levels by their loss on the same (x, level, z)
+    page         results table, JSON and HTML report
 """
 
-from scorefield.studies.methods import claims, lineage, objective, page, records, running, sizes
-from scorefield.studies.methods.claims import STATEMENTS, judged, run_folder
-from scorefield.studies.methods.lineage import METHODS, Method, Sampling, Terms
-from scorefield.studies.methods.objective import Loss, alike, compare_objectives
-from scorefield.studies.methods.page import lines_of, notes, results_table, write_comparison
-from scorefield.studies.methods.records import Estimate, MethodRun, Sampled, over_seeds
-from scorefield.studies.methods.running import Judge, farthest, fitting, judge_of, read_run, run_method
-from scorefield.studies.methods.sizes import body_of
+from scorefield.studies.methods import claims, definitions, objective, page, records, running, sizes
+from scorefield.studies.methods.claims import PAIRED_CLAIMS, check_claims, run_folder
+from scorefield.studies.methods.definitions import METHODS, Method, Sampling, SharedSettings
+from scorefield.studies.methods.objective import Loss, comparable_groups, compare_objectives
+from scorefield.studies.methods.page import notes, result_rows, results_table, write_comparison
+from scorefield.studies.methods.records import Estimate, MethodRun, Sampled, estimate_over_seeds
+from scorefield.studies.methods.running import (
+    EvaluationSettings,
+    evaluation_settings,
+    largest_data_distance,
+    read_run,
+    run_method,
+    select_methods,
+)
+from scorefield.studies.methods.sizes import choose_architecture
 
 __all__ = [
     "METHODS",
-    "STATEMENTS",
+    "PAIRED_CLAIMS",
     "Estimate",
-    "Judge",
+    "EvaluationSettings",
     "Loss",
     "Method",
     "MethodRun",
     "Sampled",
     "Sampling",
-    "Terms",
-    "alike",
-    "body_of",
+    "SharedSettings",
+    "check_claims",
+    "choose_architecture",
     "claims",
+    "comparable_groups",
     "compare_objectives",
-    "farthest",
-    "fitting",
-    "judge_of",
-    "judged",
-    "lines_of",
-    "lineage",
+    "definitions",
+    "estimate_over_seeds",
+    "evaluation_settings",
+    "largest_data_distance",
     "notes",
     "objective",
-    "over_seeds",
     "page",
     "read_run",
     "records",
+    "result_rows",
     "results_table",
     "run_folder",
     "run_method",
     "running",
+    "select_methods",
     "sizes",
     "write_comparison",
 ]

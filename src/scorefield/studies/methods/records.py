@@ -1,4 +1,4 @@
-"""What one run of a method left behind, and numbers over several seeds."""
+"""The record of one run of a method, and estimates over several seeds."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from dataclasses import dataclass
 
 from scorefield._codec import record
 from scorefield.metrics import MetricResult
+from scorefield.studies.papers.entry import NORMAL
 
-NORMAL = 1.959964
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Two-sided 95 % quantiles of Student's t at 1, 2, ... degrees of freedom."""
 
 
 @record(tag="ComparedSamples")
 class Sampled:
-    """Samples of one trained model by one sampler, measured.
+    """Samples of one trained model by one sampler, with their metrics.
 
     Args:
-        name: Of the sampler, with ", raw" before the last denoising.
-        folder: Where the samples lie, relative to the run.
-        calls: Network calls of a sample, the mean.
-        seconds: To draw all.
-        failed: Samples that are not finite; they are left out of the numbers.
-        energy: Squared energy distance to held-out data, its interval by the jackknife; None where too few are finite.
-        frechet: Frechet distance, its interval by the bootstrap; None likewise.
+        name: Name of the sampler, followed by ", raw" for samples before the final denoising.
+        folder: Folder of the samples, relative to the run folder.
+        calls: Mean number of network evaluations per sample.
+        seconds: Seconds to draw all samples.
+        failed: Number of samples that are not finite; metrics leave them out.
+        energy: Squared energy distance to held-out data with its jackknife interval; None where too few samples are
+            finite.
+        frechet: Frechet distance with its bootstrap interval; None where too few samples are finite.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Density:
 
     Args:
         number: Mean over examples of bits/dim, or of negative nats where the data have no grey levels.
-        std_error: Of that mean, over examples.
-        count: Examples.
-        failed: Examples whose flow gave up.
-        calls: Network calls of an example, the mean.
+        std_error: Standard error of that mean over examples.
+        count: Number of examples.
+        failed: Number of examples for which the solver of the flow failed.
+        calls: Mean number of network evaluations per example.
     """
 
     number: float
@@ -61,17 +62,17 @@ class MethodRun:
     """One method trained with one seed.
 
     Args:
-        method: Its name.
-        seed: Of training and sampling.
-        steps: Optimiser steps reached.
-        examples: Seen in training.
-        seconds: Of training.
-        load: Mean number of processes that wanted the machine in the last minute of training; None where not known.
-        parameters: Of the network.
-        critic: Parameters of the critic, 0 without one.
-        samples: By every sampler, the method's own first.
-        density: Of held-out data, where it is defined.
-        no_density: Why it is not.
+        method: Name of the method.
+        seed: Seed of training and sampling.
+        steps: Optimiser steps taken.
+        examples: Training examples used, with repetitions.
+        seconds: Training time.
+        load: Load average of the machine over the last minute of training; None where the system does not give it.
+        parameters: Parameters of the network.
+        critic: Parameters of the discriminator; 0 without one.
+        samples: Samples by every sampler, the published one first.
+        density: Density of held-out data; None where it is not defined or was not measured.
+        no_density: Why there is no density.
     """
 
     method: str
@@ -87,19 +88,19 @@ class MethodRun:
     no_density: str | None = None
 
     def sampled(self, name: str) -> Sampled | None:
-        """The samples of that sampler."""
+        """Return the samples of a sampler by name, or None."""
         return next((s for s in self.samples if s.name == name), None)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval.
+    """A mean over seeds with its 95 % interval.
 
     Args:
-        number: The mean over seeds.
-        low: Lower end.
-        high: Upper end.
-        seeds: How many.
+        number: Mean over seeds.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        seeds: Number of seeds.
     """
 
     number: float
@@ -111,18 +112,22 @@ class Estimate:
         return f"{self.number:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def over_seeds(values: Sequence[tuple[float, float]]) -> Estimate:
-    """The mean of (value, standard error) pairs, one per seed, with an interval for another draw of seeds.
+def estimate_over_seeds(values: Sequence[tuple[float, float]]) -> Estimate:
+    """Return the mean over seeds with a 95 % interval for other seeds.
 
-    mean +- max(t s / sqrt(k), 1.96 mean standard error): Student's interval from the spread of k seeds, never narrower
-    than one run's own, because the seeds share their held-out data. One seed has its own alone.
+    mean +- max(t s / sqrt(k), 1.96 mean standard error): Student's interval from the spread s of k seeds, but never
+    narrower than the mean interval of a single run, because the seeds share their held-out data. With one seed the
+    interval is that of the run.
+
+    Args:
+        values: (value, standard error) of each seed.
 
     Raises:
-        ValueError: No value.
+        ValueError: There are no values.
     """
     k = len(values)
     if not k:
-        raise ValueError("no run has this number")
+        raise ValueError("an estimate over seeds needs the value of at least one run, and none was given")
     mean = sum(v for v, _ in values) / k
     half = NORMAL * sum(e for _, e in values) / k
     if k > 1:

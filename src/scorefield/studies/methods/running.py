@@ -1,4 +1,7 @@
-"""One method, one seed: train for its time, sample, measure; every finished part is kept and found again."""
+"""Trains, samples and measures one method with one seed.
+
+Every finished part is kept in the run folder, so that a run that was interrupted continues where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -29,32 +32,34 @@ from scorefield.models.networks import build_critic
 from scorefield.models.sample_folder import ARRAYS, write_samples
 from scorefield.process.levels import largest_distance
 from scorefield.score.energy import EnergyForm
-from scorefield.studies.methods.lineage import METHODS, Method, Sampling, Terms
+from scorefield.studies.methods.definitions import METHODS, Method, Sampling, SharedSettings
 from scorefield.studies.methods.records import NORMAL, Density, MethodRun, Sampled
 from scorefield.studies.methods.sizes import count
 from scorefield.training.observer import Observer
 from scorefield.training.trainer import train
 
 RECORD = "compared.json"
+"""File of a finished run's record."""
+
 MOST = 2000
-"""Held-out examples used at most: distances cost their square."""
+"""Largest number of held-out examples used: the cost of distances grows with its square."""
 
 REPLICATES = 60
-"""Of the bootstrap of Frechet distances."""
+"""Bootstrap replicates of Frechet distances."""
 
 LEAST = 20
-"""Finite samples below which nothing is measured."""
+"""Smallest number of finite samples, and of held-out examples, with which metrics are computed."""
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What samples are compared with.
+class EvaluationSettings:
+    """What samples are compared with, and how many are drawn.
 
     Args:
-        held_out: The split.
-        reference: Its examples.
-        features: Of the Frechet distance.
-        n: Samples of each sampler.
+        held_out: Held-out split.
+        reference: Examples of the split.
+        features: Feature extractor of the Frechet distance.
+        n: Samples drawn by each sampler.
         density: Held-out examples whose density is measured; 0 for none.
     """
 
@@ -65,56 +70,65 @@ class Judge:
     density: int
 
 
-def farthest(data: Data) -> float:
-    """The largest distance between two of at most 5,000 training examples, model units."""
+def largest_data_distance(data: Data) -> float:
+    """Return the largest distance between two of at most 5,000 training examples, model units."""
     x, _ = examples(data.train, 5000)
     return largest_distance(data.spec.to_model(x))
 
 
-def judge_of(data: Data, n: int, density: int) -> Judge:
-    """The held-out data and features of a comparison.
+def evaluation_settings(data: Data, n: int, density: int) -> EvaluationSettings:
+    """Return the held-out data and the feature extractor of a comparison.
+
+    Args:
+        data: The data of the comparison.
+        n: Samples drawn by each sampler.
+        density: Held-out examples whose density is measured; 0 for none.
 
     Raises:
-        DataError: Too few examples are held out.
+        DataError: Fewer than `LEAST` examples are held out.
     """
     held = data.held_out
     if held is None or len(held) < LEAST:
         raise DataError(
-            f"{data.name} holds out {0 if held is None else len(held)} examples, and {LEAST} or more are needed to"
-            " compare samples with; give a larger set (a tenth is held out), or one with a test split"
+            f"{data.name} has {0 if held is None else len(held)} held-out examples, and {LEAST} or more are needed to"
+            " compare samples with. Give a larger data set, of which a tenth is held out, or one with a test split"
         )
     x, _ = examples(held, MOST)
     reference = Reference(x, name=held.name, split="held-out", units=data.spec.units)
-    return Judge(held, reference, choose_features("auto", data.train, held), n, density)
+    return EvaluationSettings(held, reference, choose_features("auto", data.train, held), n, density)
 
 
-def fitting(terms: Terms, names: tuple[str, ...]) -> tuple[Method, ...]:
-    """The methods of those names, whose networks take the data.
+def select_methods(shared: SharedSettings, names: tuple[str, ...]) -> tuple[Method, ...]:
+    """Return the methods of the given names, after a check that their networks take the data.
 
     Raises:
-        ValueError: A name that is none, or data that some of the networks do not take; says which methods fit.
+        ValueError: A name is unknown, or some of the networks do not take examples of this shape; the message names
+            the methods that do.
     """
     unknown = next((name for name in names if name not in METHODS), None)
     if unknown is not None:
         raise ValueError(
-            f"there is no method {unknown!r}.{_codec.near(unknown, METHODS)} They are {', '.join(METHODS)}"
+            f"there is no method {unknown!r}.{_codec.near(unknown, METHODS)} The methods are {', '.join(METHODS)}"
         )
-    problems = {name: problem for name in names if (problem := _problem(METHODS[name], terms)) is not None}
+    problems = {name: problem for name in names if (problem := _problem(METHODS[name], shared)) is not None}
     if problems:
-        fit = [name for name in METHODS if _problem(METHODS[name], terms) is None]
-        why = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-        use = f"--methods {','.join(fit)}" if fit else "--network mlp"
-        raise ValueError(f"examples of shape {terms.spec.shape} do not fit {why}. These do: {use}")
+        possible = [name for name in METHODS if _problem(METHODS[name], shared) is None]
+        reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        use = f"--methods {','.join(possible)}" if possible else "--network mlp"
+        raise ValueError(
+            f"examples of shape {shared.spec.shape} do not fit the networks of some methods ({reasons}). Use {use}"
+        )
     return tuple(METHODS[name] for name in names)
 
 
-def _problem(method: Method, terms: Terms) -> str | None:
+def _problem(method: Method, shared: SharedSettings) -> str | None:
+    """Return why a method's networks do not take the data, or None; they are built without memory."""
     try:
-        made = method.experiment(terms, 0)
-        count(made.network, terms.spec)
-        if made.adversary is not None:
+        experiment = method.experiment(shared, 0)
+        count(experiment.network, shared.spec)
+        if experiment.adversary is not None:
             with torch.device("meta"):
-                build_critic(made, terms.spec)
+                build_critic(experiment, shared.spec)
     except ValueError as error:
         return str(error)
     return None
@@ -124,58 +138,64 @@ def _problem(method: Method, terms: Terms) -> str | None:
 
 
 def run_method(
-    method: Method, seed: int, terms: Terms, data: Data, judge: Judge, folder: Path, observer: Observer
+    method: Method,
+    seed: int,
+    shared: SharedSettings,
+    data: Data,
+    evaluation: EvaluationSettings,
+    folder: Path,
+    observer: Observer,
 ) -> MethodRun:
-    """Train, sample and measure; what is already in the folder is not done again.
+    """Train, sample and measure one run; parts that are already in the folder are not repeated.
 
     Args:
-        method: Which.
-        seed: Of training and sampling.
-        terms: What all methods share.
-        data: Opened.
-        judge: What samples are compared with.
-        folder: The run folder; samples are in its `samples`, the record in compared.json.
-        observer: Told of progress.
+        method: The method.
+        seed: Seed of training and sampling.
+        shared: Settings that all methods share.
+        data: The opened data.
+        evaluation: What samples are compared with.
+        folder: The run folder; samples are in its folder `samples`, the record in compared.json.
+        observer: Receives progress messages.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM in training; the state was saved.
+        Interrupted: SIGINT or SIGTERM arrived during training; its state was saved.
     """
-    found = read_run(folder)
-    if found is not None:
-        return found
-    experiment = method.experiment(terms, seed)
+    finished = read_run(folder)
+    if finished is not None:
+        return finished
+    experiment = method.experiment(shared, seed)
     train(experiment, folder, resume="auto", observer=observer, data=data)
-    spent = json.loads((_latest(folder) / "state.json").read_text(encoding="utf-8"))
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    state = json.loads((_latest(folder) / "state.json").read_text(encoding="utf-8"))
+    machine_load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # read before sampling adds to it
     model = load(folder)
     samples: list[Sampled] = []
-    for sampling in method.samplings(terms):
+    for sampling in method.samplings(shared):
         observer.message(f"{method.name}, seed {seed}: sampling, {sampling.name}")
-        samples += _sampled(model, sampling, seed, judge, folder)
-    density, why = _density(model, method, judge, folder)
+        samples += _sampled(model, sampling, seed, evaluation, folder)
+    density, no_density = _density(model, evaluation, folder)
     critic = 0
     if experiment.adversary is not None:
-        critic = sum(p.numel() for p in build_critic(experiment, terms.spec).parameters())
-    per_step = experiment.adversary.steps if experiment.adversary is not None else 1
-    done = MethodRun(
+        critic = sum(p.numel() for p in build_critic(experiment, shared.spec).parameters())
+    batches_per_step = experiment.adversary.steps if experiment.adversary is not None else 1
+    finished = MethodRun(
         method=method.name,
         seed=seed,
-        steps=spent["step"],
-        examples=spent["step"] * per_step * experiment.training.batch_size,
-        seconds=spent["seconds"],
-        load=busy,
+        steps=state["step"],
+        examples=state["step"] * batches_per_step * experiment.training.batch_size,
+        seconds=state["seconds"],
+        load=machine_load,
         parameters=sum(p.numel() for p in model.network.parameters()),
         critic=critic,
         samples=tuple(samples),
         density=density,
-        no_density=why,
+        no_density=no_density,
     )
-    write_text(folder / RECORD, _codec.dumps(done) + "\n")
-    return done
+    write_text(folder / RECORD, _codec.dumps(finished) + "\n")
+    return finished
 
 
 def read_run(folder: Path) -> MethodRun | None:
-    """The record of a finished run."""
+    """Return the record of a finished run, or None where there is none."""
     path = folder / RECORD
     return _codec.loads(path.read_text(encoding="utf-8"), MethodRun) if path.is_file() else None
 
@@ -186,25 +206,29 @@ def _latest(folder: Path) -> Path:
     return newest
 
 
-def _sampled(model: Model, sampling: Sampling, seed: int, judge: Judge, folder: Path) -> list[Sampled]:
-    place = f"samples/{sampling.name.lower().replace(' ', '-')}"
-    seconds, source = _draw(model, sampling, seed, judge.n, folder / place)
-    found = []
+def _sampled(
+    model: Model, sampling: Sampling, seed: int, evaluation: EvaluationSettings, folder: Path
+) -> list[Sampled]:
+    """Sample a model by one sampler and measure the samples, where asked also before the final denoising."""
+    subfolder = f"samples/{sampling.name.lower().replace(' ', '-')}"
+    seconds, source = _draw(model, sampling, seed, evaluation.n, folder / subfolder)
+    arrays = read_arrays(folder / subfolder)
+    calls = float(arrays["nfe"].double().mean())
+    results = []
     for raw in (False, True) if sampling.raw else (False,):
-        x = read_arrays(folder / place)["raw" if raw else "x"]
-        fine = finite(x)
-        calls = float(read_arrays(folder / place)["nfe"].double().mean())
+        x = arrays["raw" if raw else "x"]
+        usable = finite(x)
         energy = frechet = None
-        if int(fine.sum()) >= LEAST:
-            energy = measure(EnergyDistance(judge.reference), x[fine], source=source)
-            frechet = _frechet(x[fine], judge, source, seed)
+        if int(usable.sum()) >= LEAST:
+            energy = measure(EnergyDistance(evaluation.reference), x[usable], source=source)
+            frechet = _frechet(x[usable], evaluation, source, seed)
         name = f"{sampling.name}, raw" if raw else sampling.name
-        found.append(Sampled(name, place, calls, seconds, int((~fine).sum()), energy, frechet))
-    return found
+        results.append(Sampled(name, subfolder, calls, seconds, int((~usable).sum()), energy, frechet))
+    return results
 
 
 def _draw(model: Model, sampling: Sampling, seed: int, n: int, folder: Path) -> tuple[float, SampleSource]:
-    """Draw into a folder, unless that was done; seconds and how they were made."""
+    """Draw samples into a folder unless they are already there; return the seconds it took and the samples' source."""
     if not (folder / "samples.json").is_file():
         drawn = model.sample(n, sampler=sampling.sampler, seed=seed)
         write_samples(folder, model, drawn)
@@ -213,31 +237,32 @@ def _draw(model: Model, sampling: Sampling, seed: int, n: int, folder: Path) -> 
 
 
 def read_arrays(folder: Path) -> Mapping[str, Tensor]:
-    """The arrays of drawn samples."""
+    """Return the arrays in a folder of samples by name."""
     with np.load(folder / ARRAYS, allow_pickle=False) as stored:
         return {key: torch.from_numpy(value) for key, value in stored.items()}
 
 
 def finite(x: Tensor) -> Tensor:
-    """Which examples are finite, (N,)."""
+    """Return which examples are finite, (N,)."""
     return torch.isfinite(x).flatten(1).all(dim=1)
 
 
-def _frechet(x: Tensor, judge: Judge, source: SampleSource, seed: int) -> MetricResult:
-    """Frechet distance with 1.96 standard deviations of its bootstrap over samples and real examples."""
-    found = measure(FrechetDistance(judge.features, judge.reference), x, source=source)
-    ours = torch.cat([feature_rows(judge.features, part) for part in x.split(256)])
-    real = torch.cat([feature_rows(judge.features, part) for part in judge.reference.batches(256)])
+def _frechet(x: Tensor, evaluation: EvaluationSettings, source: SampleSource, seed: int) -> MetricResult:
+    """Return the Frechet distance +- 1.96 standard deviations of its bootstrap over samples and real examples."""
+    result = measure(FrechetDistance(evaluation.features, evaluation.reference), x, source=source)
+    generated = torch.cat([feature_rows(evaluation.features, part) for part in x.split(256)])
+    real = torch.cat([feature_rows(evaluation.features, part) for part in evaluation.reference.batches(256)])
     values = []
     for k in range(REPLICATES):
-        a, b = (_resampled(rows, seed, 2 * k + side) for side, rows in enumerate((ours, real)))
+        a, b = (_resampled(rows, seed, 2 * k + side) for side, rows in enumerate((generated, real)))
         values.append(frechet_distance(a.mean, a.covariance, b.mean, b.covariance))
     half = NORMAL * float(torch.tensor(values, dtype=torch.float64).std())
-    return replace(found, value=replace(found.value, interval=(found.value.number - half, found.value.number + half)))
+    value = replace(result.value, interval=(result.value.number - half, result.value.number + half))
+    return replace(result, value=value)
 
 
 def _resampled(rows: Tensor, seed: int, replicate: int) -> Moments:
-    """Moments of as many rows drawn with replacement."""
+    """Return the moments of as many rows, drawn with replacement."""
     generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + replicate)
     moments = Moments()
     moments.update(rows[torch.randint(len(rows), (len(rows),), generator=generator)])
@@ -247,42 +272,42 @@ def _resampled(rows: Tensor, seed: int, replicate: int) -> Moments:
 # ------------------------------------------------------------------------------------------------ density
 
 
-def _density(model: Model, method: Method, judge: Judge, folder: Path) -> tuple[Density | None, str | None]:
-    """Bits/dim, or negative nats, of held-out examples; or why there are none."""
-    if judge.density == 0:
+def _density(model: Model, evaluation: EvaluationSettings, folder: Path) -> tuple[Density | None, str | None]:
+    """Return the density of held-out examples, or None and the reason why there is none."""
+    if evaluation.density == 0:
         return None, "not asked for"
     if isinstance(model.experiment.form, EnergyForm):
-        return None, f"needs log Z: scorefield energy {folder} logz"
+        return None, f"needs log Z: scorefield energy logz {folder}"
     flow = model.as_flow()
     try:
         require_flow(flow)
         flow.process.diffusion_squared(torch.tensor([0.5], dtype=torch.float64))
     except ValueError:
-        return None, "its network knows the levels of a ladder, and the flow needs every t"
-    place = folder / "density.npz"
-    if not place.is_file():
-        x = density_examples(judge.held_out, judge.density)
+        return None, "its network takes only the levels of a ladder, and the probability flow needs every t"
+    path = folder / "density.npz"
+    if not path.is_file():
+        x = density_examples(evaluation.held_out, evaluation.density)
         log_prob = model.log_prob(x, settings=FlowSettings(rtol=1e-4, atol=1e-4, loosened=None), seed=0)
         value = -log_prob.nats if log_prob.bits_per_dim is None else log_prob.bits_per_dim
         value = torch.where(log_prob.status == 0, value, math.nan)
-        with replacing(place) as temporary, temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, value=value.numpy(), calls=log_prob.nfe.numpy())
-    with np.load(place, allow_pickle=False) as stored:
+    with np.load(path, allow_pickle=False) as stored:
         value, calls = torch.from_numpy(stored["value"]).double(), torch.from_numpy(stored["calls"])
     good = value[torch.isfinite(value)]
     if len(good) < 2:
-        return None, "the flow of every example gave up"
+        return None, "the solver of the probability flow failed for all held-out examples but one at most"
     error = float(good.std()) / math.sqrt(len(good))
     failed = len(value) - len(good)
     return Density(float(good.mean()), error, len(value), failed, float(calls.double().mean())), None
 
 
 def density_examples(split: Split, count: int) -> Tensor:
-    """The same examples for every method, data units."""
+    """Return held-out examples for the density, the same for every method, data units."""
     chosen = np.arange(len(split)) if count >= len(split) else pick(len(split), count, 0)
     return split.batch(chosen)[0]
 
 
 def density_unit(spec: DataSpec) -> str:
-    """What a density's number is."""
+    """Return the unit of a density's number."""
     return "bits/dim" if spec.levels is not None else "negative nats"

@@ -1,4 +1,4 @@
-"""What an experiment of a paper is here, and what comes out of it."""
+"""Definitions shared by all experiments: an entry of the list, its findings, noise, and intervals."""
 
 from __future__ import annotations
 
@@ -31,30 +31,37 @@ PAPERS: Mapping[Paper, str] = {
     "All": "what the papers have in common",
 }
 
+NORMAL = 1.959964
+"""97.5 % point of the standard normal distribution."""
+SEEDS = 3
+"""Trainings of each configuration where an interval over trainings is given."""
+STUDENT = 4.303
+"""97.5 % point of Student's t distribution with `SEEDS` - 1 degrees of freedom."""
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, and what became of it.
+    """A claim of the paper and whether it held in this experiment.
 
     Args:
-        says: The statement.
+        statement: The claim.
         found: What was found, with its interval.
-        held: Whether it held; None where what was found does not decide it.
+        held: Whether the claim held; None where the findings do not decide it.
     """
 
-    says: str
+    statement: str
     found: str
     held: bool | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers.
+    """A table of numbers.
 
     Args:
-        columns: Their names, with units.
-        rows: As many cells as columns.
-        caption: What they are.
+        columns: Names of the columns, with units.
+        rows: Rows with as many cells as there are columns.
+        caption: What the numbers are.
     """
 
     columns: tuple[str, ...]
@@ -64,13 +71,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure.
+    """A figure, drawn when the report is written.
 
     Args:
-        name: Of its file.
-        title: What it shows.
+        name: File name without its ending.
+        title: What the figure shows.
         caption: How to read it.
-        draw: Makes it in the colours of a theme; a picture of examples has none.
+        draw: Function that draws the figure in the colours of a theme; a grid of images is the same in every theme.
     """
 
     name: str
@@ -81,13 +88,13 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Findings:
-    """What an experiment found.
+    """Results of an experiment.
 
     Args:
-        claims: Of the paper.
+        claims: Claims of the paper with their verdicts.
         tables: Numbers with their intervals.
         drawings: Figures.
-        settings: Everything the numbers depend on.
+        settings: Everything on which the numbers depend.
     """
 
     claims: tuple[Claim, ...]
@@ -98,14 +105,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Job:
-    """How to run an experiment.
+    """How an experiment is run.
 
     Args:
-        folder: Where it may keep what it trains; a run found there is resumed.
-        seed: Of everything random.
-        effort: Factor on the numbers of particles, samples and training steps, and below 1 on the steps of long chains
-            too; 1 is what the claims are judged at.
-        observer: Told of progress.
+        folder: Folder for the run folders of trained models; a run found there is resumed.
+        seed: Seed of every random draw.
+        effort: Factor on the numbers of particles, samples and training steps; below 1 also on the length of long
+            chains. Claims are meant to be judged at 1.
+        observer: Receives progress messages.
     """
 
     folder: Path
@@ -114,25 +121,25 @@ class Job:
     observer: Observer
 
     def scaled(self, count: int, least: int = 2) -> int:
-        """A number under the job's effort."""
+        """Return `count` times the effort, rounded, but not below `least`."""
         return max(least, round(count * self.effort))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A table or a figure of a paper.
+    """A table or a figure of a paper in the list of experiments.
 
     Args:
-        name: On the command line.
-        paper: Whose.
-        item: Which table or figure.
+        name: Name on the command line.
+        paper: The paper it is from.
+        item: Which table, figure or section.
         title: What it is about.
         shows: What the paper shows.
-        state: Whether it runs on any machine, or needs more than time.
-        minutes: About how long it takes on two cores; None where it does not run here.
-        memory: GiB at most; None where it does not run here.
-        run: Does it; None where it does not run here.
-        instead: The commands that do it where there is an accelerator, or the weights.
+        state: Whether it runs on any machine, or needs an accelerator or published weights.
+        minutes: Approximate time on two CPU cores; None where it does not run here.
+        memory: Peak memory, GiB; None where it does not run here.
+        run: Function that runs the experiment; None where it does not run here.
+        instead: Commands that do the same on a machine with an accelerator, or with the weights.
     """
 
     name: str
@@ -147,36 +154,44 @@ class Entry:
     instead: tuple[str, ...] = ()
 
 
-class Crowd:
-    """Noise of many particles at once, where a generator for each would take most of the time.
+class BatchNoise:
+    """Noise source that fills a whole batch from one generator, keyed by (seed, step, draw).
+
+    It is faster than the library's noise, which has one generator per example, but a particle's noise depends on the
+    size of the batch and on the particle's place in it.
 
     Args:
-        seed: Of all of it.
+        seed: Seed of every draw.
     """
 
     def __init__(self, seed: int):
         self.seed = seed
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
-        """Standard normal noise."""
+        """Return standard normal noise with the shape, dtype and device of `like`."""
         z = philox(self.seed, 0, step, draw).standard_normal(tuple(like.shape), dtype=np.float32)
         return torch.from_numpy(z).to(like)
 
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
-        """Uniform noise on [0, 1)."""
+        """Return uniform noise on [0, 1) with the shape, dtype and device of `like`."""
         return torch.from_numpy(philox(self.seed, 0, step, draw).random(tuple(like.shape), dtype=np.float32)).to(like)
 
 
-def wilson(successes: int, trials: int, deviations: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion."""
+def wilson(successes: int, trials: int, deviations: float = NORMAL) -> tuple[float, float]:
+    """Return Wilson's 95 % interval (low, high) of a proportion."""
     p, z = successes / trials, deviations
     middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     return middle - half, middle + half
 
 
-def mean_interval(values: Sequence[float], deviations: float = 1.959964) -> tuple[float, float]:
-    """(mean, half-width of its 95 % interval from the values' own spread); the half-width of one value is infinite."""
+def mean_interval(values: Sequence[float], deviations: float = NORMAL) -> tuple[float, float]:
+    """Return the mean and the half-width of its 95 % interval, mean +- deviations s / sqrt(n).
+
+    Args:
+        values: n independent values; of a single one the half-width is infinite.
+        deviations: 97.5 % point of the distribution of the standardised mean: `STUDENT` for `SEEDS` trainings.
+    """
     n = len(values)
     mean = sum(values) / n
     if n < 2:

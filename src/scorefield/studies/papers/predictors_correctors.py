@@ -1,23 +1,38 @@
-"""Predictors, correctors and both, at equal numbers of calls (Score-SDE, table 1), with perceptrons on the digits."""
+"""Predictors, correctors and both at equal numbers of network evaluations (Score-SDE, table 1), on the digits."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-from matplotlib.figure import Figure
-
 from scorefield.models.experiment import Averaging, Experiment
 from scorefield.models.model import Model, load
 from scorefield.nets.mlp import MLP
-from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import VE, VP, Process
 from scorefield.process.grids import Uniform
 from scorefield.recipes.small import digits_mlp
 from scorefield.sampling import Ancestral, Chain, Hold, Langevin, NoiseScaled, ReverseDiffusion, Sampler, Step
 from scorefield.score.parametrisation import KarrasForm, LogSigma
-from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, mean_interval
-from scorefield.studies.papers.on_digits import SAMPLES, SEEDS, SOURCE, SPEC, STUDENT, Judge
+from scorefield.studies.papers.digits_setup import (
+    SAMPLES,
+    SOURCE,
+    SPEC,
+    DigitsEvaluator,
+    IntervalRow,
+    interval_figure,
+)
+from scorefield.studies.papers.entry import (
+    SEEDS,
+    STUDENT,
+    BatchNoise,
+    Claim,
+    Drawing,
+    Entry,
+    Findings,
+    Job,
+    Table,
+    mean_interval,
+)
 from scorefield.training.trainer import train
 
 PREDICTORS: dict[str, Step] = {
@@ -30,15 +45,16 @@ SNR = {
     "VE": {"ancestral sampling": 0.17, "reverse diffusion": 0.16, "probability flow": 0.17, "corrector only": 0.22},
     "VP": {"ancestral sampling": 0.01, "reverse diffusion": 0.01, "probability flow": 0.04, "corrector only": 0.27},
 }
-"""The best of the paper's table 5, found there by FID on CIFAR-10."""
+"""Signal-to-noise ratios of the corrector: the best of the paper's table 5, found there by FID on CIFAR-10."""
 STEPS = 1000
+"""Predictor steps of P1000; the other columns follow from it."""
 
 
 def experiment(name: str, job: Job, seed: int) -> Experiment:
-    """A perceptron on the digits under VE or VP, in continuous time."""
-    made = digits_mlp()
+    """Return the experiment of a perceptron on the digits under VE or VP in continuous time."""
+    recipe = digits_mlp()
     return replace(
-        made,
+        recipe,
         name=f"digits-{name.lower()}",
         data=SOURCE,
         spec=SPEC,
@@ -47,12 +63,16 @@ def experiment(name: str, job: Job, seed: int) -> Experiment:
         form=KarrasForm(sigma_data=0.35),
         time_input=LogSigma(),
         averaging=Averaging((0.995,)),
-        training=replace(made.training, steps=job.scaled(3000, 10), seed=seed, dequantise=True, validate_every=0),
+        training=replace(recipe.training, steps=job.scaled(3000, 10), seed=seed, dequantise=True, validate_every=0),
     )
 
 
 def samplers(process: str, steps: int) -> dict[tuple[str, str], Sampler]:
-    """(row, column) of the table -> sampler; the numbers in the columns' names are calls but for the last denoising."""
+    """Return the samplers by (row, column) of the table.
+
+    The number in a column's name counts network evaluations at `steps` = 1000, without the final denoising: P is the
+    predictor alone, C the corrector alone, and PC both, with one corrector step before each predictor step.
+    """
     found = {}
     for row, predictor in PREDICTORS.items():
         corrected = Chain((Langevin(NoiseScaled(SNR[process][row])), predictor))
@@ -66,7 +86,14 @@ def samplers(process: str, steps: int) -> dict[tuple[str, str], Sampler]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of the table: energy distances of the trainings."""
+    """One cell of the table.
+
+    Args:
+        process: "VE" or "VP".
+        row: Name of the predictor.
+        column: Name of the column, for example "PC1000".
+        distances: Squared energy distance of each training.
+    """
 
     process: str
     row: str
@@ -74,13 +101,13 @@ class Cell:
     distances: list[float]
 
     def interval(self) -> tuple[float, float]:
-        """Mean, and half of its 95 % interval over trainings."""
+        """Return the mean distance and half of its 95 % interval over trainings."""
         return mean_interval(self.distances, STUDENT)
 
 
 def table_1(job: Job) -> Findings:
-    """Train under both processes with three seeds, sample every way, and measure."""
-    steps, count, judge = job.scaled(STEPS, 5), job.scaled(SAMPLES, 16), Judge()
+    """Train under both processes with three seeds, sample by every sampler, and measure."""
+    steps, count, evaluator = job.scaled(STEPS, 5), job.scaled(SAMPLES, 16), DigitsEvaluator()
     cells: dict[tuple[str, str, str], Cell] = {}
     for process in PROCESSES:
         for seed in range(job.seed, job.seed + SEEDS):
@@ -89,8 +116,8 @@ def table_1(job: Job) -> Findings:
             model = load(train(experiment(process, job, seed), folder, resume="auto", observer=job.observer))
             for (row, column), sampler in samplers(process, steps).items():
                 cell = cells.setdefault((process, row, column), Cell(process, row, column, []))
-                cell.distances.append(_distance(model, sampler, count, seed, judge))
-    perfect = judge.real(count, job.seed).distance
+                cell.distances.append(_distance(model, sampler, count, seed, evaluator))
+    perfect = evaluator.training_digits(count, job.seed).distance
     return Findings(
         claims=tuple(_claims(cells)),
         tables=(
@@ -98,15 +125,15 @@ def table_1(job: Job) -> Findings:
                 ("process", "predictor", "chain", "energy distance", "95 % +-"),
                 tuple((c.process, c.row, c.column, *c.interval()) for c in cells.values()),
                 f"Squared energy distance of {count} samples to 360 held-out digits, pixels in [0, 1]; means over"
-                f" {SEEDS} trainings, intervals by Student's law. Training digits have {perfect:.4f}.",
+                f" {SEEDS} trainings, intervals by Student's t. Training digits have {perfect:.4f}.",
             ),
         ),
         drawings=(
             Drawing(
                 "table-1",
-                "Energy distance to held-out digits",
-                "Means over trainings with 95 % intervals. Further left is nearer to the data.",
-                lambda theme: _bars(theme, list(cells.values())),
+                "Squared energy distance to held-out digits",
+                "Means over trainings with 95 % intervals. Smaller distances, further left, are better.",
+                lambda theme: interval_figure(theme, _panels(list(cells.values())), (2.6, 2.9), beside=1.75),
             ),
         ),
         settings={
@@ -115,7 +142,7 @@ def table_1(job: Job) -> Findings:
             "steps of P1000": steps,
             "snr": SNR,
             "corrector": "e = 2 (alpha_t / alpha_s)^2 (snr sigma)^2, one step before the predictor's",
-            "end": "denoised",
+            "final step": "denoised",
             "training steps": job.scaled(3000, 10),
             "samples": count,
             "seed": job.seed,
@@ -123,22 +150,24 @@ def table_1(job: Job) -> Findings:
     )
 
 
-def _distance(model: Model, sampler: Sampler, count: int, seed: int, judge: Judge) -> float:
-    """Every way of sampling has the same noise, so that differences are of the way alone."""
-    x = sampler.run(model.as_score(), SPEC.shape, indices=range(count), noise=Crowd(seed)).x
-    return judge(x).distance
+def _distance(model: Model, sampler: Sampler, count: int, seed: int, evaluator: DigitsEvaluator) -> float:
+    """Return the distance of a sampler's samples; all samplers have the same noise, so that differences are paired."""
+    x = sampler.run(model.as_score(), SPEC.shape, indices=range(count), noise=BatchNoise(seed)).x
+    return evaluator(x).distance
 
 
 def _claims(cells: dict[tuple[str, str, str], Cell]) -> list[Claim]:
-    """Differences are paired by training and noise; those that hold zero in their interval decide nothing."""
+    """Return the claims; differences are paired by training and noise, and undecided where the interval holds zero."""
     claims = []
     for process in PROCESSES:
 
-        def less(a: tuple[str, str], b: tuple[str, str], words: str, process: str = process) -> Claim:
+        def less(a: tuple[str, str], b: tuple[str, str], statement: str, process: str = process) -> Claim:
+            """Return the claim that cell `a` has a smaller distance than cell `b`."""
             pairs = zip(cells[process, *a].distances, cells[process, *b].distances, strict=True)
             mean, half = mean_interval([x - y for x, y in pairs], STUDENT)
             held = None if math.isnan(mean) or abs(mean) <= half else mean < 0
-            return Claim(f"{process}: {words}", f"difference of energy distances {mean:.4f} +- {half:.4f}", held)
+            found = f"difference of squared energy distances {mean:.4f} +- {half:.4f}"
+            return Claim(f"{process}: {statement}", found, held)
 
         reverse, flow = "reverse diffusion", "probability flow"
         claims += [
@@ -147,27 +176,36 @@ def _claims(cells: dict[tuple[str, str, str], Cell]) -> list[Claim]:
                 ("ancestral sampling", "P1000"),
                 "reverse diffusion is better than ancestral sampling at 1000 steps",
             ),
-            less((reverse, "PC1000"), (reverse, "P2000"), "a corrector is worth more than twice as many steps"),
-            less((reverse, "P1000"), (flow, "P1000"), "the flow without a corrector is worse than reverse diffusion"),
-            less((flow, "PC1000"), (flow, "P2000"), "with a corrector the flow gains more than by twice the steps"),
-            less((reverse, "P2000"), ("corrector only", "C2000"), "a corrector alone is the worst"),
+            less(
+                (reverse, "PC1000"),
+                (reverse, "P2000"),
+                "reverse diffusion with a corrector is better than reverse diffusion with twice the steps",
+            ),
+            less(
+                (reverse, "P1000"),
+                (flow, "P1000"),
+                "without a corrector, reverse diffusion is better than the probability flow",
+            ),
+            less(
+                (flow, "PC1000"),
+                (flow, "P2000"),
+                "the probability flow with a corrector is better than the flow with twice the steps",
+            ),
+            less(
+                (reverse, "P2000"),
+                ("corrector only", "C2000"),
+                "reverse diffusion alone is better than the corrector alone",
+            ),
         ]
     return claims
 
 
-def _bars(theme: Theme, cells: list[Cell]) -> Figure:
-    """A line for each cell, a panel for each process."""
-    figure, axes = grid_of_axes(theme, 1, len(PROCESSES), (2.6, 2.9), beside=1.75, above=0.3, below=0.5)
-    for ax, process in zip(axes, PROCESSES, strict=True):
-        mine = [c for c in cells if c.process == process]
-        for k, cell in enumerate(mine):
-            mean, half = cell.interval()
-            ax.errorbar(mean, -k, xerr=half, fmt="o", markersize=4, color=theme.series[0], elinewidth=1)
-        ax.set_yticks([-k for k in range(len(mine))], [f"{c.row}, {c.column}" for c in mine])
-        ax.set_title(process, fontsize=9, color=theme.ink)
-        ax.locator_params(axis="x", nbins=4)
-        ax.set_xlabel("squared energy distance", labelpad=2)
-    return figure
+def _panels(cells: list[Cell]) -> dict[str, list[IntervalRow]]:
+    """Return the rows of the figure by process."""
+    return {
+        process: [IntervalRow(f"{c.row}, {c.column}", *c.interval()) for c in cells if c.process == process]
+        for process in PROCESSES
+    }
 
 
 ENTRIES = (
@@ -175,10 +213,11 @@ ENTRIES = (
         name="score-sde-table-1",
         paper="Score-SDE",
         item="table 1",
-        title="Predictors, correctors and both at equal calls",
+        title="Predictors, correctors and both at equal numbers of network evaluations",
         shows="FID on CIFAR-10 of three predictors at 1000 and 2000 steps (P1000, P2000), of correctors alone (C2000)"
         " and of both (PC1000): under VE 4.79, 4.74, 20.43 and 3.60 with reverse diffusion; 15.41, 10.54 and 3.51 with"
-        " the probability flow. VP differs less. score-sde-table-1-cifar10 is the same at full size.",
+        " the probability flow. The differences under VP are smaller. score-sde-table-1-cifar10 is the experiment at"
+        " full size.",
         minutes=32.0,
         memory=0.8,
         run=table_1,

@@ -1,4 +1,4 @@
-"""Sliced score matching on images with and without tiny noise (NCSN, figure 1)."""
+"""Sliced score matching on images with and without noise of deviation 0.01 (NCSN, figure 1)."""
 
 from __future__ import annotations
 
@@ -20,40 +20,49 @@ from scorefield.nets.resscore import ResScore
 from scorefield.plot.pictures import Theme, grid_of_axes
 from scorefield.process import Levels, Process, Tabulated
 from scorefield.score.parametrisation import ScaledTime, ScoreForm
-from scorefield.studies.papers.entry import Claim, Drawing, Entry, Findings, Job, Table, mean_interval
+from scorefield.studies.papers.entry import (
+    SEEDS,
+    STUDENT,
+    Claim,
+    Drawing,
+    Entry,
+    Findings,
+    Job,
+    Table,
+    mean_interval,
+)
 from scorefield.training.trainable import TrainingError
 from scorefield.training.trainer import train
 
 NOISE = 0.01
 NO_NOISE = 1e-9
-"""A hundredth of a float32's distance from 0.06 to its neighbour: it changes no pixel but exact zeros."""
+"""Noise level of the trainings without noise, as a level must be positive: it is about a hundredth of the spacing of
+float32 numbers near 0.06, so that it changes no pixel but exact zeros."""
 CHANNELS = 8
-"""A quarter of the published width."""
+"""Width of the network, a quarter of the published one."""
 STEPS = 800
+"""Optimiser steps of a training."""
 BATCH = 64
-SEEDS = 3
-STUDENT = 4.303
-"""97.5 % point of Student's law for the mean of three trainings."""
 
 SMALL = 1e3
-"""Losses of this size and less are drawn on a linear scale."""
+"""Largest absolute loss that is drawn on the linear part of the scale."""
 TICKS = sorted([0.0, *(sign * 10.0**k for sign in (-1, 1) for k in range(3, 12))])
 
 
 def unweighted(process: Process, t: Tensor) -> Tensor:
-    """lambda = 1, as this experiment has one level."""
+    """Return the weighting lambda = 1; with one noise level a weighting is a constant factor."""
     return torch.ones_like(t)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The loss of one training.
+    """The loss curve of one training.
 
     Args:
-        noise: Its noise level.
-        seed: Of it.
-        losses: Of every step that was finite.
-        steps: How many were wanted.
+        noise: Noise level.
+        seed: Seed of the training.
+        losses: Loss of every step up to the first that was not finite.
+        steps: Number of steps planned; `losses` is shorter where the training ended with a loss that is not finite.
     """
 
     noise: float
@@ -63,10 +72,9 @@ class Curve:
 
     @property
     def fluctuation(self) -> float:
-        """Deviation of the loss from its running median over the median's size, in the second half of the steps.
+        """Relative size of the fluctuations in the second half of the steps; infinite for a training that broke off.
 
-        Both by medians: 1.4826 times the median absolute deviation is the deviation of a normal law, and one step
-        cannot make it. Infinite for a training that ended with a loss that is not finite.
+        It is the root mean square of loss - m over the median of |m|, where m is the running median of the loss.
         """
         if len(self.losses) < self.steps:
             return math.inf
@@ -76,13 +84,13 @@ class Curve:
 
 
 def running_median(values: np.ndarray, window: int = 51) -> np.ndarray:
-    """The median of each value's neighbours, fewer at the ends."""
+    """Return the median of each value's neighbourhood of `window` values, which is cut off at both ends."""
     side = min(window, len(values)) // 2
     return np.array([np.median(values[max(0, i - side) : i + side + 1]) for i in range(len(values))])
 
 
 def experiment(noise: float, steps: int, seed: int) -> Experiment:
-    """The published training on digits: no dequantisation, no averages, no clipping."""
+    """Return the published training on digits: no dequantisation, no EMA, no gradient clipping."""
     return Experiment(
         name="tiny-noise",
         data=DataSource("digits", model_range=(0.0, 1.0)),
@@ -101,7 +109,10 @@ def experiment(noise: float, steps: int, seed: int) -> Experiment:
 
 
 def curve(job: Job, noise: float, seed: int, steps: int) -> Curve:
-    """Train, or go on, and read the loss of every step; a loss that is not finite ends it."""
+    """Train one network, resuming a run found in the folder, and read the loss of every step.
+
+    A training that ends because its loss is not finite is part of the result, and is reported as a shorter curve.
+    """
     name = "noise" if noise == NOISE else "no-noise"
     folder = job.folder / "runs" / f"{name}-{seed}"
     job.observer.message(f"{name}, seed {seed}: {steps} steps")
@@ -120,7 +131,7 @@ def _losses(folder: Path) -> np.ndarray:
 
 
 def figure_1(job: Job) -> Findings:
-    """Three trainings with and three without the noise, from the same weights and with the same batches."""
+    """Train three networks with and three without the noise, from the same weights and with the same batches."""
     steps = job.scaled(STEPS, 8)
     seeds = range(job.seed, job.seed + SEEDS)
     noisy = [curve(job, NOISE, seed, steps) for seed in seeds]
@@ -136,19 +147,20 @@ def figure_1(job: Job) -> Findings:
         claims=_claims(noisy, bare),
         tables=(
             Table(
-                ("noise", "fluctuation", "median loss, last tenth", "least loss", "largest, second half"),
+                ("noise", "fluctuation", "median loss, last tenth", "smallest loss", "largest loss, second half"),
                 tuple(rows),
-                "One number for each training. Fluctuation: root mean square of the loss about its running median of 51"
-                " steps, over the size of that median, in the second half of the steps.",
+                "Fluctuation and median have one number for each training. Fluctuation: root mean square of the loss"
+                " about its running median over 51 steps, relative to the size of that median, in the second half of"
+                " the steps.",
             ),
         ),
         drawings=(
             Drawing(
                 "figure-1",
                 "Sliced score matching loss",
-                "Left without noise, right with noise of deviation 0.01; the scale is linear about zero and logarithmic"
-                f" beyond. Thin lines are losses of single batches, thick ones their running medians; {SEEDS} trainings"
-                " each.",
+                "Left without noise, right with noise of deviation 0.01. The scale is linear near zero and logarithmic"
+                f" beyond {SMALL:g}. Thin lines are losses of single batches, thick lines their running medians;"
+                f" {SEEDS} trainings each.",
                 lambda theme: _curves(theme, bare, noisy),
             ),
         ),
@@ -166,33 +178,34 @@ def figure_1(job: Job) -> Findings:
 
 def _claims(noisy: list[Curve], bare: list[Curve]) -> tuple[Claim, ...]:
     with_noise, without = ([c.fluctuation for c in curves] for curves in (noisy, bare))
-    own, half = mean_interval(with_noise, STUDENT)
+    fluctuation, half = mean_interval(with_noise, STUDENT)
     broken = sum(math.isinf(v) for v in without)
     if broken == len(without):
-        found, wild = f"all {broken} trainings ended with a loss that is not finite", True
+        found, unstable = f"all {broken} trainings ended with a loss that is not finite", True
     else:
         pairs = zip(without, with_noise, strict=True)
         logs = [math.log(a / b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
         mean, spread = mean_interval(logs, STUDENT) if logs else (0.0, math.inf)
         low, high = (math.exp(min(mean + k * spread, 700.0)) for k in (-1, 1))
         found = (
-            f"fluctuation {', '.join(f'{v:.3g}' for v in without)} of its trend, {math.exp(mean):.3g}"
+            f"fluctuation relative to the trend {', '.join(f'{v:.3g}' for v in without)}, which is {math.exp(mean):.3g}"
             f" [{low:.3g}, {high:.3g}] times that with noise"
         )
-        found += f"; {broken} of {len(without)} ended with a loss that is not finite" if broken else ""
-        wild = True if low > 2 else False if high < 2 else None
-    drops = [float(np.median(c.losses[-len(c.losses) // 4 :])) for c in noisy]
-    ends = ", ".join(f"{d:.3g}" for d in drops)
+        found += f"; {broken} of {len(without)} trainings ended with a loss that is not finite" if broken else ""
+        unstable = True if low > 2 else False if high < 2 else None
+    final = ", ".join(f"{float(np.median(c.losses[-len(c.losses) // 4 :])):.3g}" for c in noisy)
     return (
         Claim(
-            "Without noise the loss fluctuates wildly (here: at least twice as much, relative to its trend)",
+            "Without noise the loss fluctuates wildly (here: at least twice as much as with noise, relative to its"
+            " trend)",
             found,
-            wild,
+            unstable,
         ),
         Claim(
-            "With noise of deviation 0.01 it converges (here: it fluctuates by less than half of its trend)",
-            f"fluctuation {own:.3g} +- {half:.2g} of its trend; median loss of the last quarter {ends}",
-            True if own + half < 0.5 else False if own - half > 0.5 else None,
+            "With noise of deviation 0.01 it converges (here: its fluctuation is below half of its trend)",
+            f"fluctuation relative to the trend {fluctuation:.3g} +- {half:.2g}; median loss of the last quarter"
+            f" {final}",
+            True if fluctuation + half < 0.5 else False if fluctuation - half > 0.5 else None,
         ),
     )
 

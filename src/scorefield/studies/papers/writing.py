@@ -1,4 +1,4 @@
-"""The findings of an experiment on disk: JSON, pictures and a page."""
+"""Writes the findings of an experiment: findings.json, one PNG per figure, and an HTML report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,16 @@ VERDICT = {True: "held", False: "did not hold", None: "undecided"}
 
 
 def write_findings(entry: Entry, findings: Findings, folder: Path, seconds: float) -> Path:
-    """Write findings.json, one PNG per drawing and report.html.
+    """Write findings.json, one PNG per figure and report.html into a folder, which is made if need be.
+
+    Args:
+        entry: The experiment.
+        findings: Its results.
+        folder: Output folder.
+        seconds: Wall-clock time of the experiment.
 
     Returns:
-        The page.
+        Path of the HTML report.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "findings.json", as_json(entry, findings, seconds))
@@ -34,7 +40,7 @@ def write_findings(entry: Entry, findings: Findings, folder: Path, seconds: floa
         Section(
             "What the paper shows", [text(f"{entry.paper}, {entry.item}. {entry.shows}\n\n{PAPERS[entry.paper]}.")]
         ),
-        Section("What held", [claims_block(findings.claims)]),
+        Section("Verdicts on its claims", [claims_block(findings.claims)]),
         Section("Figures", [drawing_block(drawing) for drawing in findings.drawings]),
         Section("Numbers", [table(t.columns, t.rows, t.caption) for t in findings.tables]),
         Section("Settings", [Block(definitions([(k, str(v)) for k, v in findings.settings.items()]))]),
@@ -49,13 +55,13 @@ def write_findings(entry: Entry, findings: Findings, folder: Path, seconds: floa
 
 
 def as_json(entry: Entry, findings: Findings, seconds: float) -> dict[str, Any]:
-    """The findings as plain values."""
+    """Return the findings as plain values for findings.json."""
     return {
         "name": entry.name,
         "paper": entry.paper,
         "item": entry.item,
         "shows": entry.shows,
-        "claims": [{"says": c.says, "found": c.found, "verdict": VERDICT[c.held]} for c in findings.claims],
+        "claims": [{"says": c.statement, "found": c.found, "verdict": VERDICT[c.held]} for c in findings.claims],
         "tables": [
             {"caption": t.caption, "columns": list(t.columns), "rows": [[_plain(v) for v in row] for row in t.rows]}
             for t in findings.tables
@@ -66,17 +72,19 @@ def as_json(entry: Entry, findings: Findings, seconds: float) -> dict[str, Any]:
 
 
 def claims_block(claims: tuple[Claim, ...]) -> Block:
-    """Claims as a table."""
-    return table(("the paper", "here", "verdict"), [(c.says, c.found, VERDICT[c.held]) for c in claims])
+    """Return a table of the claims, what was found and the verdicts."""
+    return table(
+        ("claim of the paper", "found here", "verdict"), [(c.statement, c.found, VERDICT[c.held]) for c in claims]
+    )
 
 
 def _plain(value: Any) -> Any:
-    """A cell as strict JSON has it; numbers that are not finite become words."""
+    """Return a cell as strict JSON allows it: numbers that are not finite become strings."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def drawing_block(drawing: Drawing) -> Block:
-    """A drawing in the colours of the page, with its caption."""
+    """Return a figure in the colours of the HTML page, with its title and caption."""
     drawn = drawing.draw(PAGE)
     if isinstance(drawn, Figure):
         shown = f'<div class="chart wide">{to_svg(drawn, drawing.title)}</div>'

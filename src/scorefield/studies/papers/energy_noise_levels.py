@@ -1,4 +1,9 @@
-"""Energies of one noise level and of many, from 2 to 3072 dimensions, with the overlap of noise shells (MDSM)."""
+"""Energies trained at one noise level or at many, in 2 to 3072 dimensions, and the overlap of noise shells (MDSM).
+
+The data are a mixture of eight narrow modes on the unit cube. An energy E(x) without a noise input, with the score
+-grad E / T and T = sigma^2 / sigma_0^2, is trained by denoising score matching at one level or at many, sampled by
+Langevin dynamics of annealed temperature, and used to denoise from every level.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +21,39 @@ from scorefield.recipes.ladders import ladder
 from scorefield.recipes.mdsm import annealed
 from scorefield.sampling.named import with_steps
 from scorefield.score.energy import EnergyForm, NetworkEnergy
-from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table, wilson
-from scorefield.studies.papers.shells import Shells, overlap, shells
+from scorefield.studies.papers.entry import BatchNoise, Claim, Drawing, Entry, Findings, Job, Table, wilson
+from scorefield.studies.papers.noise_shell_overlap import Shells, overlap, shells
 
 SIGMA_0 = 0.1
+"""Reference noise level of the energy."""
 MANY = (0.05, 1.2, 128)
+"""Smallest level, largest level and number of levels of the multi-scale training."""
 SINGLE = (0.1, 0.3, 0.6)
+"""Noise levels of the single-level trainings."""
 WEIGHTS = (0.25, 0.2, 0.15, 0.1, 0.1, 0.1, 0.05, 0.05)
+"""Weights of the modes of the data."""
 SPREAD = 0.02
-"""Deviation of each mode."""
+"""Standard deviation of each mode."""
 NEAR = 0.1
-"""Root mean square over coordinates within which a sample belongs to a mode."""
+"""Distance to a mode's centre, root mean square over coordinates, up to which a sample counts as at the mode."""
 DENOISED = (0.05, 0.1, 0.3, 0.6, 1.0, 1.2)
+"""Noise levels from which the energies denoise."""
 BATCH = 128
 CHAINS = 100
+"""Sampling chains of each energy."""
 DRAWS = 4000
+"""Draws of each level by which the overlap of shells is measured."""
 LENGTH = 2700
-"""Steps of a chain, as published; a smaller effort takes fewer."""
+"""Steps of a chain, as published; an effort below 1 takes fewer."""
 PLAN = {2: 3000, 16: 3000, 64: 3000, 256: 1500, 3072: 500}
-"""Dimension -> training steps."""
+"""Dimension -> optimiser steps of each training."""
 
 
 class PublishedHead(nn.Module):
-    """A perceptron d-256-256-256 with ELU and the head of MDSM, (w_1.h + b_1) (w_2.h + b_2) + w_q.(h * h) + b_q.
+    """Perceptron d-256-256-256 with ELU and the head of MDSM, E = (w_1.h + b_1) (w_2.h + b_2) + w_q.(h * h) + b_q.
 
-    Not bounded below, like the published energies; that is why chains can run away where it was not trained.
+    Like the published energies it is not bounded below; therefore chains can diverge in regions where it was not
+    trained.
     """
 
     def __init__(self, dimension: int, width: int = 256):
@@ -49,7 +62,7 @@ class PublishedHead(nn.Module):
         self.ln1, self.ln2, self.lq = (nn.Linear(width, 1) for _ in range(3))
 
     def forward(self, x: Tensor, c: Tensor, condition: object = None) -> Tensor:
-        """(B, d) -> (B,)."""
+        """Return the energy, (B, d) -> (B,); `c` and `condition` are not used."""
         h = x
         for k, layer in enumerate(self.layers):
             h = layer(h) if k == len(self.layers) - 1 else functional.elu(layer(h))
@@ -57,19 +70,20 @@ class PublishedHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Trained:
-    """An energy and what came of it.
+class TrainedEnergy:
+    """A trained energy: its loss, where its chains ended, and its denoising errors.
 
     Args:
         dimension: d.
-        name: Of the levels it was trained at.
-        loss: |sigma score + z|^2 summed over coordinates, mean over the last tenth of the training; d at its begin.
-        finite: Chains without a bad number.
-        near: Chains that ended at a mode.
-        chains: Of all.
-        modes: How many modes have a chain.
-        residual: Median root mean square distance of finite chains to their nearest mode.
-        errors: Root mean square error of the denoised at each of `DENOISED`.
+        name: The noise levels it was trained at.
+        loss: |sigma score + z|^2 summed over coordinates, mean over the last tenth of the training; it is d before
+            training.
+        finite: Number of chains without NaN or infinity.
+        near: Number of chains that ended at a mode.
+        chains: Number of chains.
+        modes: Number of modes at which a chain ended.
+        residual: Median distance of finite chains to their nearest mode, root mean square over coordinates.
+        errors: Root mean square error of the denoised data at each level of `DENOISED`.
     """
 
     dimension: int
@@ -84,75 +98,94 @@ class Trained:
 
     @property
     def share(self) -> float:
-        """Of the chains that ended at a mode."""
+        """Share of the chains that ended at a mode."""
         return self.near / self.chains
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of 95 %."""
+        """Wilson's 95 % interval of `share`."""
         return wilson(self.near, self.chains)
 
-    def words(self) -> str:
-        """The share with its interval."""
+    def summary(self) -> str:
+        """Return the share with its interval."""
         low, high = self.interval
         return f"{self.name} {self.share:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def modes(dimension: int) -> Tensor:
-    """Centres of the modes, uniform on the cube, (8, d)."""
+    """Return the centres of the modes, uniform on the unit cube, (8, d)."""
     return torch.rand(len(WEIGHTS), dimension, generator=torch.Generator().manual_seed(dimension))
 
 
-def draw(centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Examples of the mixture, (count, d)."""
+def sample_data(centres: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw examples of the mixture, (count, d)."""
     chosen = torch.multinomial(torch.tensor(WEIGHTS), count, replacement=True, generator=generator)
     return centres[chosen] + SPREAD * torch.randn(count, centres.shape[1], generator=generator)
 
 
 def fit(centres: Tensor, levels: Tabulated, steps: int, seed: int) -> tuple[PublishedHead, float]:
-    """Multi-scale denoising score matching, each level once in a batch; the network and its last losses' mean."""
+    """Train an energy by denoising score matching, with levels stratified over the batch.
+
+    Args:
+        centres: Modes of the data, (8, d).
+        levels: Noise levels.
+        steps: Optimiser steps.
+        seed: Seed of the weights and of the training.
+
+    Returns:
+        The network, and the mean of twice its loss over the last tenth of the steps.
+    """
     torch.manual_seed(seed)
     network = PublishedHead(centres.shape[1])
     score = NetworkEnergy(network, levels, EnergyForm(SIGMA_0))
     objective = DenoisingScoreMatching(reduce="half_sum", stratified=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.9, 0.95))
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=1e-6)
-    generator, last = torch.Generator().manual_seed(seed), []
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=1e-6)
+    generator, last_losses = torch.Generator().manual_seed(seed), []
     for step in range(steps):
-        x0 = draw(centres, BATCH, generator)
+        x0 = sample_data(centres, BATCH, generator)
         loss = objective(score, x0, objective.draw(levels, x0, generator)).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        fall.step()
+        schedule.step()
         if step >= 0.9 * steps:
-            last.append(2.0 * float(loss.detach()))
-    return network, sum(last) / len(last)
+            last_losses.append(2.0 * float(loss.detach()))
+    return network, sum(last_losses) / len(last_losses)
 
 
-def judged(network: PublishedHead, centres: Tensor, name: str, loss: float, steps: int, job: Job) -> Trained:
-    """Sample by annealed-temperature Langevin dynamics as published, and denoise at every level.
+def evaluate(network: PublishedHead, centres: Tensor, name: str, loss: float, steps: int, job: Job) -> TrainedEnergy:
+    """Sample an energy by Langevin dynamics of annealed temperature as published, and denoise from every level.
 
-    With fewer `steps` than the published 2,700 the chain goes through the same temperatures faster.
+    With fewer `steps` than the published 2,700 the chain passes through the same temperatures faster.
+
+    Args:
+        network: The trained energy.
+        centres: Modes of the data, (8, d).
+        name: The noise levels it was trained at.
+        loss: Its final loss.
+        steps: Steps of a chain.
+        job: Effort and seed.
     """
     chains, seed = job.scaled(CHAINS, 8), job.seed
     d = centres.shape[1]
-    many = ladder(*MANY, "linear")  # an energy knows no level, so that one clock serves them all
+    # The energy has no noise input, so that one ladder serves energies trained at any levels.
+    many = ladder(*MANY, "linear")
     score = NetworkEnergy(network, many, EnergyForm(SIGMA_0))
     sampler = with_steps(annealed(SIGMA_0), steps)
-    x = sampler.run(score, (d,), indices=range(chains), noise=Crowd(seed)).x
+    x = sampler.run(score, (d,), indices=range(chains), noise=BatchNoise(seed)).x
     finite = torch.isfinite(x).all(dim=1)
     distance = torch.cdist(x[finite].double(), centres.double()) / d**0.5
     residual, nearest = distance.min(dim=1) if len(distance) else (torch.full((1,), torch.inf), torch.zeros(1))
     at = residual <= NEAR
     generator, errors = torch.Generator().manual_seed(seed), []
-    clean = draw(centres, 512, generator)
+    clean = sample_data(centres, 512, generator)
     for sigma in DENOISED:
         noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
         with torch.no_grad():
             found = score.denoised(noisy, many.time_at_sigma(torch.full((len(noisy),), sigma, dtype=torch.float64)))
         errors.append(float((found - clean).square().mean().sqrt()))
-    return Trained(
+    return TrainedEnergy(
         d,
         name,
         loss,
@@ -165,53 +198,58 @@ def judged(network: PublishedHead, centres: Tensor, name: str, loss: float, step
     )
 
 
-def energies(d: int, length: int, job: Job) -> list[Trained]:
-    """One energy of many levels and three of one, trained and judged in d dimensions."""
+def energies(d: int, length: int, job: Job) -> list[TrainedEnergy]:
+    """Train and evaluate one energy of many levels and three of a single level, in d dimensions."""
     steps, centres, found = job.scaled(PLAN[d], 10), modes(d), []
     trained_at = {f"{MANY[0]:g} to {MANY[1]:g}": ladder(*MANY, "linear")}
     trained_at |= {f"{s:g}": ladder(s, s, 1, "geometric") for s in SINGLE}
     for name, process in trained_at.items():
         job.observer.message(f"{d} dimensions, trained at {name}: {steps} steps, chains of {length}")
         network, loss = fit(centres, process, steps, job.seed)
-        found.append(judged(network, centres, name, loss, length, job))
+        found.append(evaluate(network, centres, name, loss, length, job))
     return found
 
 
-def levels(job: Job) -> Findings:
-    """Shells in closed form and measured; one and many levels in every dimension."""
+def mdsm_levels(job: Job) -> Findings:
+    """Compute the shells of two ladders, and train energies at one level and at many in every dimension."""
     chains, draws, length = job.scaled(CHAINS, 8), job.scaled(DRAWS, 100), min(LENGTH, job.scaled(LENGTH))
     ladders = {"linear": ladder(*MANY, "linear"), "geometric": ladder(*MANY, "geometric")}
-    around = {name: [shells(made, d, draws, job.seed) for d in PLAN] for name, made in ladders.items()}
+    shell_rows = {name: [shells(process, d, draws, job.seed) for d in PLAN] for name, process in ladders.items()}
     found = {d: energies(d, length, job) for d in PLAN}
     return Findings(
-        claims=(_thin(around["linear"]), *(_needed(d, found[d]) for d in PLAN), *_denoising(found)),
-        tables=(_shell_table(around, draws), _toy_table(found), _error_table(found)),
+        claims=(
+            _shell_claim(shell_rows["linear"]),
+            *(_sampling_claim(d, found[d]) for d in PLAN),
+            _denoising_claim(found),
+        ),
+        tables=(_shell_table(shell_rows, draws), _chain_table(found), _error_table(found)),
         drawings=(
             Drawing(
                 "shells",
-                "Overlap of shells",
-                "Common mass of the laws of |x| at two levels whose ratio is 1.02, 1.1, 2 and 12; dots mark 2 to 3072"
-                " dimensions.",
+                "Overlap of noise shells",
+                "Common mass of the distributions of |sigma z| at two levels whose ratio is 1.02, 1.1, 2 and 12,"
+                " against the dimension; dots mark the dimensions of this experiment.",
                 _shell_figure,
             ),
             Drawing(
                 "chains",
-                "Chains that end at a mode",
-                "By dimension and by the levels that the energy was trained at; bars are 95 % intervals.",
+                "Share of chains that end at a mode",
+                "By dimension and by the levels at which the energy was trained; bars are 95 % intervals.",
                 lambda theme: _chain_figure(theme, found),
             ),
             Drawing(
                 "denoising",
                 "Error of one denoising step",
-                "Over the noise level, each panel a dimension; the dotted line is the noise itself, an error above it"
-                " is worse than doing nothing.",
+                "Root mean square error against the noise level; each panel is a dimension. The dotted line is the"
+                " noise itself: an error above it means that denoising made the data worse.",
                 lambda theme: _error_figure(theme, {d: found[d] for d in (2, 64, 3072)}),
             ),
         ),
         settings={
             "modes": f"8, centres uniform on the cube, deviation {SPREAD}, weights {WEIGHTS}",
             "network": "perceptron d-256-256-256, ELU, published quadratic head",
-            "training": f"steps {job.effort:g} x {PLAN}, {BATCH} examples, Adam 1e-3 on a cosine, sigma_0 = {SIGMA_0}",
+            "training": f"steps {job.effort:g} x {PLAN}, {BATCH} examples, Adam 1e-3 with cosine decay,"
+            f" sigma_0 = {SIGMA_0}",
             "sampling": f"{length} steps, T = 100 to 1 to 0, step 0.02, final denoising step, as published",
             "chains": chains,
             "seed": job.seed,
@@ -219,19 +257,19 @@ def levels(job: Job) -> Findings:
     )
 
 
-def _thin(found: list[Shells]) -> Claim:
+def _shell_claim(found: list[Shells]) -> Claim:
     first, last = found[0], found[-1]
     return Claim(
-        "In high dimensions the noise of a level lies on a thin shell, and levels apart do not overlap",
-        f"relative width {first.width:.2f} in 2 dimensions and {last.width:.4f} in {last.dimension}; levels 0.3 and 0.6"
-        f" overlap by {overlap(0.3, 0.6, 2):.2f} and {overlap(0.3, 0.6, last.dimension):.1e}, neighbours of the 128 by"
-        f" {last.least:.2g} at least and {last.most:.2f} at most in {last.dimension}",
+        "In high dimensions the noise of a level lies on a thin shell, and the shells of distant levels do not overlap",
+        f"the relative width is {first.width:.2f} in 2 dimensions and {last.width:.4f} in {last.dimension}; levels 0.3"
+        f" and 0.6 overlap by {overlap(0.3, 0.6, 2):.2f} and {overlap(0.3, 0.6, last.dimension):.1e}; neighbours of the"
+        f" 128 levels overlap by {last.least:.2g} to {last.most:.2f} in {last.dimension} dimensions",
         overlap(0.3, 0.6, last.dimension) < 0.01 < 0.1 < overlap(0.3, 0.6, 2),
     )
 
 
-def _needed(d: int, found: list[Trained]) -> Claim:
-    """Whether many levels gave samples, and no one level as many: judged by intervals, an order of 2 apart."""
+def _sampling_claim(d: int, found: list[TrainedEnergy]) -> Claim:
+    """Return the claim that many levels are needed for samples: the intervals must differ by a factor of 2."""
     many, *single = found
     low, high = many.interval
     if low > 0.5 and all(s.interval[1] < low / 2 for s in single):
@@ -241,48 +279,46 @@ def _needed(d: int, found: list[Trained]) -> Claim:
     else:
         held = None
     return Claim(
-        f"{d} dimensions: an energy needs many levels; trained at one it gives no samples (here: less than half as many"
-        " chains end at a mode)",
-        "; ".join(t.words() for t in found),
+        f"{d} dimensions: an energy must be trained at many levels; trained at a single level it gives no samples"
+        " (here: less than half as many chains end at a mode)",
+        "share of chains that end at a mode, by training levels: " + "; ".join(t.summary() for t in found),
         held,
     )
 
 
-def _denoising(found: dict[int, list[Trained]]) -> tuple[Claim, ...]:
-    """Far from its level an energy of one level denoises worse than one of many, at its own level not."""
-    k, ratios, own = len(DENOISED) - 1, [], []
-    for rows in found.values():
-        many, *single = rows
-        ratios.append(min(s.errors[k] / many.errors[k] for s in single[:2]))
+def _denoising_claim(found: dict[int, list[TrainedEnergy]]) -> Claim:
+    """Return the claim about denoising far from the level of training; errors at that level are given beside it."""
+    k, far, own = len(DENOISED) - 1, [], []
+    for many, *single in found.values():
+        far.append(min(s.errors[k] / many.errors[k] for s in single[:2]))
         own.append(single[1].errors[2] / many.errors[2])
-    return (
-        Claim(
-            "An energy of one level denoises near that level alone; one of many denoises at all of them",
-            "error at 1.2 of those of 0.1 and 0.3, the better, over that of many levels: "
-            + ", ".join(f"{r:.2f} (d = {d})" for r, d in zip(ratios, found, strict=True))
-            + "; at its own level 0.3: "
-            + ", ".join(f"{r:.2f}" for r in own),
-            True if min(ratios) > 1.5 else False if max(ratios) < 1.0 else None,
-        ),
+    return Claim(
+        "An energy trained at one level denoises near that level only; one trained at many denoises at all of them",
+        "error at 1.2 of the energy trained at 0.1 or 0.3, whichever is better, over that of many levels: "
+        + ", ".join(f"{r:.2f} (d = {d})" for r, d in zip(far, found, strict=True))
+        + "; ratio of errors at 0.3 for the energy trained at 0.3: "
+        + ", ".join(f"{r:.2f}" for r in own),
+        True if min(far) > 1.5 else False if max(far) < 1.0 else None,
     )
 
 
-def _shell_table(around: dict[str, list[Shells]], draws: int) -> Table:
+def _shell_table(shell_rows: dict[str, list[Shells]], draws: int) -> Table:
     rows = [
         (name, s.dimension, s.width, s.least, s.most, s.exact, s.measured, *s.interval)
-        for name, each in around.items()
+        for name, each in shell_rows.items()
         for s in each
     ]
     columns = ("ladder", "d", "width", "least", "most", "middle", "measured", "95 % from", "to")
     return Table(
         columns,
         tuple(rows),
-        f"Shells of 128 levels from {MANY[0]} to {MANY[1]}: relative width of a shell, and overlap of neighbours"
-        f" (smallest, largest, of the middle pair), in closed form; the last from {draws} draws of each level.",
+        f"Noise shells of 128 levels from {MANY[0]} to {MANY[1]}: relative width of a shell, and overlap of"
+        " neighbouring levels (smallest, largest, middle pair) in closed form; measured: overlap of the middle pair"
+        f" from {draws} draws of each level, with its interval.",
     )
 
 
-def _toy_table(found: dict[int, list[Trained]]) -> Table:
+def _chain_table(found: dict[int, list[TrainedEnergy]]) -> Table:
     rows = [
         (d, t.name, t.loss, t.finite / t.chains, t.share, *t.interval, t.modes, t.residual)
         for d, each in found.items()
@@ -292,12 +328,13 @@ def _toy_table(found: dict[int, list[Trained]]) -> Table:
     return Table(
         columns,
         tuple(rows),
-        "Energies of eight modes. Loss: sigma^-2 |x_0 - x + sigma_0^2 grad E|^2, d before training. At a mode: within"
-        f" {NEAR} of its centre (root mean square over coordinates). One training of each.",
+        "Energies of data with eight modes, one training each. Loss: sigma^-2 |x_0 - x + sigma_0^2 grad E|^2, which is"
+        f" d before training. At a mode: share of chains that end within {NEAR} of a centre, root mean square over"
+        " coordinates. Residual: distance of a chain to its nearest centre.",
     )
 
 
-def _error_table(found: dict[int, list[Trained]]) -> Table:
+def _error_table(found: dict[int, list[TrainedEnergy]]) -> Table:
     rows = [(d, t.name, *t.errors) for d, each in found.items() for t in each]
     columns = ("d", "levels", *(f"at {s:g}" for s in DENOISED))
     return Table(columns, tuple(rows), "Root mean square error of one denoising step from each noise level.")
@@ -316,7 +353,7 @@ def _shell_figure(theme: Theme) -> Figure:
     return figure
 
 
-def _chain_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
+def _chain_figure(theme: Theme, found: dict[int, list[TrainedEnergy]]) -> Figure:
     figure, (ax,) = grid_of_axes(theme, 1, 1, (4.6, 2.6), below=0.5)
     for k, name in enumerate([t.name for t in next(iter(found.values()))]):
         chosen = [each[k] for each in found.values()]
@@ -324,7 +361,7 @@ def _chain_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
             [max(0.0, t.share - t.interval[0]) for t in chosen],
             [max(0.0, t.interval[1] - t.share) for t in chosen],
         ]
-        # Side by side, so that equal shares stay apart.
+        # Shifted sideways, so that equal shares do not hide each other.
         x = [t.dimension * 1.06 ** (k - 1.5) for t in chosen]
         ax.errorbar(
             x, [t.share for t in chosen], yerr=spans, color=theme.series[k], lw=1.3, marker="o", ms=3.5, label=name
@@ -337,7 +374,7 @@ def _chain_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
     return figure
 
 
-def _error_figure(theme: Theme, found: dict[int, list[Trained]]) -> Figure:
+def _error_figure(theme: Theme, found: dict[int, list[TrainedEnergy]]) -> Figure:
     figure, axes = grid_of_axes(theme, 1, len(found), (2.3, 2.2), above=0.3, below=0.5)
     for ax, (d, each) in zip(axes, found.items(), strict=True):
         for k, t in enumerate(each):
@@ -356,12 +393,12 @@ ENTRIES = (
         name="mdsm-levels",
         paper="MDSM",
         item="section 3 and the comparison with one level",
-        title="Energies of one noise level and of many, and the shells that noise lies on",
+        title="Energies trained at one noise level and at many, and the shells on which noise lies",
         shows="In high dimensions the noise of one level lies on a thin shell, so that an energy trained at one level"
-        " is not constrained elsewhere: it denoises near that level alone and gives no realistic samples. Trained at"
-        " many levels it denoises at all of them and synthesises.",
+        " is not constrained elsewhere: it denoises near that level only and gives no realistic samples. Trained at"
+        " many levels, it denoises at all of them and gives realistic samples.",
         minutes=13.0,
         memory=0.6,
-        run=levels,
+        run=mdsm_levels,
     ),
 )

@@ -1,13 +1,13 @@
-"""Tables and figures that need an accelerator, or weights and features that are not at hand: what they show, and how.
+"""Tables and figures that need an accelerator, published weights or feature networks: what they show, with commands.
 
-Nothing here is run; each entry names the commands that run it where the machine allows.
+Nothing here is run; each entry gives the commands that run the experiment on a suitable machine.
 """
 
 from __future__ import annotations
 
 from scorefield.studies.papers.entry import Entry, Paper, State
 
-FEATURES = "scorefield evaluate runs/{run} -n 50000"
+EVALUATE = "scorefield evaluate runs/{run} -n 50000"
 
 
 def _train(run: str, data: str) -> str:
@@ -28,7 +28,7 @@ ENTRIES = (
         "Inception score and FID on CIFAR-10",
         "Inception score 8.87 +- 0.12 and FID 25.32 of 50,000 samples.",
         _train("ncsn-cifar10", "CIFAR10"),
-        FEATURES.format(run="ncsn-cifar10"),
+        EVALUATE.format(run="ncsn-cifar10"),
     ),
     _entry(
         "ncsn-figure-5",
@@ -46,7 +46,7 @@ ENTRIES = (
         "FID with and without the final denoising",
         "CIFAR-10: 31.75 without and 10.87 with denoising; NCSN 25.32 and 29.8. CelebA at 64 pixels: 28.86 and 10.23.",
         _train("ncsnv2-cifar10", "CIFAR10"),
-        FEATURES.format(run="ncsnv2-cifar10"),
+        EVALUATE.format(run="ncsnv2-cifar10"),
     ),
     _entry(
         "ncsnv2-samples",
@@ -65,14 +65,14 @@ ENTRIES = (
         "Inception score 8.31, FID 31.7 and 7.04 bits/dim (of data smoothed by 0.1, from reverse annealed importance"
         " sampling).",
         _train("mdsm-cifar10", "CIFAR10"),
-        FEATURES.format(run="mdsm-cifar10"),
+        EVALUATE.format(run="mdsm-cifar10"),
     ),
     _entry(
         "mdsm-samples",
         "MDSM",
         "samples of Fashion-MNIST, CelebA and CIFAR-10",
         "Samples of annealed-temperature Langevin dynamics",
-        "Samples, denoised at the end, from one energy without a noise input.",
+        "Samples, denoised at the end, of one energy without a noise input.",
         _train("mdsm-celeba", "CELEBA"),
         "scorefield sample runs/mdsm-celeba",
     ),
@@ -80,11 +80,11 @@ ENTRIES = (
         "acsm-cifar10",
         "ACSM",
         "table of FID on CIFAR-10",
-        "Denoised, consistent and adversarial, of two networks, at scale",
-        "FID of 10,000 samples: denoising closes most of the gap; consistent annealing needs it least; the adversarial"
-        " term helps the weaker network.",
+        "Final denoising, consistent annealing and the discriminator, with two networks, at full size",
+        "FID of 10,000 samples: the final denoising closes most of the gap between samplers; consistent annealing needs"
+        " it least; the adversarial term helps the weaker network.",
         _train("acsm-cifar10", "CIFAR10"),
-        FEATURES.format(run="acsm-cifar10"),
+        EVALUATE.format(run="acsm-cifar10"),
     ),
     _entry(
         "acsm-figure-3",
@@ -100,7 +100,7 @@ ENTRIES = (
         "ACSM",
         "table of 3-stacked MNIST",
         "Modes covered",
-        "With and without the adversarial term all of the 1,000 modes are covered.",
+        "All of the 1,000 modes are covered with and without the adversarial term.",
         _train("acsm-stackedmnist", "MNIST"),
         "scorefield evaluate runs/acsm-stackedmnist -n 26000",
     ),
@@ -109,8 +109,9 @@ ENTRIES = (
         "Score-SDE",
         "tables 1, 4 and 5",
         "Predictors, correctors and both on CIFAR-10",
-        "Reverse diffusion is at least as good as ancestral sampling; predictor-corrector beats either alone at equal"
-        " calls; best snr 0.16 to 0.17 (VE), 0.01 to 0.04 (VP).",
+        "Reverse diffusion is at least as good as ancestral sampling; predictor and corrector together are better than"
+        " either alone at equal numbers of network evaluations; the best signal-to-noise ratios are 0.16 to 0.17 (VE)"
+        " and 0.01 to 0.04 (VP).",
         _train("ve-cifar10-ddpm", "CIFAR10"),
         "scorefield compare-samplers runs/ve-cifar10-ddpm",
     ),
@@ -131,15 +132,15 @@ ENTRIES = (
         "FID and Inception score of every model",
         "FID 2.20 and Inception score 9.89 of NCSN++ cont. (deep, VE).",
         "scorefield import score-sde CHECKPOINT --config CONFIG --out runs/ve",
-        FEATURES.format(run="ve"),
+        EVALUATE.format(run="ve"),
         state="needs weights",
     ),
     _entry(
         "score-sde-figure-3",
         "Score-SDE",
         "figure 3",
-        "Fewer calls at larger tolerances, CelebA-HQ at 256 pixels",
-        "Samples look alike at 14, 86 and 548 calls.",
+        "Fewer network evaluations at larger tolerances, CelebA-HQ at 256 pixels",
+        "Samples look alike at 14, 86 and 548 network evaluations.",
         "scorefield import score-sde CHECKPOINT --config CONFIG --out runs/celebahq",
         "scorefield sample runs/celebahq --sampler ode -n 4",
         state="needs weights",

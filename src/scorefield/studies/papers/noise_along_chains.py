@@ -1,8 +1,14 @@
-"""The noise that a chain has at each level against the noise that its ladder prescribes, on data that are one point."""
+"""Noise carried by a sampling chain against the noise that its ladder prescribes (ACSM, figure 1).
+
+The data are a point at the origin, so that the exact score at noise level sigma is -x / sigma^2 and the standard
+deviation v of the state x follows a recursion in closed form. Where v is above sigma, the score at level sigma is
+evaluated at inputs with more noise than those a network would be trained on.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +20,17 @@ from scorefield.process.grids import EveryLevel
 from scorefield.sampling import Chain, Consistent, Hold, LadderScaled, Langevin, Repeat, Sampler
 from scorefield.sampling.sampler import Progress
 from scorefield.score.oracles import Points
-from scorefield.studies.papers.entry import Claim, Crowd, Drawing, Entry, Findings, Job, Table
+from scorefield.studies.papers.entry import NORMAL, BatchNoise, Claim, Drawing, Entry, Findings, Job, Table
 
 LADDER = GeometricSigmas(0.01, 50.0, 232)
 LANGEVIN = 0.02
-"""Step size over sigma^2 of annealed Langevin dynamics."""
+"""eta = step size over sigma^2 of annealed Langevin dynamics."""
 CONSISTENT = 0.2
+"""eta of consistent annealing."""
 REFINE = 100
 """Steps from one level of the ladder to the next in consistent annealing: 23,101 levels in all."""
 DIMENSIONS = 20_000
+"""Dimension of the state; its deviation is measured over all coordinates."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,10 @@ class Trace:
     """The noise along a chain.
 
     Args:
-        name: Of the chain.
-        sigmas: Prescribed noise after each step.
-        stds: Measured over all dimensions.
-        exact: Of the recursion in closed form.
+        name: Name of the chain.
+        sigmas: Prescribed noise level after each step.
+        stds: Root mean square of the state over all dimensions after each step.
+        exact: Standard deviation after each step by the recursion in closed form.
     """
 
     name: str
@@ -42,13 +50,13 @@ class Trace:
     exact: list[float]
 
     @property
-    def last(self) -> float:
+    def final_ratio(self) -> float:
         """Measured over prescribed noise at the end of the chain."""
         return self.stds[-1] / self.sigmas[-1]
 
 
-def run(name: str, sampler: Sampler, recursion: list[float], dimensions: int, seed: int) -> Trace:
-    """Follow a chain from N(0, sigma_max^2) on the score of a point at the origin."""
+def follow(name: str, sampler: Sampler, recursion: list[float], dimensions: int, seed: int) -> Trace:
+    """Run a chain from N(0, sigma_max^2 I) with the score of a point at the origin and record its noise."""
     process = Tabulated(LADDER)
     sigmas: list[float] = []
     stds: list[float] = []
@@ -58,14 +66,15 @@ def run(name: str, sampler: Sampler, recursion: list[float], dimensions: int, se
         stds.append(float(event.x.double().square().mean().sqrt()))
 
     point = Points(process, torch.zeros(1, dimensions, dtype=torch.float64))
-    sampler.run(point, (dimensions,), indices=[0], noise=Crowd(seed), callbacks=[record])
+    sampler.run(point, (dimensions,), indices=[0], noise=BatchNoise(seed), callbacks=[record])
     return Trace(name, sigmas, stds, recursion)
 
 
 def langevin(repeats: int, dimensions: int, seed: int) -> Trace:
-    """Annealed Langevin dynamics: v^2 <- (1 - eta)^2 v^2 + 2 eta sigma_i^2, `repeats` times a level."""
+    """Run annealed Langevin dynamics: v^2 <- (1 - eta)^2 v^2 + 2 eta sigma_i^2, `repeats` times per level."""
     step = Langevin(LadderScaled(LANGEVIN * LADDER.sigma_min**2, LADDER.sigma_min))
-    # Hold moves to the next level: what is seen after step i is the state that level i was left with.
+    # Hold changes the level without changing x, so that the state recorded after step i is the end of level i. The
+    # recorded time is that of the next level; hence the levels below come from the ladder and not from the trace.
     sampler = Sampler(Chain((Repeat(step, repeats), Hold())), EveryLevel(), final="none")
     levels = LADDER.table()[1].flip(0).tolist()
     v, exact = levels[0], []
@@ -73,12 +82,12 @@ def langevin(repeats: int, dimensions: int, seed: int) -> Trace:
         for _ in range(repeats):
             v = math.sqrt((1 - LANGEVIN) ** 2 * v * v + 2 * LANGEVIN * sigma * sigma)
         exact.append(v)
-    trace = run(f"annealed Langevin, {repeats} a level", sampler, exact, dimensions, seed)
+    trace = follow(f"annealed Langevin, {repeats} a level", sampler, exact, dimensions, seed)
     return Trace(trace.name, levels, trace.stds, exact)
 
 
 def consistent(dimensions: int, seed: int) -> Trace:
-    """Consistent annealing: v^2 <- (1 - eta)^2 v^2 + sigma_s^2 - (1 - eta)^2 sigma_t^2, which keeps v = sigma."""
+    """Run consistent annealing: v^2 <- (1 - eta)^2 v^2 + sigma_s^2 - (1 - eta)^2 sigma_t^2, which keeps v = sigma."""
     grid = EveryLevel(clean=False, refine=REFINE)
     process = Tabulated(LADDER)
     sigmas = process.sigma(grid.times(process)).tolist()
@@ -86,42 +95,44 @@ def consistent(dimensions: int, seed: int) -> Trace:
     for sigma_t, sigma_s in zip(sigmas[:-1], sigmas[1:], strict=True):
         v = math.sqrt((1 - CONSISTENT) ** 2 * (v * v - sigma_t * sigma_t) + sigma_s * sigma_s)
         exact.append(v)
-    return run("consistent annealing", Sampler(Consistent(CONSISTENT), grid, final="none"), exact, dimensions, seed)
+    return follow("consistent annealing", Sampler(Consistent(CONSISTENT), grid, final="none"), exact, dimensions, seed)
 
 
 def figure_1(job: Job) -> Findings:
-    """Five numbers of Langevin steps a level, and consistent annealing."""
+    """Run annealed Langevin dynamics with 1 to 100 steps per level, and consistent annealing."""
     dimensions = job.scaled(DIMENSIONS, 500)
     traces = []
     for repeats in (1, 2, 5, 20, 100):
         job.observer.message(f"annealed Langevin dynamics, {repeats} steps a level")
         traces.append(langevin(repeats, dimensions, job.seed))
     job.observer.message("consistent annealing")
-    kept = consistent(dimensions, job.seed)
-    half = 1.959964 / math.sqrt(2 * dimensions)  # relative, of a standard deviation of so many normal numbers
-    farthest = max(abs(v / s - 1) for v, s in zip(kept.stds, kept.sigmas, strict=True))
-    exact = max(abs(v / s - 1) for v, s in zip(kept.exact, kept.sigmas, strict=True))
-    rows = [(t.name, len(t.stds), t.last, t.exact[-1] / t.sigmas[-1], half * t.last) for t in (*traces, kept)]
+    annealed = consistent(dimensions, job.seed)
+    half = NORMAL / math.sqrt(2 * dimensions)  # relative error of a standard deviation of that many normal numbers
+    deviation = max(abs(v / s - 1) for v, s in zip(annealed.stds, annealed.sigmas, strict=True))
+    exact = max(abs(v / s - 1) for v, s in zip(annealed.exact, annealed.sigmas, strict=True))
+    every = (*traces, annealed)
+    rows = [(t.name, len(t.stds), t.final_ratio, t.exact[-1] / t.sigmas[-1], half * t.final_ratio) for t in every]
     return Findings(
         claims=(
             Claim(
-                "Annealed Langevin dynamics does not keep to the noise of its ladder, unless the steps are many",
-                "noise at the end over the prescribed: "
-                + ", ".join(f"{t.last:.3g} ({t.name.split(', ')[1]})" for t in traces),
-                traces[0].last > 2 and traces[0].last > traces[2].last > traces[4].last,
+                "The noise of annealed Langevin dynamics stays above its ladder unless each level has many steps",
+                "noise at the end over the prescribed noise: "
+                + ", ".join(f"{t.final_ratio:.3g} ({t.name.split(', ')[1]})" for t in traces),
+                traces[0].final_ratio > 2 and traces[0].final_ratio > traces[2].final_ratio > traces[4].final_ratio,
             ),
             Claim(
-                "Consistent annealing keeps to it",
-                f"farthest from it by {farthest:.2g} over all levels, measured over {dimensions} dimensions; the"
-                f" recursion by {exact:.1g}",
-                farthest < 6 * half / 1.959964 and exact < 1e-9,
+                "The noise of consistent annealing follows its ladder",
+                f"largest relative deviation over all levels {deviation:.2g}, measured over {dimensions} dimensions,"
+                f" and {exact:.1g} by the recursion",
+                deviation < 6 * half / NORMAL and exact < 1e-9,
             ),
         ),
         tables=(
             Table(
                 ("chain", "levels", "noise at the end / prescribed", "recursion", "95 % +-"),
                 tuple(rows),
-                "Root mean square over dimensions; the recursion is the closed form for a point.",
+                "Root mean square of the state over its dimensions at the end of the chain, relative to the smallest"
+                " level. Recursion: the same ratio in closed form for data of one point.",
             ),
         ),
         drawings=(
@@ -129,21 +140,21 @@ def figure_1(job: Job) -> Findings:
                 "figure-1",
                 "Noise of the state against the prescribed noise",
                 "The dotted line is the ladder. Chains above it carry more noise than their level prescribes.",
-                lambda theme: _lines(theme, [*traces, kept]),
+                lambda theme: _lines(theme, every),
             ),
         ),
         settings={
             "ladder": LADDER,
             "Langevin": f"x + e score + sqrt(2 e) z, e = {LANGEVIN} sigma^2",
-            "consistent": f"eta = {CONSISTENT}, {REFINE} steps between levels",
+            "consistent annealing": f"eta = {CONSISTENT}, {REFINE} steps between levels",
             "dimensions": dimensions,
             "seed": job.seed,
         },
     )
 
 
-def _lines(theme: Theme, traces: list[Trace]) -> Figure:
-    """Measured against prescribed noise, the ladder dotted."""
+def _lines(theme: Theme, traces: Sequence[Trace]) -> Figure:
+    """Draw measured against prescribed noise for every chain, with the ladder as a dotted line."""
     figure, (ax,) = grid_of_axes(theme, 1, 1, (5.4, 3.2), below=0.5)
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -165,9 +176,9 @@ ENTRIES = (
         name="acsm-figure-1",
         paper="ACSM",
         item="figure 1",
-        title="The noise that annealed Langevin dynamics and consistent annealing keep",
-        shows="With an ideal score, the deviation of annealed Langevin dynamics lags behind its ladder, the more so the"
-        " fewer steps a level has; consistent annealing follows it exactly.",
+        title="Noise carried by annealed Langevin dynamics and by consistent annealing",
+        shows="With an exact score, the standard deviation of annealed Langevin dynamics lags behind its ladder, the"
+        " more so the fewer steps each level has; that of consistent annealing follows the ladder exactly.",
         minutes=5.0,
         memory=0.6,
         run=figure_1,
