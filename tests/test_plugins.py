@@ -23,7 +23,6 @@ from scorefield.nets import MLP, Module, PlainNetwork
 from test_skeleton import project_records
 from training.tiny import tiny
 
-OLD = Path(__file__).parent / "golden" / "before_the_move"
 MINE = """
     import math
     import torch

@@ -270,8 +270,8 @@ INITIAL_LOSS = 0.05
 POWER_ITERATION = 0.1
 """Relative: the largest singular value of a random convolution after fifteen power iterations (measured: 0.02)."""
 
-# Bridges. float64 networks told the noise level by two formulas: a time is found from sigma and sigma from it (1e-15),
-# and Fourier phases multiply that by 300.
+# Checkpoint import. float64 networks given the noise level by two formulas: a time is found from sigma and sigma from
+# it (1e-15), and Fourier phases multiply that by 300.
 NETWORK_OF_SIGMA = 1e-10
 
 # Metrics. Relative: the mean of jackknife standard errors against the spread of 400 values, itself known to 4 percent.

@@ -1,4 +1,4 @@
-"""The bridge to diffusers against diffusers itself: outputs, names, the way back, and everything it must refuse."""
+"""Import from and export to diffusers against diffusers itself: outputs, names, round trips and refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.interop import BridgeError, Hints, diffusers_folder, diffusers_unet, import_checkpoint
+from scorefield.interop import CheckpointError, Hints, diffusers_folder, diffusers_unet, import_checkpoint
 from scorefield.models.experiment import Experiment
 from scorefield.models.model import Model, load
 from scorefield.models.networks import meta_network
@@ -163,7 +163,7 @@ def test_pickled_weights_with_the_names_of_2022(diffusers: Any, tmp_path: Path) 
     assert set(found.tensors) == set(meta_network(found.experiment, spec_of(found.experiment)).state_dict())
     old["time_proj.W"] += 1
     torch.save(old, path)
-    with pytest.raises(BridgeError, match="two different tensors for time_proj.weight"):
+    with pytest.raises(CheckpointError, match="two different tensors for time_proj.weight"):
         diffusers_folder.read(tmp_path / "theirs", None, None, Hints())
 
 
@@ -201,16 +201,16 @@ def test_half_precision_becomes_float32(diffusers: Any, tmp_path: Path) -> None:
 def test_network_alone_takes_its_noise_levels_from_the_user(diffusers: Any, tmp_path: Path) -> None:
     saved(diffusers, tmp_path, {"sample_size": None})
     bare = tmp_path / "unet"
-    with pytest.raises(BridgeError, match="--size PIXELS"):
+    with pytest.raises(CheckpointError, match="--size PIXELS"):
         diffusers_folder.read(bare, None, None, Hints(sigma_min=0.1, sigma_max=9.0))
-    with pytest.raises(BridgeError, match="--sigma-min VALUE --sigma-max VALUE"):
+    with pytest.raises(CheckpointError, match="--sigma-min VALUE --sigma-max VALUE"):
         diffusers_folder.read(bare, None, None, Hints(size=16))
     hints = Hints(size=16, sigma_min=0.1, sigma_max=9.0, levels=5)
     found = import_checkpoint("diffusers", bare, tmp_path / "ours", hints=hints)
     assert found.experiment.process == VE(0.1, 9.0) and found.experiment.sampler.grid == Uniform(5)
     # Beside a model_index.json the missing scheduler is a fault, and the way round it is named.
     shutil.rmtree(tmp_path / "scheduler")
-    with pytest.raises(BridgeError, match="no scheduler/scheduler_config.json.*--sigma-min"):
+    with pytest.raises(CheckpointError, match="no scheduler/scheduler_config.json.*--sigma-min"):
         diffusers_folder.read(tmp_path, None, None, hints)
 
 
@@ -250,7 +250,7 @@ def test_network_alone_takes_its_noise_levels_from_the_user(diffusers: Any, tmp_
     ],
 )
 def test_inexpressible_fields_are_named(tmp_path: Path, field: str, value: Any) -> None:
-    with pytest.raises(BridgeError, match=f"has {field} = ") as caught:
+    with pytest.raises(CheckpointError, match=f"has {field} = ") as caught:
         diffusers_folder.read(described(tmp_path / "a", {field: value}), None, None, Hints())
     shown = str(caught.value)
     assert any(str(part) in shown for part in (value if isinstance(value, list) else [value])), shown
@@ -258,7 +258,7 @@ def test_inexpressible_fields_are_named(tmp_path: Path, field: str, value: Any) 
 
 def test_attention_with_other_groups_is_refused(tmp_path: Path) -> None:
     message = "down_block_types = .*attention.norm over 64 channels has 32 groups in diffusers and 16 here"
-    with pytest.raises(BridgeError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         diffusers_folder.read(described(tmp_path / "a", {"block_out_channels": [32, 64]}), None, None, Hints())
 
 
@@ -275,7 +275,7 @@ def test_what_a_config_leaves_out_is_what_diffusers_takes(diffusers: Any) -> Non
 
 def test_bad_folders_are_refused(tmp_path: Path) -> None:
     def refusal(path: Path, **kwargs: Any) -> str:
-        with pytest.raises(BridgeError) as caught:
+        with pytest.raises(CheckpointError) as caught:
             diffusers_folder.read(path, kwargs.get("config"), None, Hints())
         return str(caught.value)
 
@@ -305,7 +305,7 @@ def test_tensors_of_another_network_are_refused(diffusers: Any, tmp_path: Path) 
     tensors = load_file(path)
     moved = tensors.pop("up_blocks.0.skip_norm.weight")
     save_file({**tensors, "up_blocks.0.skip_norm.gain": moved}, path)
-    with pytest.raises(BridgeError, match="2 differences") as caught:
+    with pytest.raises(CheckpointError, match="2 differences") as caught:
         import_checkpoint("diffusers", tmp_path / "a", tmp_path / "out")
     assert "up.0.pyramid.norm.gain" in str(caught.value) and "up.0.pyramid.norm.weight" in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -379,7 +379,7 @@ def test_model_folders_are_exported_too_and_nothing_is_overwritten(diffusers: An
     theirs, again = (scheduler_of(tmp_path / folder) for folder in ("theirs", "out"))
     theirs.pop("_diffusers_version")
     assert theirs == again
-    with pytest.raises(BridgeError, match="exists already"):
+    with pytest.raises(CheckpointError, match="exists already"):
         diffusers_folder.export(tmp_path / "ours", tmp_path / "out")
 
 
@@ -437,7 +437,7 @@ def test_what_diffusers_cannot_say_is_refused_by_name(
 ) -> None:
     if network:
         changes = {"network": replace(ours(weightless=True).experiment.network, **network)}  # type: ignore[type-var]
-    with pytest.raises(BridgeError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         diffusers_folder.export(ours(weightless=True, **changes), tmp_path / "out")
     assert named in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The bridge from EDM against its networks computed anew, and files that must be refused with nothing executed."""
+"""Import of EDM checkpoints against its networks computed anew, and files that must be refused unexecuted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from interop.edm_files import CLASSES, DDPMPP, NCSNPP, Persistent, denoised, dumps, preconditioned, snapshot
-from scorefield.interop import BridgeError, Hints, edm, import_checkpoint, reading, restricted_pickle
+from scorefield.interop import CheckpointError, Hints, checkpoint_files, edm, import_checkpoint, restricted_pickle
 from scorefield.models.model import Model, load
 from scorefield.nets import NCSNpp
 from scorefield.process import VE, VP
@@ -91,7 +91,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     path = snapshot(
         tmp_path / "network-snapshot-001000.pkl", preconditioned("EDMPrecond", **NCSNPP, **CLASSES, augment_dim=9)
     )
-    assert reading.recognise(path) == "edm"
+    assert checkpoint_files.recognise(path) == "edm"
     found = edm.read(path, None, None, Hints(sigma_min=0.01, sigma_max=40.0))
     experiment = found.experiment
     assert experiment.process == VE(0.01, 40.0) and found.weights == "ema"
@@ -149,7 +149,7 @@ class Call:
 
 
 def refusal(path: Path, **given: Any) -> str:
-    with pytest.raises(BridgeError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         edm.read(path, given.get("config"), given.get("weights"), Hints())
     return str(caught.value)
 
@@ -210,7 +210,7 @@ def test_instructions_that_reach_around_the_table_are_refused(tmp_path: Path) ->
     }
     for program, why in programs.items():
         path.write_bytes(program)
-        with pytest.raises(BridgeError) as caught:
+        with pytest.raises(CheckpointError) as caught:
             restricted_pickle.read_pickle(path)
         assert why in str(caught.value), program
 
@@ -303,6 +303,6 @@ def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
     outer = preconditioned("EDMPrecond", **DDPMPP)
     outer.model._init_kwargs["num_blocks"] = 2
     path = snapshot(tmp_path / "a.pkl", outer)
-    with pytest.raises(BridgeError, match="differences"):
+    with pytest.raises(CheckpointError, match="differences"):
         import_checkpoint("edm", path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

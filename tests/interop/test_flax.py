@@ -20,7 +20,7 @@ import scorefield as sf
 from goldens import SCORE_SDE, golden
 from interop.sde_files import configured, made, published_state
 from nets import published_nets as published
-from scorefield.interop import BridgeError, Hints, import_checkpoint, score_sde
+from scorefield.interop import CheckpointError, Hints, import_checkpoint, score_sde
 from scorefield.interop.flax_tree import flax_order
 from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import NCSNpp, UNet
@@ -206,7 +206,7 @@ def test_names_count_the_calls_of_each_class(network: NCSNpp, name: str, path: s
 
 def test_a_configuration_is_needed(tmp_path: Path) -> None:
     _, params, _ = small(tmp_path)
-    with pytest.raises(BridgeError, match="JAX release; give its configuration with --config"):
+    with pytest.raises(CheckpointError, match="JAX release; give its configuration with --config"):
         score_sde.read(flax_file(tmp_path, flax_state(params)), None, None, Hints(size=8))
 
 
@@ -214,7 +214,7 @@ def test_differences_are_told_in_the_names_of_the_release(tmp_path: Path) -> Non
     _, params, config = small(tmp_path)
     del params["Downsample_0"]["Conv2d_0"]["bias"]
     params["Dense_0"]["bias"] = packed_array(np.zeros(5, np.float32))
-    with pytest.raises(BridgeError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         score_sde.read(flax_file(tmp_path, flax_state(params)), config, None, Hints())
     assert "missing in the checkpoint: Downsample_0/Conv2d_0/bias" in str(caught.value)
     assert "shape of Dense_0/bias: checkpoint (5,), network (32,)" in str(caught.value)
@@ -224,7 +224,7 @@ def test_a_missing_average(tmp_path: Path) -> None:
     _, params, config = small(tmp_path)
     state = flax_state(params)
     del state["params_ema"]
-    with pytest.raises(BridgeError, match="holds no params_ema.*--weights raw"):
+    with pytest.raises(CheckpointError, match="holds no params_ema.*--weights raw"):
         score_sde.read(flax_file(tmp_path, state), config, None, Hints())
     assert score_sde.read(flax_file(tmp_path, state), config, "raw", Hints()).weights == "raw"
 
@@ -237,7 +237,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     short = msgpack.packb({"params_ema": {"a": msgpack.ExtType(1, msgpack.packb(((7,), "float32", b"1234")))}})
     for content in (whole[:-10], whole[: len(whole) // 2], odd, objects, short, b"\x82\xc1"):
         (tmp_path / "checkpoint_8").write_bytes(content)
-        with pytest.raises(BridgeError, match="truncated or damaged"):
+        with pytest.raises(CheckpointError, match="truncated or damaged"):
             score_sde.read(tmp_path / "checkpoint_8", config, None, Hints())
 
 
@@ -245,7 +245,7 @@ def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     _, params, config = small(tmp_path)
     checkpoint = flax_file(tmp_path, flax_state(params))
     monkeypatch.setitem(sys.modules, "msgpack", None)
-    with pytest.raises(BridgeError, match=r"scorefield\[interop\]"):
+    with pytest.raises(CheckpointError, match=r"scorefield\[interop\]"):
         score_sde.read(checkpoint, config, None, Hints())
 
 
@@ -253,5 +253,5 @@ def test_refine_nets_are_refused(tmp_path: Path) -> None:
     _, params, _ = small(tmp_path)
     changes = {"model__name": "ncsnv2_64", "training__continuous": False, "sampling__corrector": "ald"}
     (tmp_path / "other.json").write_text(json.dumps(configured(**SMALL, **changes)))
-    with pytest.raises(BridgeError, match="half-pixel centres"):
+    with pytest.raises(CheckpointError, match="half-pixel centres"):
         score_sde.read(flax_file(tmp_path, flax_state(params)), tmp_path / "other.json", None, Hints())

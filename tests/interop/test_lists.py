@@ -15,7 +15,7 @@ from torch import Tensor
 import scorefield as sf
 from sampling.doubles import GivenNoise
 from scorefield.data_spec import DataSpec
-from scorefield.interop import BRIDGES, BridgeError, Hints, import_checkpoint
+from scorefield.interop import IMPORTERS, CheckpointError, Hints, import_checkpoint
 from scorefield.losses import DenoisingScoreMatching
 from scorefield.losses.denoising import Draw
 from scorefield.models.model import Model
@@ -198,19 +198,19 @@ def save(content: Any, path: Path) -> Path:
 
 
 def test_every_layout_has_a_reader() -> None:
-    from scorefield.interop.reading import LAYOUTS
+    from scorefield.interop.checkpoint_files import LAYOUTS
 
-    assert set(BRIDGES) == set(LAYOUTS)
-    with pytest.raises(BridgeError, match="Did you mean ncsnv2"):
+    assert set(IMPORTERS) == set(LAYOUTS)
+    with pytest.raises(CheckpointError, match="Did you mean ncsnv2"):
         import_checkpoint("ncsnv3", Path("x"), Path("y"))
 
 
 def test_another_layout_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="looks like acsm"):
+    with pytest.raises(CheckpointError, match="looks like acsm"):
         imported_as("ncsnv2", "acsm/unet", tmp_path)
-    with pytest.raises(BridgeError, match="looks like mdsm"):
+    with pytest.raises(CheckpointError, match="looks like mdsm"):
         imported_as("ncsn", "mdsm/res18_rgb", tmp_path)
-    with pytest.raises(BridgeError, match="Layouts that can be imported"):
+    with pytest.raises(CheckpointError, match="Layouts that can be imported"):
         import_checkpoint("ncsn", save({"a": torch.zeros(1)}, tmp_path / "x.pth"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -223,36 +223,36 @@ def test_a_wrong_configuration_is_told_tensor_by_tensor(tmp_path: Path) -> None:
     config = json.loads((GOLDEN / "ncsnv2/cifar_style/config.json").read_text())
     config["model"]["ngf"] = 16
     (tmp_path / "wrong.json").write_text(json.dumps(config))
-    with pytest.raises(BridgeError, match=r"shape of begin_conv.weight: checkpoint \(8, 3, 3, 3\), network \(16"):
+    with pytest.raises(CheckpointError, match=r"shape of begin_conv.weight: checkpoint \(8, 3, 3, 3\), network \(16"):
         imported("ncsnv2/cifar_style", tmp_path, config=tmp_path / "wrong.json")
     config["model"] |= {"ngf": 8, "sigma_begin": 90}
     (tmp_path / "wrong.json").write_text(json.dumps(config))
-    with pytest.raises(BridgeError, match="are 24 from 0.01 to 50; the configuration .* says 24 from 0.01 to 90"):
+    with pytest.raises(CheckpointError, match="are 24 from 0.01 to 50; the configuration .* says 24 from 0.01 to 90"):
         imported("ncsnv2/cifar_style", tmp_path, config=tmp_path / "wrong.json")
-    with pytest.raises(BridgeError, match="Res18_Quadratic and its configuration names Res12"):
+    with pytest.raises(CheckpointError, match="Res18_Quadratic and its configuration names Res12"):
         imported("mdsm/res18_rgb", tmp_path, config=GOLDEN / "mdsm/res12_gray/config.json")
 
 
 def test_what_is_missing_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="--size VALUE"):
+    with pytest.raises(CheckpointError, match="--size VALUE"):
         imported("ncsn/cifar_style", tmp_path, config=None)
-    with pytest.raises(BridgeError, match="--sigma-max VALUE --levels VALUE"):
+    with pytest.raises(CheckpointError, match="--sigma-max VALUE --levels VALUE"):
         imported("acsm/ncsnv2", tmp_path, config=None, hints=Hints(size=16))
-    with pytest.raises(BridgeError, match="--sigma-max 60.* contradicts"):
+    with pytest.raises(CheckpointError, match="--sigma-max 60.* contradicts"):
         imported("acsm/ncsnv2", tmp_path, hints=Hints(sigma_max=60.0))
-    with pytest.raises(BridgeError, match="--process vp contradicts"):
+    with pytest.raises(CheckpointError, match="--process vp contradicts"):
         imported("ncsnv2/cifar_style", tmp_path, hints=Hints(process="vp"))
 
 
 def test_an_average_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="--weights raw"):
+    with pytest.raises(CheckpointError, match="--weights raw"):
         imported("ncsn/cifar_style", tmp_path, weights="ema")
-    with pytest.raises(BridgeError, match="no average"):
+    with pytest.raises(CheckpointError, match="no average"):
         imported("mdsm/res18_rgb", tmp_path, weights="ema")
     stored = torch.load(GOLDEN / "ncsnv2/cifar_style/checkpoint.pth", weights_only=True)
     path = save(stored[:4], tmp_path / "no_average.pth")
     out, config = tmp_path / "raw", GOLDEN / "ncsnv2/cifar_style/config.json"
-    with pytest.raises(BridgeError, match="--weights raw"):
+    with pytest.raises(CheckpointError, match="--weights raw"):
         import_checkpoint("ncsnv2", path, out, config=config)
     made = import_checkpoint("ncsnv2", path, out, config=config, weights="raw")
     assert made.weights == "raw" and sf.load(out).weights == "raw"
@@ -262,20 +262,20 @@ def test_an_average_with_a_parameter_missing(tmp_path: Path) -> None:
     stored = torch.load(GOLDEN / "ncsnv2/cifar_style/checkpoint.pth", weights_only=True)
     del stored[-1]["end_conv.weight"]
     path = save(stored, tmp_path / "hole.pth")
-    with pytest.raises(BridgeError, match="missing in the checkpoint: end_conv.weight"):
+    with pytest.raises(CheckpointError, match="missing in the checkpoint: end_conv.weight"):
         import_checkpoint("ncsnv2", path, tmp_path / "out", config=GOLDEN / "ncsnv2/cifar_style/config.json")
 
 
 def test_numbers_that_are_not_finite(tmp_path: Path) -> None:
     stored = torch.load(GOLDEN / "ncsn/cifar_style/checkpoint.pth", weights_only=True)
     stored[0]["module.begin_conv.weight"][0] = float("nan")
-    with pytest.raises(BridgeError, match="not finite in begin_conv.weight"):
+    with pytest.raises(CheckpointError, match="not finite in begin_conv.weight"):
         import_checkpoint("ncsn", save(stored, tmp_path / "nan.pth"), tmp_path / "out", hints=Hints(size=16))
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     imported("ncsn/cifar_style", tmp_path)
-    with pytest.raises(BridgeError, match="exists already"):
+    with pytest.raises(CheckpointError, match="exists already"):
         imported("ncsn/cifar_style", tmp_path)
 
 

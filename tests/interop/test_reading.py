@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.interop.imported import BridgeError
-from scorefield.interop.reading import LAYOUTS, layout_of, read_config, read_torch, recognise
+from scorefield.interop.checkpoint_files import LAYOUTS, layout_of, read_config, read_torch, recognise
+from scorefield.interop.import_result import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -31,7 +31,7 @@ class Bomb:
 def test_a_pickle_with_code_is_refused_and_nothing_runs(zipped: bool, tmp_path: Path) -> None:
     path, target = tmp_path / "bomb.pth", tmp_path / "exploded"
     torch.save([Bomb(target)], path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BridgeError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
+    with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
         read_torch(path)
     assert not target.exists()
 
@@ -40,7 +40,7 @@ def test_a_pickle_with_code_is_refused_and_nothing_runs(zipped: bool, tmp_path: 
 def test_a_plain_pickle_with_code_is_refused_in_every_protocol(protocol: int, tmp_path: Path) -> None:
     path, target = tmp_path / "bomb.pth", tmp_path / "exploded"
     path.write_bytes(pickle.dumps({"model": {"w": 1.0}, "ema": Bomb(target)}, protocol))
-    with pytest.raises(BridgeError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
+    with pytest.raises(CheckpointError, match=r"asks for (posix|nt)\.mkdir.*Nothing was executed"):
         read_torch(path)
     assert not target.exists()
 
@@ -49,7 +49,7 @@ def test_a_plain_pickle_with_code_is_refused_in_every_protocol(protocol: int, tm
 def test_newer_protocols_are_named(zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"w": torch.ones(2)}, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BridgeError, match="newer protocol.*save it again"):
+    with pytest.raises(CheckpointError, match="newer protocol.*save it again"):
         read_torch(path)
 
 
@@ -69,7 +69,7 @@ def test_a_truncated_file(kept: float, tmp_path: Path) -> None:
     whole = (GOLDEN / "ncsn/cifar_style/checkpoint.pth").read_bytes()
     path = tmp_path / "x.pth"
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(BridgeError, match="truncated or damaged|is empty"):
+    with pytest.raises(CheckpointError, match="truncated or damaged|is empty"):
         read_torch(path)
 
 
@@ -87,15 +87,15 @@ def test_a_truncated_file(kept: float, tmp_path: Path) -> None:
 def test_other_kinds_of_files_are_named(content: bytes, what: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(content)
-    with pytest.raises(BridgeError, match=what):
+    with pytest.raises(CheckpointError, match=what):
         read_torch(path)
 
 
 def test_folders_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="there is no file"):
+    with pytest.raises(CheckpointError, match="there is no file"):
         read_torch(tmp_path / "nothing.pth")
     (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(BridgeError, match="is a folder.*looks like diffusers"):
+    with pytest.raises(CheckpointError, match="is a folder.*looks like diffusers"):
         read_torch(tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_code_in_a_configuration_is_text(tmp_path: Path) -> None:
 def test_no_configuration(text: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"c{suffix}"
     path.write_text(text)
-    with pytest.raises(BridgeError, match="neither JSON nor YAML|no sections"):
+    with pytest.raises(CheckpointError, match="neither JSON nor YAML|no sections"):
         read_config(path)
-    with pytest.raises(BridgeError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         read_config(tmp_path / "nothing.yml")

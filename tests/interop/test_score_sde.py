@@ -13,7 +13,7 @@ import scorefield as sf
 from goldens import SCORE_SDE, golden
 from interop.sde_files import GOLDEN, PUBLISHED, configured, made, published_state, release_file, table, written
 from nets import published_nets as published
-from scorefield.interop import BridgeError, Hints, import_checkpoint, score_sde
+from scorefield.interop import CheckpointError, Hints, import_checkpoint, score_sde
 from scorefield.interop.score_sde_config import configuration, data_source, experiment_name
 from scorefield.interop.score_sde_shapes import network_of
 from scorefield.losses import DenoisingScoreMatching, Likelihood
@@ -136,11 +136,11 @@ def test_a_bare_state_dictionary_is_raw(prefix: str, tmp_path: Path) -> None:
     found = score_sde.read(checkpoint, file, None, Hints())
     assert found.weights == "raw" and found.step is None
     assert all(torch.equal(found.tensors[name], value) for name, value in net.state_dict().items())
-    with pytest.raises(BridgeError, match="--weights raw"):
+    with pytest.raises(CheckpointError, match="--weights raw"):
         score_sde.read(checkpoint, file, "ema", Hints())
     flags = Hints(size=8, sigma_min=0.01, sigma_max=50.0, levels=1000)
     assert score_sde.read(checkpoint, None, None, flags).experiment.network == found.experiment.network
-    with pytest.raises(BridgeError, match=r"--size VALUE --sigma-min VALUE --sigma-max VALUE --levels VALUE"):
+    with pytest.raises(CheckpointError, match=r"--size VALUE --sigma-min VALUE --sigma-max VALUE --levels VALUE"):
         score_sde.read(checkpoint, None, None, Hints())
 
 
@@ -290,7 +290,7 @@ def test_objectives_forms_and_labels() -> None:
         ({"model__ch_mult": "1222"}, "model.ch_mult must be a list of numbers"),
         ({"optim__optimizer": "SGD"}, "optim.optimizer is 'SGD'"),
         ({"training__continuous": False}, "Fourier embeddings take a noise level"),
-        ({"model__embedding_type": "positional"}, "only a Fourier embedding can be told the sigma"),
+        ({"model__embedding_type": "positional"}, "only a Fourier embedding takes the sigma"),
         ({**VP, "model__scale_by_sigma": True}, "predict the noise itself"),
         ({**VP, "training__sde": "subvpsde", "training__continuous": False}, "sub-VP has no discrete levels"),
         ({**VP, **DISCRETE, "training__likelihood_weighting": True}, "likelihood weighting is for continuous"),
@@ -298,14 +298,14 @@ def test_objectives_forms_and_labels() -> None:
     ],
 )
 def test_configurations_that_mean_nothing(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(BridgeError, match=said):
+    with pytest.raises(CheckpointError, match=said):
         experiment(**changes)
 
 
 def test_a_configuration_without_a_field_names_it() -> None:
     config = configured()
     del config["model"]["num_scales"]
-    with pytest.raises(BridgeError, match="no field model.num_scales"):
+    with pytest.raises(CheckpointError, match="no field model.num_scales"):
         configuration(config)
 
 
@@ -392,7 +392,7 @@ def test_refine_nets_of_this_release(name: str, network: NetworkConfig, form: An
         expected = net(x, label) / sigma
     for found, known in zip(model.score(x, 1.0 - label / 9.0), expected, strict=True):
         assert (found - known).abs().max() <= GOLDEN_SCORE * known.abs().max()
-    with pytest.raises(BridgeError, match="give their configuration with"):
+    with pytest.raises(CheckpointError, match="give their configuration with"):
         score_sde.read(checkpoint, None, None, Hints(size=8))
 
 
@@ -425,7 +425,7 @@ def test_a_wrong_configuration_is_told_tensor_by_tensor(changes: dict, said: lis
         section, _, name = path.partition("__")
         config[section][name] = value
     checkpoint, file = written(tmp_path, content, config)
-    with pytest.raises(BridgeError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         import_checkpoint("score-sde", checkpoint, tmp_path / "model", config=file)
     assert all(part in str(caught.value) for part in said), str(caught.value)
     assert not (tmp_path / "model").exists()
@@ -481,7 +481,7 @@ def test_bad_checkpoints(spoil, said: str, tmp_path: Path) -> None:
     _, content, config = small()
     spoil(content)
     checkpoint, file = written(tmp_path, content, config)
-    with pytest.raises(BridgeError, match=said):
+    with pytest.raises(CheckpointError, match=said):
         import_checkpoint("score-sde", checkpoint, tmp_path / "model", config=file)
     assert not (tmp_path / "model").exists()
 
@@ -497,14 +497,14 @@ def test_without_an_average_the_raw_weights_remain(tmp_path: Path) -> None:
 def test_truncated(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint.pth"
     checkpoint.write_bytes((GOLDEN / "ncsnpp_ve_continuous" / "checkpoint.pth").read_bytes()[:-1000])
-    with pytest.raises(BridgeError, match="truncated or damaged"):
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
         score_sde.read(checkpoint, None, None, Hints())
 
 
 def test_another_layout(tmp_path: Path) -> None:
     content = [{"module.refine1.adapt_convs.0.1_1_conv.weight": torch.zeros(2)}, {}]
     checkpoint, _ = written(tmp_path, content)
-    with pytest.raises(BridgeError, match="scorefield import ncsn CHECKPOINT"):
+    with pytest.raises(CheckpointError, match="scorefield import ncsn CHECKPOINT"):
         score_sde.read(checkpoint, None, None, Hints())
 
 
@@ -514,9 +514,9 @@ def test_flags_may_repeat_the_configuration_but_not_contradict_it(tmp_path: Path
     same = Hints(size=8, process="ve", discrete=False, levels=1000, sigma_max=50.0)
     import_checkpoint("score-sde", checkpoint, tmp_path / "model", config=file, hints=same)
     for wrong in (Hints(size=16), Hints(process="vp"), Hints(discrete=True), Hints(levels=10), Hints(sigma_max=5.0)):
-        with pytest.raises(BridgeError, match="contradicts"):
+        with pytest.raises(CheckpointError, match="contradicts"):
             import_checkpoint("score-sde", checkpoint, tmp_path / "out", config=file, hints=wrong)
-    with pytest.raises(BridgeError, match="belongs to another checkpoint"):
+    with pytest.raises(CheckpointError, match="belongs to another checkpoint"):
         score_sde.read(checkpoint, None, None, Hints(size=8, sigma_max=5.0))
 
 
@@ -525,14 +525,14 @@ def test_a_file_without_the_sde_takes_the_flag() -> None:
     config = configured()
     del config["training"]["sde"]
     assert configuration(config, "ve").process == "ve"
-    with pytest.raises(BridgeError, match="no field training.sde"):
+    with pytest.raises(CheckpointError, match="no field training.sde"):
         configuration(config)
 
 
 def test_a_list_that_is_no_u_net() -> None:
-    with pytest.raises(BridgeError, match="at 1 stands norm where conv should"):
+    with pytest.raises(CheckpointError, match="at 1 stands norm where conv should"):
         network_of({"all_modules.0.W": (4,), "all_modules.1.weight": (4,)}, 8, centered=False)
-    with pytest.raises(BridgeError, match="module 0 of the checkpoint's list holds odd"):
+    with pytest.raises(CheckpointError, match="module 0 of the checkpoint's list holds odd"):
         network_of({"all_modules.0.odd": (4,)}, 8, centered=False)
 
 

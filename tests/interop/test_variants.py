@@ -20,9 +20,9 @@ import scorefield as sf
 from interop.sde_files import configured, made, published_state, release_file, written
 from scorefield._files import NoSpaceError
 from scorefield.data_spec import DataSpec
-from scorefield.interop import BRIDGES, BridgeError, Hints, Imported, import_checkpoint, imported
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import heard
+from scorefield.interop import IMPORTERS, CheckpointError, Hints, Imported, import_checkpoint, import_result
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import heard
 from scorefield.interop.noise_table import ladder_of, take_table
 from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import ACSMUNet, NCSNv2, NetworkConfig
@@ -71,7 +71,7 @@ def read(
     if config is not None:
         file = folder / "config.json"
         file.write_text(json.dumps(config))
-    return BRIDGES[layout](path, file, weights, hints or Hints())
+    return IMPORTERS[layout](path, file, weights, hints or Hints())
 
 
 def changed(layout: str, path: str, value: Any) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_ladders_of_ncsnv2(begin, end, levels, spacing, with_config: bool, tmp_p
         and 0.0 < step.size.epsilon < 2.0 * step.size.sigma_end**2
     )
     config["model"]["sigma_begin"] = 1.01 * begin
-    with pytest.raises(BridgeError, match="belongs to another checkpoint"):
+    with pytest.raises(CheckpointError, match="belongs to another checkpoint"):
         read("ncsnv2", tmp_path, content=content, config=config)
 
 
@@ -150,7 +150,7 @@ def test_consistent_sampling_without_a_sampler_section_is_admissible(levels: int
     ],
 )
 def test_tables_that_are_no_noise_levels(table: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="must be a list of positive numbers that falls"):
+    with pytest.raises(CheckpointError, match="must be a list of positive numbers that falls"):
         take_table({"sigmas": table}, tmp_path)
 
 
@@ -158,14 +158,14 @@ def test_tables_that_are_no_noise_levels(table: Tensor, tmp_path: Path) -> None:
 def test_checkpoints_with_tables_that_are_no_noise_levels(layout: str, tmp_path: Path) -> None:
     content = content_of(layout)
     state_of(layout, content)["module.sigmas"] = torch.tensor(1.0)
-    with pytest.raises(BridgeError, match="it is a tensor of shape"):
+    with pytest.raises(CheckpointError, match="it is a tensor of shape"):
         read(layout, tmp_path, content=content, hints=Hints(size=16))
 
 
 def test_a_table_tells_its_ladder(tmp_path: Path) -> None:
     assert ladder_of(released(90.0, 0.01, 500, "geometric"), tmp_path) == GeometricSigmas(0.01, 90.0, 500)
     assert ladder_of(released(90.0, 0.01, 500, "uniform"), tmp_path) == LinearSigmas(0.01, 90.0, 500)
-    with pytest.raises(BridgeError, match="neither geometric nor equally spaced: \\[4"):
+    with pytest.raises(CheckpointError, match="neither geometric nor equally spaced: \\[4"):
         ladder_of(torch.tensor([4.0, 3.0, 1.0]), tmp_path)
 
 
@@ -256,7 +256,7 @@ def test_a_configuration_of_three_sections_is_enough(tmp_path: Path) -> None:
 def test_an_average_that_is_no_list_of_tensors(average: Any, tmp_path: Path) -> None:
     content = content_of("score-sde")
     content["ema"]["shadow_params"] = average
-    with pytest.raises(BridgeError, match="is no list of tensors"):
+    with pytest.raises(CheckpointError, match="is no list of tensors"):
         read("score-sde", tmp_path, content=content, config=config_of("score-sde"))
 
 
@@ -289,7 +289,7 @@ def test_the_step_is_a_number_or_is_not_recorded(step: Any, expected: int | None
 )
 @pytest.mark.parametrize("value", ["nonsense", []])
 def test_fields_of_another_kind_are_named(layout: str, path: str, said: str, value: Any, tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match=said):
+    with pytest.raises(CheckpointError, match=said):
         read(layout, tmp_path, config=changed(layout, path, value))
 
 
@@ -308,7 +308,7 @@ def test_fields_of_another_kind_are_named(layout: str, path: str, said: str, val
     ],
 )
 def test_kinds_of_fields(method: str, value: Any) -> None:
-    with pytest.raises(BridgeError, match="the configuration's a.b must be"):
+    with pytest.raises(CheckpointError, match="the configuration's a.b must be"):
         getattr(Fields({"a": {"b": value}}), method)("a.b")
 
 
@@ -318,20 +318,20 @@ def test_fields_that_are_missing_or_null() -> None:
     assert fields.word("x", ("Swish",), "swish") == "Swish"
     assert fields.given and not Fields(None).given
     for path in ("a.b", "a.d", "a.c.d", "x"):
-        with pytest.raises(BridgeError, match=f"no field {path}"):
+        with pytest.raises(CheckpointError, match=f"no field {path}"):
             fields.number(path)
 
 
 @pytest.mark.parametrize("layout", ["ncsn", "ncsnv2", "acsm", "mdsm"])
 def test_the_configuration_of_another_release_is_refused(layout: str, tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="has no field model.|none of MDSM's fields"):
+    with pytest.raises(CheckpointError, match="has no field model.|none of MDSM's fields"):
         read(layout, tmp_path, config=config_of("score-sde") if layout != "mdsm" else {"model": {"nf": 3}})
 
 
 @pytest.mark.parametrize("flag", ["size", "sigma_min", "sigma_max", "levels"])
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_flags_must_be_positive(flag: str, value: float) -> None:
-    with pytest.raises(BridgeError, match=f"--{flag.replace('_', '-')} must be a positive number"):
+    with pytest.raises(CheckpointError, match=f"--{flag.replace('_', '-')} must be a positive number"):
         Hints(**{flag: value})  # type: ignore[arg-type]
 
 
@@ -348,7 +348,7 @@ def test_flags_must_be_positive(flag: str, value: float) -> None:
 @pytest.mark.parametrize("layout", ["ncsn", "ncsnv2", "acsm"])
 def test_flags_that_contradict_are_refused(layout: str, hints: Hints, tmp_path: Path) -> None:
     folder = GOLDEN / FOLDERS[layout]
-    with pytest.raises(BridgeError, match="contradicts the checkpoint"):
+    with pytest.raises(CheckpointError, match="contradicts the checkpoint"):
         options = {"config": folder / "config.json", "hints": hints}
         import_checkpoint(layout, folder / "checkpoint.pth", tmp_path / "model", **options)
     assert not (tmp_path / "model").exists()
@@ -375,17 +375,17 @@ def test_hints_are_compared_with_the_finished_experiment() -> None:
         (tables, Hints(sigma_min=0.02)),
         (tables, Hints(discrete=False)),
     ):
-        with pytest.raises(BridgeError, match="contradicts|are of VE models"):
+        with pytest.raises(CheckpointError, match="contradicts|are of VE models"):
             heard(hints, experiment)
 
 
 def test_energies_that_normalise_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="says normalize"):
+    with pytest.raises(CheckpointError, match="says normalize"):
         read("mdsm", tmp_path, config=changed("mdsm", "normalize", True))
 
 
 def test_the_other_network_of_adversarial_score_matching(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="holds a RefineNet and the configuration's model.unet is true"):
+    with pytest.raises(CheckpointError, match="holds a RefineNet and the configuration's model.unet is true"):
         read("acsm", tmp_path, config=changed("acsm", "model.unet", True))
 
 
@@ -408,7 +408,7 @@ def test_tensors_that_sizes_are_read_from(layout: str, how: str, tmp_path: Path)
     content = content_of(layout)
     NONSENSE[how](state_of(layout, content), f"module.{SIZES[layout]}")
     said = {"missing": "has no ", "text": "which is no tensor", "another shape": r"has the shape \(3,\)"}[how]
-    with pytest.raises(BridgeError, match=said):
+    with pytest.raises(CheckpointError, match=said):
         read(layout, tmp_path, content=content, config=config_of(layout))
 
 
@@ -426,11 +426,11 @@ def test_u_nets_with_a_hole(name: str, tmp_path: Path) -> None:
     state = unet_state().copy()
     torch.save([state, {}, 1, 2], tmp_path / "checkpoint.pth")
     hints, out = Hints(size=8, sigma_max=9.0, levels=5), tmp_path / "model"
-    whole = BRIDGES["acsm"](tmp_path / "checkpoint.pth", None, "raw", hints)
+    whole = IMPORTERS["acsm"](tmp_path / "checkpoint.pth", None, "raw", hints)
     assert whole.experiment.network == ACSMUNet(32, (1, 2), 1, 1)
     del state[f"module.{name}"]
     torch.save([state, {}, 1, 2], tmp_path / "checkpoint.pth")
-    with pytest.raises(BridgeError, match=name):
+    with pytest.raises(CheckpointError, match=name):
         import_checkpoint("acsm", tmp_path / "checkpoint.pth", out, weights="raw", hints=hints)
     assert not out.exists()
 
@@ -440,7 +440,7 @@ def test_numbers_of_another_type(kind: torch.dtype, tmp_path: Path) -> None:
     content = content_of("ncsn")
     content[0]["module.end_conv.bias"] = torch.zeros(3, dtype=kind)
     torch.save(content, tmp_path / "checkpoint.pth")
-    with pytest.raises(BridgeError, match="in end_conv.bias"):
+    with pytest.raises(CheckpointError, match="in end_conv.bias"):
         import_checkpoint("ncsn", tmp_path / "checkpoint.pth", tmp_path / "model", hints=Hints(size=16))
 
 
@@ -451,15 +451,15 @@ def test_numbers_of_another_type(kind: torch.dtype, tmp_path: Path) -> None:
 def test_the_first_bytes_of_an_archive_are_a_truncated_file(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.write_bytes((GOLDEN / FOLDERS["ncsn"] / "checkpoint.pth").read_bytes()[:kept])
-    with pytest.raises(BridgeError, match=f"{kept} bytes. is truncated or damaged"):
-        BRIDGES["ncsn"](path, None, None, Hints(size=16))
+    with pytest.raises(CheckpointError, match=f"{kept} bytes. is truncated or damaged"):
+        IMPORTERS["ncsn"](path, None, None, Hints(size=16))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(imported, "save_tensors", full)
+    monkeypatch.setattr(import_result, "save_tensors", full)
     out = tmp_path / "a" / "b" / "model"
     with pytest.raises(NoSpaceError, match=f"no space left to write {out} .* is intact"):
         import_checkpoint("ncsn", GOLDEN / FOLDERS["ncsn"] / "checkpoint.pth", out, hints=Hints(size=16))
@@ -469,6 +469,6 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     out = tmp_path / "file" / "model"
-    with pytest.raises(BridgeError, match=f"the folder {out} cannot be written .* another --out"):
+    with pytest.raises(CheckpointError, match=f"the folder {out} cannot be written .* another --out"):
         import_checkpoint("ncsn", GOLDEN / FOLDERS["ncsn"] / "checkpoint.pth", out, hints=Hints(size=16))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

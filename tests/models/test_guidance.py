@@ -224,7 +224,7 @@ def test_refuses_models_it_was_not_trained_for(model: Model, folder: Path, measu
 
 def test_refuses_folders_of_the_other_kind(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match="is a guide, which samples nothing by itself; .*edit class digits-mlp --guide"
+        ValueError, match="is a guidance model, which draws no samples by itself; .*edit class digits-mlp --guide"
     ):
         sf.load(folder)
     with pytest.raises(FileNotFoundError, match="no guide folder"):
@@ -245,6 +245,6 @@ def test_refuses_data_without_the_labels(model: Model, measured: tuple[Model, Pa
         with_data(unlabelled, "likelihood", vectors, open_data(replace(unlabelled.data, label_key="k")))
     with pytest.raises(DataError, match="looks at the model's own noisy examples"):
         with_data(unlabelled, "likelihood", model, numbers)
-    with pytest.raises(ValueError, match="a guide draws no samples"):
+    with pytest.raises(ValueError, match="a guidance model draws no samples"):
         replace(unlabelled, training=replace(unlabelled.training, sample_every=5))
     assert isinstance(unlabelled, GuideExperiment)

@@ -19,7 +19,7 @@ from scorefield.recipes import RECIPES, recipe
 from scorefield.training.trainer import train
 from tolerance import SAMPLES_EQUAL
 
-OLD = Path(__file__).parents[1] / "golden" / "before_the_move"
+OLD = Path(__file__).parents[1] / "golden_folders" / "before_the_move"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
 MODELS = ("score", "adversarial", "energy", "spiral", "conditional", "sampled")
 

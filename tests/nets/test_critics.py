@@ -297,7 +297,9 @@ def test_refuses_data_it_cannot_judge(config: CriticConfig, shape: tuple[int, ..
 def test_refuses_conditions_and_other_shapes() -> None:
     label = (ConditionSpec("label", "class", 10),)
     for config in (BigGANCritic(channels=4), DCGANCritic(channels=4)):
-        with pytest.raises(ValueError, match=r"cannot hear conditions, and the data have 'label'.*conditions=\(\)"):
+        with pytest.raises(
+            ValueError, match=r"cannot be conditioned, and the data have the conditions 'label'.*conditions=\(\)"
+        ):
             config.build(DataSpec((3, 32, 32), conditions=label))
         critic = config.build(DataSpec((3, 32, 32)))
         with pytest.raises(ValueError, match=r"of shape \(3, 32, 32\); got a batch of shape \(2, 1, 32, 32\)"):

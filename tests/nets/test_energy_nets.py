@@ -144,7 +144,7 @@ def test_refuses_what_it_cannot_be() -> None:
         EnergyResNet(channels=0)
     with pytest.raises(ValueError, match=r"signals \(C, L\) or images"):
         SMALL.build(DataSpec((2,)))
-    with pytest.raises(ValueError, match="EnergyResNet cannot hear conditions, and the data have 'pose'"):
+    with pytest.raises(ValueError, match="EnergyResNet cannot be conditioned, and the data have the conditions 'pose'"):
         SMALL.build(DataSpec((1, 8, 8), conditions=(ConditionSpec("pose", "vector", 2),)))
     net = SMALL.build(DataSpec((1, 8, 8)))
     with pytest.raises(

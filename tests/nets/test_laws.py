@@ -149,7 +149,7 @@ def test_input_is_centred_before_anything_else() -> None:
 
 def test_every_configuration_is_known_to_the_codec() -> None:
     known = {tag for tag, cls in record_types(NetworkConfig).items() if cls.__module__.startswith("scorefield.")}
-    assert known == {type(config).__name__ for config, _ in CASES.values()}
+    assert known - {"Module"} == {type(config).__name__ for config, _ in CASES.values()}  # Module wraps any class
     assert loads('{"schema": 1, "value": "DDPM"}', NetworkConfig) == DDPM()
 
 

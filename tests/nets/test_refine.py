@@ -382,7 +382,9 @@ def test_refuses_data_that_are_no_images(config: NetworkConfig) -> None:
 def test_refuses_conditions(name: str) -> None:
     config, data = REFINE_NETS.get(name, (ToyMLP(width=4), DataSpec((2,))))
     label = ConditionSpec("label", "class", 4)
-    with pytest.raises(ValueError, match=rf"{type(config).__name__} cannot hear conditions, and the data have 'label'"):
+    with pytest.raises(
+        ValueError, match=rf"{type(config).__name__} cannot be conditioned, and the data have the conditions 'label'"
+    ):
         config.build(DataSpec(data.shape, conditions=(label,)))
     net, (x, c) = build(config, data), batch(data, 2)
     with pytest.raises(ValueError, match="knows no condition 'label'"):

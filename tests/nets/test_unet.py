@@ -135,7 +135,9 @@ def test_refuses_what_it_cannot_be() -> None:
         ACSMUNet(channels=0)
     with pytest.raises(ValueError, match=r"got data of shape \(2,\). For vectors use MLP"):
         SMALL.build(DataSpec((2,)))
-    with pytest.raises(ValueError, match=r"cannot hear conditions, and the data have 'label'.*conditions=\(\)"):
+    with pytest.raises(
+        ValueError, match=r"cannot be conditioned, and the data have the conditions 'label'.*conditions=\(\)"
+    ):
         SMALL.build(DataSpec((3, 8, 8), conditions=(ConditionSpec("label", "class", 10),)))
     net = ACSMUNet(channels=8).build(DataSpec((1, 28, 28)))
     assert net.multiple == (8, 8)

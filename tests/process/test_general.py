@@ -227,7 +227,7 @@ def test_prior(prior: NormalPrior) -> None:
     torch.testing.assert_close(out[0], mean, rtol=FLOAT64, atol=FLOAT64)
     columns = out[1:] - out[0]
     torch.testing.assert_close(columns.T @ columns, covariance, rtol=FLOAT64, atol=FLOAT64)
-    assert loads(dumps(sde), GeneralSDE) == sde
+    assert loads(dumps(sde), GeneralSDE, trust=["process.examples", __name__]) == sde
 
 
 def test_prior_of_images() -> None:
@@ -259,7 +259,7 @@ def test_saved_by_the_names_of_its_functions() -> None:
     for sde in (OU, LANGEVIN, BROWNIAN, *CURVED.values()):
         text = dumps(sde)
         assert f"{examples.__name__}:{sde.drift.__name__}" in text
-        assert loads(text, GeneralSDE) == sde
+        assert loads(text, GeneralSDE, trust=["process.examples", __name__]) == sde
     with pytest.raises(CodecError, match="drift.*imported by name"):
         dumps(GeneralSDE(lambda x, t: x, examples.vp_diffusion))
 

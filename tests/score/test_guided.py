@@ -196,7 +196,7 @@ def test_laws_of_answers_are_normalised() -> None:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_guide_hears_the_example_in_the_scale_of_the_data(name: str) -> None:
+def test_a_guidance_model_takes_the_example_in_the_scale_of_the_data(name: str) -> None:
     """c = ln(sigma / alpha), x / alpha: finite at every time, and the gradient is that of the law."""
     process = PROCESSES[name]
     t = times(process, 5)
@@ -209,7 +209,7 @@ def test_a_guide_hears_the_example_in_the_scale_of_the_data(name: str) -> None:
     assert (seen[0][0].double() - x / over(process.alpha(t), x)).abs().max() <= FLOAT32 * seen[0][0].abs().max()
     assert value.dtype == gradient.dtype == torch.float64 and torch.isfinite(gradient).all()
     assert torch.equal(gradient, one(x, t, {"class": torch.tensor([0, 1, 2, 0, 1])})) and gradient.abs().min() > 0
-    with pytest.raises(TypeError, match="denoises nothing"):
+    with pytest.raises(TypeError, match="has no posterior mean"):
         one.denoised(x, t)
 
 
@@ -256,7 +256,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"has shape \(2, 2\); guidance takes one number"):
         Guided(oracle, lambda x, t, condition: x)(x, t)
     classes = guide(Category("class", 3), VE(0.01, 5.0))
-    with pytest.raises(ValueError, match=r"labels from 0 to 3; the guide knows the classes 0..2"):
+    with pytest.raises(ValueError, match=r"labels from 0 to 3; the guidance model knows the classes 0..2"):
         classes(x, t, {"class": torch.tensor([0, 3])})
     with pytest.raises(ValueError, match="2 whole numbers; got torch.float32"):
         classes(x, t, {"class": torch.zeros(2)})

@@ -1,4 +1,4 @@
-"""From an image to (C, H, W) grey levels: upright, one colour mode, cropped, resized. Nothing is silent."""
+"""From an image to (C, H, W) grey levels: upright, in one colour mode, cropped, resized; every change is stated."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def channels_of(modes: Counter[str], source: DataSource, example: dict[str, str]
     """Channel count of a set of images, from the colour modes found.
 
     Args:
-        modes: How often each mode occurs.
-        source: For its `channels`.
+        modes: Number of images of each mode.
+        source: The data source, of which `channels` is used.
         example: Mode -> the name of one image that has it.
 
     Raises:
@@ -195,7 +195,7 @@ def _cut(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
-    """To 8-bit grey, RGB or RGBA; transparency is composited over white where it is not kept."""
+    """Convert to 8-bit grey, RGB or RGBA; transparency is composited over white where it is not kept."""
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode == mode:
         return image

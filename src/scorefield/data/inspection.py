@@ -32,7 +32,7 @@ class Inspection:
         path: What was inspected.
         splits: Number of examples of each split.
         split: The split that the rest is about (the training split).
-        looked_at: How many of its examples were read.
+        looked_at: Number of its examples that were read.
         shape: Shape of one example as stored, None if they differ.
         dtype: Type as stored.
         sizes: (height, width) of image files and how often each occurs.
@@ -45,8 +45,8 @@ class Inspection:
         bad: Names of the examples with NaN or infinity.
         corrupt: (name, reason) of the images that cannot be decoded.
         duplicates: Pairs of names of an example and an earlier one that is exactly equal; the first few.
-        duplicate_count: How many examples are equal to an earlier one.
-        shared: How many examples of the split that would be held out are exactly equal to one of this split.
+        duplicate_count: Number of examples that are equal to an earlier one.
+        shared: Number of examples of the held-out split that are exactly equal to one of this split.
         labels: Examples per class.
         settings: Fields to set before the data can be used.
         problem: Why they cannot be used even so.
@@ -94,8 +94,8 @@ def inspect(source: DataSource, dataset: Any = None) -> Inspection:
     """Read a source and report on it. Examples that cannot be read are reported too.
 
     Args:
-        source: As for `open_data`; fields that are set are obeyed.
-        dataset: As for `open_data`.
+        source: What to read and how, as for `open_data`; fields that are set are used.
+        dataset: A data set in place of `source.path`, as for `open_data`.
 
     Raises:
         DataError: There is nothing to inspect: no such path, no reader for it, a file that cannot be opened at all.
@@ -286,7 +286,7 @@ def equal_steps(values: np.ndarray, seen: int | None = None) -> tuple[int, float
 
     Args:
         values: Distinct values, ascending.
-        seen: How many numbers they were found among: quantised data repeat their values.
+        seen: Number of values among which they were found: quantised data repeat their values.
     """
     if len(values) < 2 or len(values) > 65536 or (seen is not None and seen < 8 * len(values)):
         return None

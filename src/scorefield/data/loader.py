@@ -17,15 +17,15 @@ Batch = tuple[Tensor, dict[str, Tensor]]
 
 
 class Loader:
-    """Iterates over (x, condition) of the steps start, start + 1, ..., each read before it is asked for.
+    """Iterates over (x, condition) of the steps start, start + 1, ..., each read ahead of time.
 
     The order is that of `batches` and does not depend on timing. An error while reading is raised by the `next` call of
     the very step it belongs to, and again by every later one. Use it in a `with` block or call `close`; a loader that
     is dropped stops its thread too.
 
     Args:
-        split: Where examples come from. Images are flipped as `batches` says where the split asks for flips.
-        batches: Which examples each step takes.
+        split: The examples. Images are flipped as `batches` says where the split asks for flips.
+        batches: The examples of each step.
         start: First step.
         stop: Step at which the iteration ends, None for never.
         prefetch: Number of batches held ready.

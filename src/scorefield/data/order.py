@@ -51,7 +51,7 @@ def pick(n: int, amount: int | float, seed: int) -> np.ndarray:
         n: Number of examples.
         amount: A whole number takes the examples with the smallest hashes; a fraction below 1 takes those whose hash
             lies below it (at least one), a choice that stays when n grows.
-        seed: Of the hash.
+        seed: Seed of the hash.
     """
     h = hash64(seed, _PICK, np.arange(n))
     if amount >= 1 or amount == 0:
@@ -64,7 +64,7 @@ class BatchIndices(NamedTuple):
     """The examples of one rank's part of one step.
 
     Attributes:
-        indices: Which examples of the split, int64 (b,).
+        indices: Indices of the examples in the split, int64 (b,).
         epochs: The epoch each belongs to (a batch may straddle two), int64 (b,).
         positions: Place of each in the training stream, int64 (b,): a key for per-example noise that does not depend on
             the number of ranks.
@@ -83,7 +83,7 @@ class Batches:
     Args:
         n: Number of examples, at least 1.
         batch_size: Examples per step over all ranks; may exceed n.
-        seed: Of the order and the flips.
+        seed: Seed of the order and the flips.
         rank: This process, 0 <= rank < world.
         world: Number of processes. Parts differ by at most one example where world does not divide batch_size.
 

@@ -62,25 +62,26 @@ class DataSource:
         stack: Join so many examples along the channels, each from its own shuffle of the split; n examples make n. The
             class is the number whose digits are theirs, in base of the number of classes: with MNIST and stack=3 it is
             100 R + 10 G + B. A part held out of the same split shares single images with the rest, not stacks.
-        stack_passes: With `stack`, so many passes over the split, each with shuffles of its own: n examples make
+        stack_passes: With `stack`, number of passes over the split, each with its own shuffles: n examples make
             n stack_passes. One is what is published for 60,000 digits; a small set needs more to fill 1000 classes.
         channels: Convert image files: 1 grey (ITU-R 601 luma), 3 RGB, 4 RGBA. Without it a file that is neither 8-bit
             grey nor 8-bit RGB is refused. Transparency is composited over white by 1 and 3; 16 bits become 8.
-        layout: Where the channels of an array are, where that cannot be told: "grey" for (N, height, width).
+        layout: Position of the channels of an array, where its shape does not determine it: "grey" for (N, height,
+            width).
         flip: Flip images left to right with probability 1/2, in training only.
         conditional: Labels become the class condition "class"; floats of an array file, named by `label_key`, become
             the vector condition "y".
         key: Which array of an .npz or .pt file, which image column, which entry of a dataset's dictionaries, which
             feature of TFRecords, which category of a folder of LSUN's LMDB folders.
-        label_key: The same for the labels; for a .npy file the name of a second .npy file beside it, for CIFAR-100
-            "fine" (which None means) or "coarse", for CelebA one of its attributes, such as "Smiling".
+        label_key: Name of the labels in the same sense; for a .npy file the name of a second .npy file beside it, for
+            CIFAR-100 "fine" (which None means) or "coarse", for CelebA one of its attributes, such as "Smiling".
         low: Smallest possible value in data units, one number or one per channel. With None floats are unbounded and
             standardised per channel by the mean and deviation of the training split.
         high: Largest possible value.
         levels: Number of equally spaced grey levels from low to high. 8-bit data have 0, 255 and 256 by themselves.
         units: Unit of the values, for plots and reports.
         channel_names: One name per channel.
-        model_range: Where low and high go in model units.
+        model_range: Values of low and high in model units.
         skip_bad: Leave out examples that cannot be decoded or hold NaN. They are found by reading everything once.
         memory_gib: Bound on what decoded images keep in memory, and again on compressed parquet data; larger sets are
             decoded again in every epoch.

@@ -23,12 +23,13 @@ class Split:
     """Examples 0..n-1 of one split.
 
     Args:
-        name: For receipts and messages.
-        spec: Of the data; shared by all splits.
-        rows: Where the examples are read.
+        name: Name of the split in receipts and messages.
+        spec: What the data are; shared by all splits.
+        rows: The rows from which examples are read.
         where: Row of each example, ascending.
         labels: Class of every row, -1 unknown, or None.
-        flip: Whether training should flip (see `Loader`); `batch` itself flips only what it is told to.
+        flip: Whether training should flip (see `Loader`); `batch` itself flips only the examples that its argument
+            names.
         numbers: What was measured of every row, float32 (rows, k), NaN unknown, or None.
     """
 
@@ -48,7 +49,7 @@ class Split:
         self.numbers = None if numbers is None else numbers[where]
 
     def under(self, spec: DataSpec) -> Split:
-        """The same examples under another spec: a model's units, say, and what is to be told of each."""
+        """These examples under another spec, for example a model's units and conditions."""
         twin = copy.copy(self)
         twin.spec = spec
         return twin
@@ -62,8 +63,8 @@ class Split:
         """Examples in data units and their conditions.
 
         Args:
-            indices: Which examples, each in 0..n-1.
-            flips: Which of them to mirror left to right, bool; None for none.
+            indices: Indices of the examples, each in 0..n-1.
+            flips: Whether to mirror each example left to right, bool; None for none.
 
         Returns:
             x of shape (B, *shape), uint8 for 8-bit data and float32 otherwise, and {"class": int64 (B,)} or
@@ -122,7 +123,7 @@ class Data:
     """An opened source.
 
     Attributes:
-        name: Of the source.
+        name: Name of the source.
         spec: Shape, range and units of one example, from the training split.
         train: What is trained on.
         held_out: What is not, or None where nothing is held out.

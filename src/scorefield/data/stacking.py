@@ -43,7 +43,7 @@ class Stacking:
         return 1 if self._orders is None else len(self._orders)
 
     def parts(self, indices: np.ndarray) -> list[np.ndarray]:
-        """For each place in the stack, the examples that lie there."""
+        """Indices of the examples at each place of the stack."""
         return [indices] if self._orders is None else [order[indices] for order in self._orders]
 
     def read(self, read: Callable[[np.ndarray], np.ndarray], indices: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Bridges: checkpoints of the releases as scorefield models, and back.
+"""Import and export of the checkpoints of other projects.
 
 One file a layout. Each has a function
 
@@ -26,30 +26,30 @@ from pathlib import Path
 from scorefield._codec import near
 from scorefield.interop import (
     acsm,
+    checkpoint_files,
+    config_fields,
     diffusers_folder,
     diffusers_unet,
     edm,
-    fields,
     flax_tree,
-    imported,
+    import_result,
     list_checkpoints,
     mdsm,
     ncsn,
     ncsnv2,
     noise_table,
-    reading,
     restricted_pickle,
     score_sde,
     score_sde_config,
     score_sde_shapes,
 )
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, check, heard, write
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, check, heard, write
 from scorefield.models.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
 Writer = Callable[[Model | Path, Path], tuple[str, ...]]
 
-BRIDGES: dict[str, Reader] = {
+IMPORTERS: dict[str, Reader] = {
     "score-sde": score_sde.read,
     "ncsn": ncsn.read,
     "ncsnv2": ncsnv2.read,
@@ -76,7 +76,7 @@ def import_checkpoint(
     """Read a release's checkpoint, check it tensor by tensor and write it as a model folder.
 
     Args:
-        layout: A key of `BRIDGES`.
+        layout: A key of `IMPORTERS`.
         checkpoint: File or folder.
         out: The model folder to write.
         config: The release's configuration file.
@@ -84,12 +84,12 @@ def import_checkpoint(
         hints: What the tensors cannot tell where there is no configuration; what they do tell may be repeated.
 
     Raises:
-        BridgeError: It cannot be imported; nothing was written.
+        CheckpointError: The checkpoint cannot be imported; nothing was written.
     """
-    if layout not in BRIDGES:
-        raise BridgeError(f"there is no layout {layout!r}.{near(layout, BRIDGES)}")
+    if layout not in IMPORTERS:
+        raise CheckpointError(f"there is no layout {layout!r}.{near(layout, IMPORTERS)}")
     hints = hints or Hints()
-    found = BRIDGES[layout](checkpoint, config, weights, hints)
+    found = IMPORTERS[layout](checkpoint, config, weights, hints)
     heard(hints, found.experiment)
     check(found, checkpoint)
     write(found, checkpoint, layout, out)
@@ -97,9 +97,9 @@ def import_checkpoint(
 
 
 __all__ = [
-    "BRIDGES",
+    "IMPORTERS",
     "EXPORTS",
-    "BridgeError",
+    "CheckpointError",
     "Hints",
     "Imported",
     "Weights",
@@ -107,16 +107,16 @@ __all__ = [
     "diffusers_folder",
     "diffusers_unet",
     "edm",
-    "fields",
+    "config_fields",
     "flax_tree",
     "import_checkpoint",
-    "imported",
+    "import_result",
     "list_checkpoints",
     "mdsm",
     "ncsn",
     "ncsnv2",
     "noise_table",
-    "reading",
+    "checkpoint_files",
     "restricted_pickle",
     "score_sde",
     "score_sde_config",

@@ -12,11 +12,19 @@ from pathlib import Path
 from torch import Tensor
 
 from scorefield.data import DataSource
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, choose_weights, settled, with_hints
+from scorefield.interop.checkpoint_files import read_config, weight
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import (
+    CheckpointError,
+    Hints,
+    Imported,
+    Weights,
+    choose_weights,
+    settled,
+    with_hints,
+)
 from scorefield.interop.list_checkpoints import decay_of, name_of, read_image, read_list, spacing_of
 from scorefield.interop.ncsnv2 import first_convolution, refine_network
-from scorefield.interop.reading import read_config, weight
 from scorefield.nets.network import NetworkConfig
 from scorefield.nets.unet import ACSMUNet
 from scorefield.process.tabulated import Tabulated
@@ -75,7 +83,7 @@ def _is_unet(tensors: Mapping[str, Tensor], fields: Fields, checkpoint: Path) ->
     found = any(name.startswith("downblocks.") for name in tensors)
     if fields.flag("model.unet", found) != found:
         is_that, says = ("the U-Net", "false") if found else ("a RefineNet", "true")
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} holds {is_that} and the configuration's model.unet is {says}: it belongs to another"
             " checkpoint"
         )

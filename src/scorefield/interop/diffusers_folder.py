@@ -25,9 +25,9 @@ from torch import Tensor
 from scorefield._files import replacing, replacing_folder, write_json, write_text
 from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
+from scorefield.interop.checkpoint_files import read_torch
 from scorefield.interop.diffusers_unet import MODEL, fields_of, module_names, network_of, our_name, unet_fields
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, with_hints
-from scorefield.interop.reading import read_torch
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, with_hints
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Experiment
 from scorefield.models.model import Model, load
@@ -79,10 +79,10 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
         hints: sigma_min and sigma_max of a bare network; size where `sample_size` is null.
 
     Raises:
-        BridgeError: Something is missing, damaged, or cannot be said with NCSNpp; the field is named.
+        CheckpointError: Something is missing, damaged, or cannot be said with NCSNpp; the field is named.
     """
     if config is not None:
-        raise BridgeError(f"a folder of diffusers holds its own configuration; leave --config {config} out")
+        raise CheckpointError(f"a folder of diffusers holds its own configuration; leave --config {config} out")
     unet = _unet_folder(checkpoint)
     fields, notes = unet_fields(_read_json(unet / "config.json"))
     spec = DataSpec(_shape(fields, hints), 0, 255, 256, model_range=(0.0, 1.0))
@@ -113,12 +113,12 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
 
 def _unet_folder(checkpoint: Path) -> Path:
     if checkpoint.is_file():
-        raise BridgeError(f"{checkpoint} is a file; diffusers' layout is a folder, give the one that holds it")
+        raise CheckpointError(f"{checkpoint} is a file; diffusers' layout is a folder, give the one that holds it")
     if not checkpoint.is_dir():
-        raise BridgeError(f"there is no folder {checkpoint}")
+        raise CheckpointError(f"there is no folder {checkpoint}")
     found = checkpoint / "unet" if (checkpoint / "unet").is_dir() else checkpoint
     if not (found / "config.json").is_file():
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} is no folder of diffusers with a {MODEL}: it has neither unet/config.json nor config.json"
             f" (it holds {_listing(checkpoint)})"
         )
@@ -134,9 +134,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BridgeError(f"{path} cannot be read as JSON: {error}") from None
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
-        raise BridgeError(f"{path} holds a {type(found).__name__}, not an object of named fields")
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, not an object of named fields")
     return found
 
 
@@ -148,16 +148,16 @@ def _tensors(unet: Path, network: NCSNpp) -> tuple[dict[str, Tensor], bool]:
             found: Any = load_file(safe)
         except (SafetensorError, OSError) as error:
             size = safe.stat().st_size
-            raise BridgeError(f"{safe} ({size} bytes) is truncated or damaged: {error}. Copy it again") from None
+            raise CheckpointError(f"{safe} ({size} bytes) is truncated or damaged: {error}. Copy it again") from None
     elif pickled.is_file():
         found = read_torch(pickled)
     else:
-        raise BridgeError(
+        raise CheckpointError(
             f"{unet} has neither {safe.name} nor {pickled.name} (it holds {_listing(unet)}). A variant such as fp16, or"
             f" a file in shards, is written as one by {MODEL}.from_pretrained(...).save_pretrained(...)"
         )
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BridgeError(f"{pickled} holds something else than a dictionary of tensors")
+        raise CheckpointError(f"{pickled} holds something else than a dictionary of tensors")
     table = module_names(len(network.channel_multipliers), network.blocks)
     tensors = {our_name(name, table): value for name, value in _modern(found, unet).items()}
     halved = any(value.dtype in (torch.float16, torch.bfloat16) for value in tensors.values())
@@ -174,7 +174,7 @@ def _modern(found: Mapping[str, Tensor], unet: Path) -> dict[str, Tensor]:
         new = f"{block}.{later[last]}.{leaf}" if last in later and ".attentions." in block else name
         new = "time_proj.weight" if name == "time_proj.W" else new
         if new in tensors and not torch.equal(tensors[new], value):
-            raise BridgeError(f"{unet} holds two different tensors for {new}, which diffusers never writes")
+            raise CheckpointError(f"{unet} holds two different tensors for {new}, which diffusers never writes")
         tensors[new] = value
     return tensors
 
@@ -182,7 +182,7 @@ def _modern(found: Mapping[str, Tensor], unet: Path) -> dict[str, Tensor]:
 def _shape(fields: Mapping[str, Any], hints: Hints) -> tuple[int, int, int]:
     size = fields["sample_size"] if fields["sample_size"] is not None else hints.size
     if size is None:
-        raise BridgeError("the config.json has sample_size = null; give the images' size with --size PIXELS")
+        raise CheckpointError("the config.json has sample_size = null; give the images' size with --size PIXELS")
     height, width = (size, size) if isinstance(size, int) else size
     return fields["in_channels"], height, width
 
@@ -195,7 +195,7 @@ def _process_and_sampler(checkpoint: Path, unet: Path, hints: Hints) -> tuple[VE
     if path.is_file():
         config = {**SCHEDULER_DEFAULTS, **_read_json(path)}
     elif unet != checkpoint or (checkpoint / "model_index.json").is_file():
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} has no scheduler/scheduler_config.json, which holds the noise levels. To import its network"
             f" alone: scorefield import diffusers {unet} --sigma-min VALUE --sigma-max VALUE --out DIR"
         )
@@ -205,7 +205,7 @@ def _process_and_sampler(checkpoint: Path, unet: Path, hints: Hints) -> tuple[VE
         steps = {} if hints.levels is None else {"num_train_timesteps": hints.levels}
         config = {**SCHEDULER_DEFAULTS, **steps, "sigma_min": given["sigma_min"], "sigma_max": given["sigma_max"]}
     if (name := config["_class_name"]) != SCHEDULER:
-        raise BridgeError(
+        raise CheckpointError(
             f"{path} is of the class {name!r}; only {SCHEDULER}, whose networks return the score at a noise level, can"
             " be imported"
         )
@@ -216,7 +216,7 @@ def _process_and_sampler(checkpoint: Path, unet: Path, hints: Hints) -> tuple[VE
         sampler = _sampler(config["snr"], config["correct_steps"], config["num_train_timesteps"])
         return VE(config["sigma_min"], config["sigma_max"]), sampler, notes
     except (TypeError, ValueError) as error:
-        raise BridgeError(f"the scheduler of {checkpoint} has settings that make no sampler: {error}") from None
+        raise CheckpointError(f"the scheduler of {checkpoint} has settings that make no sampler: {error}") from None
 
 
 def _sampler(snr: float, correct_steps: int, steps: int) -> Sampler:
@@ -243,12 +243,12 @@ def export(model: Model | Path, out: Path) -> tuple[str, ...]:
         What the folder does not say, or says otherwise.
 
     Raises:
-        BridgeError: Something of the model has no word there, and is named; nothing was written.
+        CheckpointError: Something of the model has no word there, and is named; nothing was written.
     """
     if isinstance(model, Path):
         model = load(model, device="cpu")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BridgeError(f"{out} exists already; choose another --out, or remove it first")
+        raise CheckpointError(f"{out} exists already; choose another --out, or remove it first")
     experiment, spec = model.experiment, model.data
     _check_expressible(experiment, spec)
     assert isinstance(experiment.network, NCSNpp) and isinstance(experiment.process, VE)
@@ -282,20 +282,22 @@ def _check_expressible(experiment: Experiment, spec: DataSpec) -> None:
     kinds = {"process": VE, "network": NCSNpp, "form": ScaledScoreForm, "time_input": LogSigma}
     for name, kind in kinds.items():
         if not isinstance(value := getattr(experiment, name), kind):
-            raise BridgeError(
+            raise CheckpointError(
                 f"{name} = {value} cannot be exported: {MODEL} with {SCHEDULER} is an {kind.__name__} model there"
             )
     if experiment.levels is not None:
-        raise BridgeError(
+        raise CheckpointError(
             "a model of a discrete ladder (levels) cannot be exported: the scheduler's time is continuous"
         )
     if spec.conditions:
-        raise BridgeError(f"the condition {spec.conditions[0].name!r} cannot be exported: {PIPELINE} has none")
+        raise CheckpointError(f"the condition {spec.conditions[0].name!r} cannot be exported: {PIPELINE} has none")
     if len(spec.shape) != 3 or spec.shape[1] != spec.shape[2]:
-        raise BridgeError(f"data of shape {spec.shape} cannot be exported: {PIPELINE} makes square images")
+        raise CheckpointError(f"data of shape {spec.shape} cannot be exported: {PIPELINE} makes square images")
     if not spec.bounded or spec.model_range != (0.0, 1.0):
         given = f"model_range {spec.model_range}" if spec.bounded else "unbounded data"
-        raise BridgeError(f"{given} cannot be exported: {PIPELINE} makes images in [0, 1], in the units of its noise")
+        raise CheckpointError(
+            f"{given} cannot be exported: {PIPELINE} makes images in [0, 1], in the units of its noise"
+        )
 
 
 def _scheduler(process: VE, sampler: Sampler) -> tuple[dict[str, Any], list[str]]:
@@ -312,7 +314,7 @@ def _scheduler(process: VE, sampler: Sampler) -> tuple[dict[str, Any], list[str]
             pass
         case other:
             return fields, [f"the scheduler's predictor-corrector is not this model's sampler, {type(other).__name__}"]
-    note = "the scheduler's Langevin steps use norms over the batch, which tie an example to its batch mates"
+    note = "the scheduler's Langevin steps use norms over the batch, so that an example depends on others of its batch"
     if not isinstance(corrector.size, NormRatio | NoiseScaled):
         return fields, [note]
     return {**fields, "correct_steps": times, "snr": corrector.size.snr}, [note]

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from scorefield.data_spec import DataSpec
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 from scorefield.nets.ncsnpp import NCSNpp
 
 MODEL = "UNet2DModel"
@@ -133,14 +133,14 @@ def unet_fields(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """A UNet2DModel's fields with diffusers' defaults filled in, and notes on fields that nothing reads.
 
     Raises:
-        BridgeError: It is another class.
+        CheckpointError: The folder holds another class of network.
     """
     if (name := config.get("_class_name", MODEL)) != MODEL:
-        raise BridgeError(f"_class_name is {name!r}: only {MODEL} can be imported")
+        raise CheckpointError(f"_class_name is {name!r}: only {MODEL} can be imported")
     given = {k: v for k, v in config.items() if not k.startswith("_") and k not in UNREAD}
     for field, (kind, what) in _KINDS.items():
         if field in given and not kind(given[field]):
-            raise BridgeError(f"the {MODEL} has {field} = {given[field]!r}, which is not {what}")
+            raise CheckpointError(f"the {MODEL} has {field} = {given[field]!r}, which is not {what}")
     unknown = sorted(set(given) - set(DEFAULTS))
     notes = [f"the field {k} = {given[k]!r} is none of {MODEL}'s and was left out, as diffusers does" for k in unknown]
     return {**DEFAULTS, **{k: v for k, v in given.items() if k in DEFAULTS}}, notes
@@ -154,7 +154,7 @@ def network_of(fields: Mapping[str, Any], spec: DataSpec) -> NCSNpp:
         spec: The data it is for.
 
     Raises:
-        BridgeError: A field has a value that NCSNpp has no word for.
+        CheckpointError: A field has a value that NCSNpp has no word for.
     """
     attends = _block_types(fields)
     widths, size = fields["block_out_channels"], max(spec.shape[1:])
@@ -205,7 +205,7 @@ def network_of(fields: Mapping[str, Any], spec: DataSpec) -> NCSNpp:
 
 
 def _refuse(name: str, value: Any, why: str) -> None:
-    raise BridgeError(f"the {MODEL} has {name} = {value!r}, which NCSNpp cannot express: {why}")
+    raise CheckpointError(f"the {MODEL} has {name} = {value!r}, which NCSNpp cannot express: {why}")
 
 
 def _block_types(fields: Mapping[str, Any]) -> list[bool]:
@@ -258,7 +258,7 @@ def fields_of(network: NCSNpp, spec: DataSpec) -> dict[str, Any]:
     """The fields of the UNet2DModel that equals an NCSNpp.
 
     Raises:
-        BridgeError: UNet2DModel has no word for something; the field of ours is named.
+        CheckpointError: UNet2DModel has no word for something; the field of ours is named.
     """
     size, levels = spec.shape[1], len(network.channel_multipliers)
     attends = [size // 2**level in network.attention_sizes for level in range(levels)]
@@ -288,7 +288,7 @@ def fields_of(network: NCSNpp, spec: DataSpec) -> dict[str, Any]:
     theirs = dataclasses.replace(network_of(fields, spec), **kept)
     for field in dataclasses.fields(NCSNpp):
         if (value := getattr(ours, field.name)) != (only := getattr(theirs, field.name)):
-            raise BridgeError(
+            raise CheckpointError(
                 f"network.{field.name} = {value!r} cannot be exported: {MODEL} is NCSN++ with {field.name} = {only!r}"
             )
     return fields

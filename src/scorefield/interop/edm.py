@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from scorefield.data import DataSource
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights
-from scorefield.interop.reading import file_kind, recognise
+from scorefield.interop.checkpoint_files import file_kind, recognise
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights
 from scorefield.interop.restricted_pickle import Inert, read_pickle
 from scorefield.models.experiment import Experiment, Training
 from scorefield.models.networks import meta_network
@@ -85,19 +85,19 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
         hints: sigma_min and sigma_max of an EDMPrecond, in place of 0.002 and 80.
 
     Raises:
-        BridgeError: No pickle of EDM, a damaged one, one with code, or a network that is no SongUNet.
+        CheckpointError: No pickle of EDM, a damaged one, one with code, or a network that is no SongUNet.
     """
     if config is not None:
-        raise BridgeError(f"a pickle of EDM holds its network's arguments; leave --config {config} out")
+        raise CheckpointError(f"a pickle of EDM holds its network's arguments; leave --config {config} out")
     if hints.levels is not None:
-        raise BridgeError("EDM's networks are trained in continuous time, which has no levels; leave --levels out")
+        raise CheckpointError("EDM's networks are trained in continuous time, which has no levels; leave --levels out")
     if weights == "raw":
-        raise BridgeError(f"{checkpoint} holds the average of the weights alone; import it with --weights ema")
+        raise CheckpointError(f"{checkpoint} holds the average of the weights alone; import it with --weights ema")
     outer = _preconditioned(checkpoint)
     try:
         return _imported(outer, checkpoint, hints)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} is not laid out as EDM writes its networks ({type(error).__name__}: {error})"
         ) from None
 
@@ -108,7 +108,9 @@ def _imported(outer: Inert, checkpoint: Path, hints: Hints) -> Imported:
     process, form, time_input, low = _process(outer, hints)
     channels, side, classes = (arguments[name] for name in ("in_channels", "img_resolution", "label_dim"))
     if arguments["out_channels"] != channels:
-        raise BridgeError(f"the SongUNet has in_channels = {channels} and out_channels = {arguments['out_channels']}")
+        raise CheckpointError(
+            f"the SongUNet has in_channels = {channels} and out_channels = {arguments['out_channels']}"
+        )
     conditions = (ConditionSpec("class", "class", classes),) if classes else ()
     network = _network(arguments, side, centered=low < 0)
     experiment = Experiment(
@@ -135,7 +137,7 @@ def _notes(outer: Inert, arguments: Mapping[str, Any], checkpoint: Path) -> tupl
     if outer.kind == "EDMPrecond":
         notes.append("the process is VE over the noise levels of EDM's sampler; EDM's own has no bounds")
     if arguments["augment_dim"]:
-        notes.append("the layer that hears of augmentations (map_augment) was left out: it adds nothing at sampling")
+        notes.append("the augmentation embedding (map_augment) was left out: it adds nothing at sampling")
     if found := re.fullmatch(r"network-snapshot-(\d+)", checkpoint.stem):
         notes.append(f"after {int(found.group(1))} thousand training images")
     return tuple(notes)
@@ -147,26 +149,26 @@ def _notes(outer: Inert, arguments: Mapping[str, Any], checkpoint: Path) -> tupl
 def _preconditioned(checkpoint: Path) -> Inert:
     """The network of a snapshot, around a SongUNet."""
     if not checkpoint.is_file():
-        raise BridgeError(f"there is no file {checkpoint}")
+        raise CheckpointError(f"there is no file {checkpoint}")
     if (kind := file_kind(checkpoint)) != "pickle":
         found = recognise(checkpoint)
         hint = f" It looks like {found}: scorefield import {found} CHECKPOINT --out DIR" if found else ""
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} is no pickle but of the kind {kind!r}; EDM's networks are network-snapshot-*.pkl, and"
             f" training-state-*.pt cannot be imported.{hint}"
         )
     content = read_pickle(checkpoint)
     outer = content.get("ema") if isinstance(content, dict) else None
     if not isinstance(outer, Inert):
-        raise BridgeError(f"{checkpoint} holds no entry `ema` with a network, so it is no network snapshot of EDM")
+        raise CheckpointError(f"{checkpoint} holds no entry `ema` with a network, so it is no network snapshot of EDM")
     if outer.kind not in _PROCESSES:
-        raise BridgeError(f"the network of {checkpoint} is a {outer.kind}; {', '.join(_PROCESSES)} can be imported")
+        raise CheckpointError(f"the network of {checkpoint} is a {outer.kind}; {', '.join(_PROCESSES)} can be imported")
     song = outer.state.get("_modules", {}).get("model")
     if not isinstance(song, Inert):
-        raise BridgeError(f"the {outer.kind} of {checkpoint} has no network `model`")
+        raise CheckpointError(f"the {outer.kind} of {checkpoint} has no network `model`")
     if song.kind != "SongUNet":
         why = "DhariwalUNet, that of ADM, has other blocks" if song.kind == "DhariwalUNet" else "it is none of EDM's"
-        raise BridgeError(f"{checkpoint} holds a {song.kind}, and only SongUNet can be imported: {why}")
+        raise CheckpointError(f"{checkpoint} holds a {song.kind}, and only SongUNet can be imported: {why}")
     return outer
 
 
@@ -174,10 +176,12 @@ def _arguments(song: Inert, checkpoint: Path) -> dict[str, Any]:
     """The arguments that a SongUNet was made with, its defaults filled in."""
     given = song.state.get("_init_kwargs")
     if not isinstance(given, dict) or song.state.get("_init_args"):
-        raise BridgeError(f"the SongUNet of {checkpoint} does not say which arguments it was made with, by name")
+        raise CheckpointError(f"the SongUNet of {checkpoint} does not say which arguments it was made with, by name")
     unknown = set(given) - set(SONG) - {"img_resolution", "in_channels", "out_channels"}
     if unknown:
-        raise BridgeError(f"the SongUNet of {checkpoint} has the argument {sorted(unknown)[0]!r}: it is a changed one")
+        raise CheckpointError(
+            f"the SongUNet of {checkpoint} has the argument {sorted(unknown)[0]!r}: it is a changed one"
+        )
     return {**SONG, **given}
 
 
@@ -209,7 +213,7 @@ def _process(outer: Inert, hints: Hints) -> Reading:
     try:
         return _PROCESSES[outer.kind](outer.state, hints)
     except (KeyError, TypeError, ValueError) as error:
-        raise BridgeError(f"the settings of the {outer.kind} make no process: {error}") from None
+        raise CheckpointError(f"the settings of the {outer.kind} make no process: {error}") from None
 
 
 # ---------------------------------------------------------------------------------------------- the network
@@ -236,11 +240,11 @@ def _network(arguments: Mapping[str, Any], side: int, *, centered: bool) -> NCSN
     for name, values in allowed.items():
         if arguments[name] not in values:
             expected = " or ".join(repr(value) for value in values)
-            raise BridgeError(f"the SongUNet has {name} = {arguments[name]!r}, and only {expected} can be imported")
+            raise CheckpointError(f"the SongUNet has {name} = {arguments[name]!r}, and only {expected} can be imported")
     if len(taps) % 2 or taps != taps[::-1]:
-        raise BridgeError(f"the SongUNet has resample_filter = {taps}; one of even length and symmetric is needed")
+        raise CheckpointError(f"the SongUNet has resample_filter = {taps}; one of even length and symmetric is needed")
     if side % 2 ** (levels - 1):
-        raise BridgeError(f"the SongUNet halves {side} pixels {levels - 1} times, which leaves no whole number")
+        raise CheckpointError(f"the SongUNet halves {side} pixels {levels - 1} times, which leaves no whole number")
     encoder = arguments["encoder_type"]
     try:
         return NCSNpp(
@@ -259,7 +263,7 @@ def _network(arguments: Mapping[str, Any], side: int, *, centered: bool) -> NCSN
             conditions_enter="features" if arguments["label_dim"] else "embedding",
         )
     except (TypeError, ValueError) as error:
-        raise BridgeError(f"the arguments of the SongUNet make no network: {error}") from None
+        raise CheckpointError(f"the arguments of the SongUNet make no network: {error}") from None
 
 
 def module_names(side: int, levels: int, blocks: int, *, skip: bool) -> dict[str, str]:
@@ -376,9 +380,9 @@ def _check_layers(song: Inert, arguments: Mapping[str, Any], experiment: Experim
             facts |= {"num_heads": 1} if node.state.get("num_heads") else {}
         for name, value in facts.items():
             if not math.isclose(node.state.get(name, math.nan), value, rel_tol=1e-6):
-                raise BridgeError(
+                raise CheckpointError(
                     f"the SongUNet was changed: {path} has {name} = {node.state.get(name)!r}, where EDM's has {value!r}"
                 )
         found = node.state.get("_buffers", {}).get("resample_filter")
         if found is not None and not _alike(found.float().reshape(found.shape[-2:]), expected_filter):
-            raise BridgeError(f"the SongUNet was changed: the filter of {path} is not made of {taps.tolist()}")
+            raise CheckpointError(f"the SongUNet was changed: the filter of {path} is not made of {taps.tolist()}")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 from scorefield.models.weights import differences
 from scorefield.nets.layers import ChannelMix, Convolution, Dense
 from scorefield.nets.ncsnpp import UNet
@@ -36,8 +36,8 @@ class State:
 
     Args:
         params: Tree of parameters, one of the two sets.
-        decay: Of the averages.
-        step: Of the run.
+        decay: Decay of the averages.
+        step: Training step of the run.
     """
 
     params: Tree
@@ -49,7 +49,7 @@ def read_state(path: Path, weights: Literal["ema", "raw"]) -> State:
     """Read one set of parameters of a training state; what is not asked for is skipped and takes no memory.
 
     Raises:
-        BridgeError: The file is truncated, is no training state, or lacks the set; or msgpack is not installed.
+        CheckpointError: The file is truncated, is no training state, or lacks the set; or msgpack is not installed.
     """
     wanted: dict[str, Any] = {"step": None, "ema_rate": None}
     wanted |= {"params_ema": None} if weights == "ema" else {"optimizer": {"target": None}}
@@ -60,7 +60,7 @@ def read_state(path: Path, weights: Literal["ema", "raw"]) -> State:
             found = _select(unpacker, wanted)
             state = {name: _whole(value) for name, value in found.items()}
     except (msgpack.exceptions.UnpackException, ValueError, TypeError) as error:
-        raise BridgeError(
+        raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is truncated or damaged, or no file of Flax"
             f" ({type(error).__name__}: {error}). Copy it again"
         ) from None
@@ -68,7 +68,7 @@ def read_state(path: Path, weights: Literal["ema", "raw"]) -> State:
     if not isinstance(params, Mapping) or not params:
         instead = "; import the trained ones with --weights raw" if weights == "ema" else ""
         missing = "params_ema" if weights == "ema" else "optimizer/target"
-        raise BridgeError(f"{path} holds no {missing}, the {weights} weights of the JAX release{instead}")
+        raise CheckpointError(f"{path} holds no {missing}, the {weights} weights of the JAX release{instead}")
     params = params.get("params", params)
     decay, step = state.get("ema_rate"), state.get("step")
     return State(params, None if decay is None else float(decay), None if step is None else int(step))
@@ -78,7 +78,7 @@ def _msgpack() -> Any:
     try:
         import msgpack
     except ImportError as error:
-        raise BridgeError(
+        raise CheckpointError(
             "checkpoints of JAX and Flax are msgpack files; to read them install pip install 'scorefield[interop]'"
         ) from error
     return msgpack
@@ -163,7 +163,8 @@ def flax_order(net: UNet, *, plain: bool) -> Iterator[FlaxTensor]:
 
     Args:
         net: The network.
-        plain: It is the DDPM U-Net, whose classes have other names than those of NCSN++ with the same blocks.
+        plain: Whether the network is the DDPM U-Net, whose classes have other names than those of NCSN++ with the same
+            blocks.
     """
     block = "ResnetBlockBigGANpp" if net.style.biggan else "ResnetBlockDDPM" if plain else "ResnetBlockDDPMpp"
     classes = _CLASSES | {"block": block, "attention": "AttnBlock" if plain else "AttnBlockpp"}
@@ -196,7 +197,7 @@ def tensors(net: UNet, params: Tree, path: Path, *, plain: bool) -> dict[str, Te
     """The tree's arrays by our names, views with permuted axes.
 
     Raises:
-        BridgeError: Names or shapes differ, said in the release's names.
+        CheckpointError: Names or shapes differ, said in the release's names.
     """
     order = list(flax_order(net, plain=plain))
     theirs = dict(_flat(params, ""))
@@ -205,7 +206,7 @@ def tensors(net: UNet, params: Tree, path: Path, *, plain: bool) -> dict[str, Te
     own = {f.path: f.own.permute(tuple(np.argsort(f.axes).tolist())) for f in order}
     if lines := differences(own, theirs, theirs="checkpoint"):
         shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
-        raise BridgeError(
+        raise CheckpointError(
             f"the arrays of {path} are not those of the network that the configuration describes; {len(lines)}"
             " differences, in the release's names:\n"
             + "\n".join(shown)

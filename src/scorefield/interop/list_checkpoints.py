@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, cast
 
 from torch import Tensor
 
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import Hints, image_size
-from scorefield.interop.reading import expect, plain_number, read_torch, without_prefix
+from scorefield.interop.checkpoint_files import expect, plain_number, read_torch, without_prefix
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import Hints, image_size
 from scorefield.models.experiment import Adam
 from scorefield.nets.layers import Activation
 
@@ -21,7 +21,8 @@ ACTIVATIONS = ("elu", "relu", "lrelu", "swish")
 
 
 class Parts(NamedTuple):
-    """What a list holds: [network, optimiser, epoch, step, average], of which the oldest release has the first two.
+    """Content of a checkpoint list: [network, optimiser, epoch, step, average], of which the oldest release has the
+    first two.
 
     Args:
         raw: The network's state, without the prefix of data parallelism.
@@ -38,7 +39,7 @@ def read_list(path: Path, layout: str) -> Parts:
     """Read and take apart a checkpoint.
 
     Raises:
-        BridgeError: It is of another layout; the message names the one it looks like.
+        CheckpointError: The file is of another layout; the message names the one it looks like.
     """
     content = read_torch(path)
     expect(content, layout, path)
@@ -55,11 +56,11 @@ class Image(NamedTuple):
     Args:
         shape: (C, H, W).
         centered: Whether the network takes them as they are.
-        model_range: Where black and white go; None for logits.
+        model_range: Values of black and white in model units; None for logits.
         flip: Whether they are flipped in training.
         dataset: Its name in lower case, "" if unknown.
         low: Lower end of the uniform noise, up to 1, that sampling starts from.
-        notes: For the model card.
+        notes: Notes for the model card.
     """
 
     shape: tuple[int, int, int]
@@ -75,7 +76,7 @@ def read_image(fields: Fields, hints: Hints, layout: str, channels: int) -> Imag
     """Channels and size, and how pixels become the numbers that the network sees.
 
     Raises:
-        BridgeError: The size is nowhere, or contradicts its hint.
+        CheckpointError: The size is nowhere, or contradicts its hint.
     """
     known = fields.has("data.image_size") or (fields.given and hints.size is None)
     size = image_size(fields.count("data.image_size") if known else None, hints, layout)
@@ -101,7 +102,7 @@ LOGITS = (
 
 
 def stage_names(names: Mapping[str, Tensor]) -> Literal["base", "deeper", "deepest"]:
-    """Which of the RefineNets a state dictionary belongs to."""
+    """Name of the RefineNet that a state dictionary belongs to."""
     if any(name.startswith("refine31.") for name in names):
         return "deepest"
     return "deeper" if any(name.startswith("refine5.") for name in names) else "base"
@@ -111,7 +112,7 @@ def spacing_of(fields: Fields) -> Spacing:
     """How a configuration spaces its levels.
 
     Raises:
-        BridgeError: In a way that is not known.
+        CheckpointError: The spacing is unknown.
     """
     return _SPACINGS[fields.word("model.sigma_dist", tuple(_SPACINGS), "geometric")]
 
@@ -123,7 +124,7 @@ def activation_of(fields: Fields) -> Activation:
     """The activation that a configuration names.
 
     Raises:
-        BridgeError: It is not one of the releases'.
+        CheckpointError: The activation is not one of the releases'.
     """
     return cast(Activation, fields.word("model.nonlinearity", ACTIVATIONS, "elu"))
 
@@ -132,7 +133,7 @@ def optimiser(fields: Fields, rate: float) -> Adam:
     """Adam as a configuration of these releases describes it.
 
     Args:
-        fields: Of the configuration.
+        fields: Fields of the configuration.
         rate: The learning rate of the release.
     """
     return Adam(
@@ -146,10 +147,10 @@ def optimiser(fields: Fields, rate: float) -> Adam:
 
 
 def name_of(layout: str, image: Image) -> str:
-    """What to call an imported model."""
+    """Name of an imported model."""
     return "-".join(filter(None, (layout, image.dataset)))
 
 
 def decay_of(fields: Fields, parts: Parts) -> float | None:
-    """Of the average, where there is one and its decay is known."""
+    """Decay of the average, where there is one and its decay is known."""
     return fields.number("model.ema_rate") if parts.average and fields.has("model.ema_rate") else None

@@ -15,10 +15,10 @@ from typing import Literal, cast
 from torch import Tensor
 
 from scorefield.data import DataSource
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, settled
+from scorefield.interop.checkpoint_files import expect, read_config, read_torch, weight, without_prefix
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, settled
 from scorefield.interop.list_checkpoints import ACTIVATIONS
-from scorefield.interop.reading import expect, read_config, read_torch, weight, without_prefix
 from scorefield.nets.energy import EnergyResNet
 from scorefield.nets.layers import Activation
 from scorefield.recipes.mdsm import Settings, experiment
@@ -31,7 +31,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     content = read_torch(checkpoint)
     expect(content, "mdsm", checkpoint)
     if weights == "ema":
-        raise BridgeError(f"{checkpoint} holds no average of the weights, and MDSM has none; leave --weights out")
+        raise CheckpointError(f"{checkpoint} holds no average of the weights, and MDSM has none; leave --weights out")
     state = without_prefix(content, checkpoint)
     tensors = {name: v for name, v in state.items() if ".bn1." not in name and ".bn2." not in name}
     fields = _flat(config)
@@ -59,18 +59,18 @@ def _flat(config: Path | None) -> Fields:
     """The configuration, whose fields may lie in one section or in none.
 
     Raises:
-        BridgeError: It is of something else, or of a network that normalises.
+        CheckpointError: The checkpoint is of another network, or of one with normalisation.
     """
     found = read_config(config, sections=False)
     if found is None:
         return Fields(None)
     fields = Fields({k: v for part in (found, *found.values()) if isinstance(part, Mapping) for k, v in part.items()})
     if not any(fields.has(name) for name in ("network", "dim", "in_channels", "activation")):
-        raise BridgeError(
+        raise CheckpointError(
             f"the configuration {config} has none of MDSM's fields (network, dim, in_channels, activation)"
         )
     if fields.flag("normalize", False):
-        raise BridgeError(
+        raise CheckpointError(
             f"the configuration {config} says normalize, and with its layer normalisations applied no network of MDSM"
             " was published or can be imported"
         )
@@ -88,7 +88,7 @@ def _kind(
     head: Literal["quadratic", "linear"] = "linear" if "ln.weight" in tensors else "quadratic"
     found = f"Res{depth}_{head.capitalize()}"
     if (named := fields.text("network", found)) != found:
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} holds a {found} and its configuration names {named}: it belongs to another checkpoint"
         )
     return depth, head
@@ -101,5 +101,7 @@ def _size(tensors: Mapping[str, Tensor], fields: Fields, hints: Hints, depth: in
     channels = tensors["conv1.conv.weight"].shape[0] * 2**stages
     side = math.isqrt(features // channels) * 2**stages
     if (said := fields.whole("image_size", side)) != side:
-        raise BridgeError(f"the head of this energy belongs to images of {side} pixels; its configuration says {said}")
+        raise CheckpointError(
+            f"the head of this energy belongs to images of {side} pixels; its configuration says {said}"
+        )
     return settled(hints, "size", side)

@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from scorefield.data import DataSource
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import Hints, Imported, Weights, choose_weights, settled
+from scorefield.interop.checkpoint_files import read_config, weight
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import Hints, Imported, Weights, choose_weights, settled
 from scorefield.interop.list_checkpoints import (
     activation_of,
     decay_of,
@@ -24,7 +25,6 @@ from scorefield.interop.list_checkpoints import (
     spacing_of,
     stage_names,
 )
-from scorefield.interop.reading import read_config, weight
 from scorefield.nets.ncsn import NCSN
 from scorefield.recipes.ncsn import Settings, experiment
 

@@ -14,8 +14,9 @@ from typing import Literal, cast
 from torch import Tensor
 
 from scorefield.data import DataSource
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, choose_weights
+from scorefield.interop.checkpoint_files import read_config, weight
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, choose_weights
 from scorefield.interop.list_checkpoints import (
     activation_of,
     decay_of,
@@ -27,7 +28,6 @@ from scorefield.interop.list_checkpoints import (
     stage_names,
 )
 from scorefield.interop.noise_table import agree, ladder_of, take_table
-from scorefield.interop.reading import read_config, weight
 from scorefield.nets.ncsnv2 import NCSNv2
 from scorefield.process.levels import langevin_step
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas
@@ -132,7 +132,7 @@ def _norm(tensors: Mapping[str, Tensor], fields: Fields) -> Literal["instance++"
             return "instance++"
         return "variance" if "normalizer.alpha" in tensors else "none"
     if (named := fields.text("model.normalization")) not in _NORMS:
-        raise BridgeError(
+        raise CheckpointError(
             f"model.normalization is {named!r}, which the release passes a wrong argument to and never published;"
             f" known are {', '.join(_NORMS)}"
         )

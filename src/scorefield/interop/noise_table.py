@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 from scorefield.process.tabulated import GeometricSigmas, Ladder, LinearSigmas
 
 TOLERANCE = 1e-4
@@ -19,14 +19,14 @@ def take_table(state: dict[str, Any], checkpoint: Path) -> Tensor | None:
     """Take the table out of a state dictionary; None where it has none.
 
     Raises:
-        BridgeError: It is no falling list of positive numbers.
+        CheckpointError: The table is no decreasing list of positive numbers.
     """
     sigmas = state.pop("sigmas", None)
     if sigmas is None:
         return None
     levels = sigmas.ndim == 1 and len(sigmas) > 0 and sigmas.is_floating_point()
     if not levels or not bool(sigmas.isfinite().all() & (sigmas > 0).all() & (sigmas.diff() < 0).all()):
-        raise BridgeError(
+        raise CheckpointError(
             f"the noise levels `sigmas` in {checkpoint} must be a list of positive numbers that falls from the most"
             f" noise to the least; it is {_shown(sigmas)}"
         )
@@ -48,7 +48,7 @@ def ladder_of(sigmas: Tensor, checkpoint: Path) -> GeometricSigmas | LinearSigma
     """The ladder that a table is.
 
     Raises:
-        BridgeError: The levels are neither geometric nor equally spaced.
+        CheckpointError: The levels are neither geometric nor equally spaced.
     """
     low, high = rounded(sigmas[-1]), rounded(sigmas[0])
     if len(sigmas) == 1:
@@ -56,7 +56,9 @@ def ladder_of(sigmas: Tensor, checkpoint: Path) -> GeometricSigmas | LinearSigma
     for made in (GeometricSigmas, LinearSigmas):
         if _same(sigmas, ladder := made(low, high, len(sigmas))):
             return ladder
-    raise BridgeError(f"the noise levels in {checkpoint} are neither geometric nor equally spaced: {_shown(sigmas)}")
+    raise CheckpointError(
+        f"the noise levels in {checkpoint} are neither geometric nor equally spaced: {_shown(sigmas)}"
+    )
 
 
 def agree(sigmas: Tensor, ladder: GeometricSigmas | LinearSigmas, checkpoint: Path, *, read: bool = True) -> None:
@@ -65,16 +67,16 @@ def agree(sigmas: Tensor, ladder: GeometricSigmas | LinearSigmas, checkpoint: Pa
     Args:
         sigmas: The table in the checkpoint.
         ladder: What the configuration, or the flags, say.
-        checkpoint: For the message.
+        checkpoint: Path of the checkpoint, for the message.
         read: Whether the model reads the table; otherwise its length alone counts.
 
     Raises:
-        BridgeError: They differ; both are named.
+        CheckpointError: They differ; both are named.
     """
     if len(sigmas) == ladder.levels and (not read or _same(sigmas, ladder)):
         return
     own = ladder.table()[1]
-    raise BridgeError(
+    raise CheckpointError(
         f"the noise levels of {checkpoint} are {len(sigmas)} from {float(sigmas[-1]):g} to {float(sigmas[0]):g}; the"
         f" configuration (or the flags) says {ladder.levels} from {float(own[0]):g} to {float(own[-1]):g}"
         f" ({type(ladder).__name__}): it belongs to another checkpoint"

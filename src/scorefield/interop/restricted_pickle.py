@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 
 
 @dataclass
@@ -55,19 +55,19 @@ def read_pickle(path: Path) -> Any:
     """The content of a pickle: containers, numbers, strings, tensors and `Inert` objects.
 
     Raises:
-        BridgeError: It is truncated or no pickle, or it names something outside `MAKERS`; nothing was executed.
+        CheckpointError: The file is truncated or no pickle, or names something outside `MAKERS`; nothing was executed.
     """
     try:
         with path.open("rb") as file:
             return _Machine().run(file)
     except RefusedError as error:
-        raise BridgeError(
+        raise CheckpointError(
             f"{path} {error}. Only plain data and the classes of EDM's networks are read, as data. Nothing was executed"
         ) from None
     except OSError as error:
-        raise BridgeError(f"{path} cannot be read: {error}") from None
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
     except Exception as error:  # a damaged program fails in any of its instructions
-        raise BridgeError(
+        raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is truncated or damaged and cannot be read"
             f" ({type(error).__name__}: {str(error)[:160]}). Copy it again"
         ) from None

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from scorefield.data import DataSource
 from scorefield.interop import flax_tree
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import BridgeError, Hints, Imported, Weights, average_name, settled
+from scorefield.interop.checkpoint_files import expect, file_kind, plain_number, read_config, read_torch, without_prefix
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, average_name, settled
 from scorefield.interop.noise_table import agree, take_table
-from scorefield.interop.reading import expect, file_kind, plain_number, read_config, read_torch, without_prefix
 from scorefield.interop.score_sde_config import configuration, data_source, experiment_name
 from scorefield.interop.score_sde_shapes import configuration_of, contradictions
 from scorefield.models.experiment import Averaging, Experiment
@@ -48,8 +48,8 @@ class Stored:
         model: The network's parameters by the release's names, in the release's order.
         sigmas: The table of noise levels that lies beside them, most noise first.
         average: The unnamed averages; None where there are none.
-        decay: Of the average.
-        step: Of the run.
+        decay: Decay of the average.
+        step: Training step of the run.
         bare: Whether the file is a state dictionary and nothing else.
     """
 
@@ -72,7 +72,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
         hints: Size, process, discreteness and, where there is no table, noise levels.
 
     Raises:
-        BridgeError: The file is no such checkpoint, or does not fit the configuration.
+        CheckpointError: The file is no such checkpoint, or does not fit the configuration.
     """
     fields = read_config(config)
     if checkpoint.is_file() and file_kind(checkpoint) == "msgpack":
@@ -123,7 +123,7 @@ def _stored(content: Any, checkpoint: Path) -> Stored:
     """Take a checkpoint apart.
 
     Raises:
-        BridgeError: It is of another layout.
+        CheckpointError: The file is of another layout.
     """
     whole = isinstance(content, Mapping) and isinstance(content.get("model"), Mapping)
     if not whole:
@@ -133,12 +133,14 @@ def _stored(content: Any, checkpoint: Path) -> Stored:
     sigmas = take_table(model, checkpoint)
     if not any(name.startswith(("all_modules.", "begin_conv.")) for name in model):
         shown = ", ".join(list(model)[:4])
-        raise BridgeError(f"the model in {checkpoint} is no network of the score-sde release: it holds {shown}, ...")
+        raise CheckpointError(
+            f"the model in {checkpoint} is no network of the score-sde release: it holds {shown}, ..."
+        )
     ema = content.get("ema") if whole else None
     ema = ema if isinstance(ema, Mapping) else {}
     average = ema.get("shadow_params") or None
     if average is not None and not (isinstance(average, list | tuple) and all(isinstance(v, Tensor) for v in average)):
-        raise BridgeError(f"the average in {checkpoint} (`ema`, `shadow_params`) is no list of tensors")
+        raise CheckpointError(f"the average in {checkpoint} (`ema`, `shadow_params`) is no list of tensors")
     return Stored(
         model=model,
         sigmas=sigmas,
@@ -153,23 +155,23 @@ def _choose(stored: Stored, wanted: Weights | None, checkpoint: Path) -> tuple[s
     """The weights asked for, by the release's names.
 
     Raises:
-        BridgeError: There is no such set, or the average does not fit the model beside it.
+        CheckpointError: There is no such set, or the average does not fit the model beside it.
     """
     if wanted == "raw" or (wanted is None and stored.bare):
         return "raw", stored.model
     if stored.bare:
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} is one state dictionary, without an average beside it; import it with --weights raw (a"
             " conversion may hold the averaged weights under these names: its author says which)"
         )
     if stored.average is None:
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} holds no averaged weights (`ema` is missing or empty); import the trained ones with"
             " --weights raw"
         )
     names = [name for name in stored.model if name != FREQUENCIES]
     if len(stored.average) != len(names):
-        raise BridgeError(
+        raise CheckpointError(
             f"the average in {checkpoint} is a list of {len(stored.average)} tensors without names, and the model"
             f" beside it trains {len(names)}: they cannot be matched. Import the trained weights with --weights raw"
         )
@@ -177,7 +179,7 @@ def _choose(stored: Stored, wanted: Weights | None, checkpoint: Path) -> tuple[s
     wrong = [name for name in names if average[name].shape != stored.model[name].shape]
     if wrong:
         lines = [f"  {n}: average {tuple(average[n].shape)}, model {tuple(stored.model[n].shape)}" for n in wrong[:12]]
-        raise BridgeError(
+        raise CheckpointError(
             f"the average in {checkpoint} is in another order than the model beside it; {len(wrong)} shapes differ,"
             " in the order of the list:\n" + "\n".join(lines) + "\nImport the trained weights with --weights raw"
         )
@@ -191,7 +193,7 @@ def _ours(
     """The tensors by our names, views of the release's.
 
     Raises:
-        BridgeError: Names or shapes differ from those of the network described, said in the release's names.
+        CheckpointError: Names or shapes differ from those of the network described, said in the release's names.
     """
     assert experiment.spec is not None
     net = meta_network(experiment, experiment.spec)
@@ -206,7 +208,7 @@ def _ours(
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         told = contradictions(shapes, run)
         said = "\nThe tensors say otherwise than the configuration of\n" + "\n".join(told) if told else ""
-        raise BridgeError(
+        raise CheckpointError(
             f"the tensors of {checkpoint} are not those of the network that the configuration describes"
             f" ({type(run.network).__name__}, {len(own)} tensors); {len(lines)} differences, in the release's names:\n"
             + "\n".join(shown)
@@ -223,7 +225,7 @@ def _read_flax(
     checkpoint: Path, config: Path | None, fields: Mapping[str, Any] | None, weights: Weights | None, hints: Hints
 ) -> Imported:
     if fields is None:
-        raise BridgeError(
+        raise CheckpointError(
             f"{checkpoint} is a checkpoint of the JAX release; give its configuration with --config FILE (its"
             " ml_collections dictionary as JSON, config.to_json())"
         )
@@ -233,7 +235,7 @@ def _read_flax(
     assert experiment.spec is not None
     net = meta_network(experiment, experiment.spec)
     if not isinstance(net, UNet):
-        raise BridgeError(
+        raise CheckpointError(
             f"{type(run.network).__name__} of the JAX release resizes images in its refinement blocks by another rule"
             " than all others (half-pixel centres) and cannot be imported; NCSN and NCSNv2 of their own releases can"
         )

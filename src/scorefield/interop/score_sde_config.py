@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple, cast
 
 from scorefield.data import DataSource
-from scorefield.interop.fields import Fields
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.config_fields import Fields
+from scorefield.interop.import_result import CheckpointError
 from scorefield.models.experiment import Adam
 from scorefield.nets.ddpm import DDPM
 from scorefield.nets.ncsn import NCSN
@@ -26,11 +26,11 @@ def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp
     """What a configuration file of the release describes.
 
     Args:
-        config: As `read_config` returns it: sections training, sampling, data, model and optim.
-        process: For files without `training.sde`.
+        config: The configuration that `read_config` returns: sections training, sampling, data, model and optim.
+        process: Family of the process, for files without `training.sde`.
 
     Raises:
-        BridgeError: A field is missing or means nothing, or the release has no such configuration.
+        CheckpointError: A field is missing or means nothing, or the release has no such configuration.
     """
     fields = Fields(config)
     process = _process(fields, process)
@@ -70,10 +70,10 @@ def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp
             checkpoint_every=fields.whole("training.snapshot_freq_for_preemption", 10_000),
             sample_every=fields.whole("training.snapshot_freq", 50_000),
         )
-    except BridgeError:
+    except CheckpointError:
         raise  # which field, in the file's own words
     except ValueError as error:
-        raise BridgeError(f"this configuration cannot be imported: {error}") from None
+        raise CheckpointError(f"this configuration cannot be imported: {error}") from None
 
 
 _PREDICTORS = ("reverse_diffusion", "euler_maruyama", "ancestral_sampling", "none")
@@ -96,7 +96,7 @@ def published_sampler(
 
     Args:
         process: Family of the SDE.
-        network: Of the model.
+        network: Configuration of the network.
         size: Height and width of its images.
         continuous: Trained with continuous times.
     """

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor
 
-from scorefield.interop.imported import BridgeError, Hints, with_hints
+from scorefield.interop.import_result import CheckpointError, Hints, with_hints
 from scorefield.interop.noise_table import rounded
 from scorefield.interop.score_sde_config import published_sampler
 from scorefield.nets.ddpm import DDPM
@@ -58,7 +58,7 @@ def modules(shapes: Mapping[str, Shape]) -> list[Module]:
     """The release's list of modules, `all_modules.0` first.
 
     Raises:
-        BridgeError: A module is none of a U-Net of the release.
+        CheckpointError: A module is none of a U-Net of the release.
     """
     found: dict[int, dict[str, Shape]] = {}
     for name, shape in shapes.items():
@@ -85,7 +85,7 @@ def _module(index: int, leaves: Mapping[str, Shape]) -> Module:
     if (shape := leaves.get("weight")) is not None and len(shape) in (1, 2, 4):
         kind = {1: "norm", 2: "dense", 4: "conv"}[len(shape)]
         return Module(cast(Any, kind), shape[-1] if len(shape) == 1 else shape[1], shape[0])
-    raise BridgeError(
+    raise CheckpointError(
         f"module {index} of the checkpoint's list holds {', '.join(leaves)}, which no network of the release does"
     )
 
@@ -108,12 +108,12 @@ class _Reader:
         """The next module, which must be one of these.
 
         Raises:
-            BridgeError: It is another.
+            CheckpointError: The tensors are of another network.
         """
         at = self.count - len(self.rest)
         if not self.rest or self.rest[-1].kind not in kinds:
             what = self.rest[-1].kind if self.rest else "the end"
-            raise BridgeError(
+            raise CheckpointError(
                 f"the list of modules is that of no U-Net of the release: at {at} stands {what} where"
                 f" {' or '.join(kinds)} should. Give the release's configuration with --config"
             )
@@ -133,7 +133,7 @@ def network_of(shapes: Mapping[str, Shape], size: int, *, centered: bool) -> Fou
         centered: Whether the images are in [-1, 1].
 
     Raises:
-        BridgeError: The list is that of no U-Net of the release.
+        CheckpointError: The list is that of no U-Net of the release.
     """
     listed = modules(shapes)
     reader = _Reader(listed)
@@ -263,14 +263,15 @@ def configuration_of(
     Args:
         shapes: Release's name -> shape of the model's tensors.
         sigmas: The table of noise levels beside them, most noise first, if there is one.
-        hints: From the user.
+        hints: Hints given by the user.
 
     Raises:
-        BridgeError: The tensors are not those of a U-Net, or a hint is missing.
+        CheckpointError: The tensors are not those of a U-Net, or a hint is missing.
     """
     if not all(name.startswith("all_modules.") for name in shapes):
-        raise BridgeError(
-            "NCSN and NCSNv2 of the score-sde release cannot be told from their tensors; give their configuration with"
+        raise CheckpointError(
+            "NCSN and NCSNv2 of the score-sde release cannot be identified from their tensors; give their"
+            " configuration with"
             " --config FILE"
         )
     fourier = "all_modules.0.W" in shapes
@@ -297,7 +298,7 @@ def configuration_of(
     try:
         run = replace(run, **cast(Any, numbers))
     except ValueError as error:
-        raise BridgeError(f"the flags do not fit this checkpoint: {error}") from None
+        raise CheckpointError(f"the flags do not fit this checkpoint: {error}") from None
     kind = {"ve": "VE", "vp": "VP", "subvp": "sub-VP"}[process]
     told = "" if hints.process else " (the release has Fourier features only there)"
     rest = f"No configuration was given. {kind}, {'continuous' if continuous else 'discrete'}{told}"
@@ -322,7 +323,7 @@ def _published_run(process: Literal["ve", "vp", "subvp"], found: Found, size: in
             ema=0.999 if ve else 0.9999,
         )
     except ValueError as error:
-        raise BridgeError(f"the flags do not fit this checkpoint: {error}") from None
+        raise CheckpointError(f"the flags do not fit this checkpoint: {error}") from None
 
 
 def contradictions(shapes: Mapping[str, Shape], run: Configuration) -> list[str]:
@@ -332,7 +333,7 @@ def contradictions(shapes: Mapping[str, Shape], run: Configuration) -> list[str]
         network = NCSNpp(**vars(network), block="ddpm", fir=False, progressive_input="none", embedding="positional")
     try:
         found = network_of(shapes, size, centered=run.network.centered)
-    except (BridgeError, ValueError):
+    except (CheckpointError, ValueError):
         return []
     theirs = found.network
     if isinstance(theirs, DDPM):

@@ -9,7 +9,7 @@ guidance       guidance models, and models guided by them or by their own condit
 posterior      posterior samples of a model in data units
 samples        what drawing samples returns; sample_folder keeps samples on disk
 conditions     conditions as users give them
-description    an experiment in words: every field, parameters, memory
+description    description of an experiment: every field, parameters, memory
 sampler_records, sampler_files  the measured table of samplers and the tuned sampler of a model folder
 """
 

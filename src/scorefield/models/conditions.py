@@ -1,4 +1,4 @@
-"""Conditions as users give them, made into what a network is handed."""
+"""Conditions given by users, converted to the tensors that a network takes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def as_condition(
     """Conditions as tensors with leading axis n on a device.
 
     Args:
-        given: By the user.
+        given: Conditions given by the user.
         n: Number of examples.
-        spec: Of the data, which says what conditions there are.
-        model: Its name, for messages.
-        device: Of the network.
+        spec: What the data are; it lists the conditions.
+        model: Name of the model, for messages.
+        device: Device of the network.
 
     Raises:
         ValueError: An unknown name, a class outside the classes, or a shape that fits neither one value nor n.

@@ -1,4 +1,4 @@
-"""An experiment in words: every field of its records as a tree, and what it costs."""
+"""Description of an experiment: every field as a tree, the number of parameters and the memory."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ class Adam:
     Args:
         learning_rate: After warm-up.
         beta1: Decay of the first moment, in (-1, 1); below zero a step turns against the gradients before it, which
-            damps the rotation of two players (Gidel et al. 2019).
+            damps the rotation of two opposed networks (Gidel et al. 2019).
         beta2: Decay of the second moment, in [0, 1).
         eps: Added to the root of the second moment.
         weight_decay: L2 penalty, coupled as in the published runs.
         warmup: Steps over which the rate grows from learning_rate / warmup; 0 for none.
         clip: Largest global gradient norm, None for no clipping.
         cosine: Steps over which the rate falls along half a cosine to `least_rate` (MDSM); None keeps it.
-        least_rate: Where that ends.
+        least_rate: Learning rate at the end of the cosine.
     """
 
     learning_rate: float = 2e-4
@@ -100,7 +100,7 @@ class Training:
             rest again: less memory for a third more time, equal gradients.
         dequantise: Train on grey levels with uniform noise inside their bins, (k + u) / levels (NCSN).
         condition_dropout: Probability with which all conditions of an example are made unknown.
-        seed: Of the initial weights, the data order and all noise.
+        seed: Seed of the initial weights, the data order and all noise.
         max_minutes: Stop, with a checkpoint, after so many minutes of training; None for no limit.
         log_every: Steps between rows of metrics.jsonl.
         validate_every: Steps between validation losses on fixed noise; 0 for never.
@@ -154,15 +154,15 @@ class Training:
 
 @record
 class Adversary:
-    """The second player of adversarial score matching, a critic of denoised examples; see `losses.adversarial`.
+    """The critic of adversarial score matching, a discriminator of denoised examples; see `losses.adversarial`.
 
     With every default the published one (Jolicoeur-Martineau et al. 2021, released configurations). Relative to the
     score's own loss, a sum over pixels there ("half_sum"), its weight is small.
 
     Args:
-        critic: Its network.
-        loss: What both players minimise.
-        optimiser: Of the critic.
+        critic: Configuration of the critic's network.
+        loss: The losses of the critic and of the score network.
+        optimiser: Optimiser of the critic.
         weight: lambda of the adversarial part of the score's loss.
         score_weight: lambda of the score's own loss.
         critic_weight: lambda of the critic's loss.
@@ -189,25 +189,25 @@ class Adversary:
 
 @record
 class Experiment:
-    """Everything that decides a run.
+    """Everything that determines a run.
 
     Args:
-        name: Of the recipe it came from.
-        data: Where the data are and how they become examples.
-        process: What noise does. A `GeneralSDE` takes a network whose output is the score itself, form=ScoreForm().
+        name: Name of the recipe.
+        data: The data source and its preprocessing.
+        process: The noise process. A `GeneralSDE` takes a network whose output is the score itself, form=ScoreForm().
         network: The network's configuration.
-        form: What the network's output means.
-        time_input: What number it is conditioned on.
-        objective: What training minimises.
+        form: Parametrisation: the meaning of the network's output.
+        time_input: The number by which the network is conditioned on the noise level.
+        objective: The training objective.
         sampler: The default sampler.
-        optimiser: Of the network.
-        averaging: Of its weights.
-        training: How long and how.
+        optimiser: Optimiser of the network.
+        averaging: Exponential moving averages of its weights.
+        training: Length and settings of the training run.
         levels: The table of a model trained on a discrete ladder of a continuous process, else None.
         spec: What the data are; filled in when they are opened, stated beforehand where the recipe's source fixes it.
         source: Paper, table or configuration it reproduces.
         paper: Published numbers of that configuration.
-        adversary: A second player, for adversarial score matching; None for the loss alone.
+        adversary: The critic of adversarial score matching; None for none.
     """
 
     name: str
@@ -246,21 +246,21 @@ class Experiment:
 
 @record
 class GuideExperiment:
-    """Everything that decides the training of a guide p_t(y | x) for a model; see `score.guide`.
+    """Everything that determines the training of a guidance model p_t(y | x_t); see `score.guidance_model`.
 
     Args:
         name: What to call it.
         data: Examples with labels.
-        process: Whose noise: the model's process, or the ladder that its network was trained on.
-        network: The guide's configuration.
-        objective: What training minimises.
-        optimiser: Of the network.
-        averaging: Of its weights.
-        training: How long and how.
+        process: The noise process: the model's, or the ladder that its network was trained on.
+        network: Configuration of the guidance network.
+        objective: The training objective.
+        optimiser: Optimiser of the network.
+        averaging: Exponential moving averages of its weights.
+        training: Length and settings of the training run.
         answer: What y is; filled in when the data are opened.
         spec: The data in the model's units, with y as their condition; filled in likewise.
         model: Name of the model.
-        model_hash: Of its weights, for receipts; a guide serves every model of its process and data.
+        model_hash: Hash of its weights, for receipts; a guidance model serves every model of its process and data.
     """
 
     name: str
@@ -279,10 +279,11 @@ class GuideExperiment:
     def __post_init__(self) -> None:
         if self.training.sample_every:
             raise ValueError(
-                f"sample_every={self.training.sample_every}: a guide draws no samples; `scorefield edit class MODEL`"
-                " does, with the finished guide"
+                f"sample_every={self.training.sample_every}: a guidance model draws no samples; `scorefield edit class"
+                " MODEL`"
+                " does, with the trained guidance model"
             )
 
 
 AnyExperiment = Experiment | GuideExperiment
-"""What a run folder may be of."""
+"""The kinds of experiments that a run folder may hold."""

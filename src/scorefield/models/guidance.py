@@ -1,4 +1,4 @@
-"""Trained guides, and models led by them or by their own conditions."""
+"""Trained guidance models, and models guided by them or by their own conditions."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Guidance:
     """What a model is guided by, for receipts.
 
     Args:
-        scale: Of the guidance.
-        guide: Name of the guide; None for classifier-free guidance.
-        guide_hash: Of its weights.
+        scale: Guidance scale.
+        guide: Name of the guidance model; None for classifier-free guidance.
+        guide_hash: Hash of the weights of the guidance model.
     """
 
     scale: float
@@ -42,13 +42,13 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Guide:
-    """A trained guide p_t(y | x), as `load_guide` gives it.
+    """A trained guidance model p_t(y | x_t), as `load_guide` returns it.
 
     Args:
-        experiment: With `spec` and `answer` filled in.
-        network: In evaluation mode.
-        weights: Which weights the network holds.
-        name: Of its folder.
+        experiment: The experiment, with `spec` and `answer` filled in.
+        network: The network in evaluation mode.
+        weights: Name of the weights that the network holds.
+        name: Name of its folder.
         step: Training step of the weights.
     """
 
@@ -76,7 +76,7 @@ class Guide:
         return made
 
     def check(self, model: str, process: Process, data: DataSpec) -> None:
-        """Refuse a model whose noisy examples are not those the guide was trained on.
+        """Check that a model's noisy examples are those that the guidance model was trained on.
 
         Args:
             model: Its name.
@@ -88,7 +88,7 @@ class Guide:
         """
         spec = self.experiment.spec
         assert spec is not None
-        made_for = f"the guide {self.name} was trained for {self.experiment.model}"
+        made_for = f"the guidance model {self.name} was trained for {self.experiment.model}"
         again = f"train one for this model: scorefield train-guide {model}"
         if spec.shape != data.shape:
             raise ValueError(f"{made_for} with examples of shape {spec.shape}; {model} has {data.shape}; {again}")
@@ -112,7 +112,7 @@ def load_guide(
     device: str | torch.device | None = None,
     trust: Collection[str] = (),
 ) -> Guide:
-    """Load a guide folder written by `scorefield train-guide`.
+    """Load the folder of a guidance model, written by `scorefield train-guide`.
 
     Args:
         folder: Its path.
@@ -121,22 +121,26 @@ def load_guide(
         trust: Code outside scorefield that the folder may name; see `load`.
 
     Raises:
-        FileNotFoundError: No such guide, or no weights yet.
+        FileNotFoundError: There is no such folder, or it holds no weights yet.
         ValueError: The folder is that of a model.
         WeightsError: Weights missing, truncated, or of another architecture.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise FileNotFoundError(f"there is no guide folder {folder}; `scorefield train-guide MODEL` makes one")
+        raise FileNotFoundError(
+            f"there is no folder {folder} of a guidance model; `scorefield train-guide MODEL` makes one"
+        )
     experiment = read_any(path, trust)
     if not isinstance(experiment, GuideExperiment):
-        raise ValueError(f"{folder} is a model and no guide; `scorefield train-guide {folder}` makes a guide for it")
+        raise ValueError(
+            f"{folder} is a model and no guidance model; `scorefield train-guide {folder}` trains one for it"
+        )
     network, name, step = open_network(path, experiment, weights, device)
     return Guide(experiment, network, name, path.resolve().name, step)
 
 
 class CanBeGuided:
-    """The part of a model that can be led to a condition."""
+    """Guidance of a model's samples to a condition."""
 
     experiment: Experiment
     data: DataSpec
@@ -147,7 +151,7 @@ class CanBeGuided:
 
     @property
     def unconditional(self) -> bool:
-        """Whether the model knows the law of the data with every condition unknown."""
+        """Whether the model knows the distribution of the data with every condition unknown."""
         spec = self.experiment.spec
         return spec is None or not spec.conditions or self.experiment.training.condition_dropout > 0.0
 
@@ -157,13 +161,14 @@ class CanBeGuided:
             model.guided(guide, scale=2.0).sample(16, condition={"class": 3})
 
         Args:
-            guide: Adds scale times grad log p_t(y | x) to the score, which itself is not told y. None is
+            guide: Adds scale times grad log p_t(y | x) to the score, which is not conditioned on y. None is
                 classifier-free: from the score of no condition to that of the condition, and beyond, by a model trained
                 with drop-out.
-            scale: 0 is no guidance, 1 the law of x given y, more insists on y.
+            scale: 0 is no guidance, 1 the distribution of x given y, more insists on y.
 
         Raises:
-            ValueError: The guide is of another process or of other data, or the model knows no unconditional score.
+            ValueError: The guidance model is of another process or of other data, or the model knows no unconditional
+                score.
         """
         check_scale(scale)
         return self._by_conditions(scale) if guide is None else self._by_guide(guide, scale)
@@ -171,7 +176,7 @@ class CanBeGuided:
     def _by_conditions(self, scale: float) -> Self:
         if not self.data.conditions:
             raise ValueError(
-                f"{self.name} knows no conditions, so there is nothing to guide it to by itself; train a guide,"
+                f"{self.name} knows no conditions, so it has no classifier-free guidance; train a guidance model,"
                 f" `scorefield train-guide {self.name}`, and give it: model.guided(sf.load_guide(FOLDER), scale)"
             )
         if not self.unconditional and scale != 1.0:
@@ -198,7 +203,7 @@ class CanBeGuided:
         return self._following(wrap, told, Guidance(scale, guide.name, guide.hash))
 
     def _following(self, wrap: Callable[[Score], Score], data: DataSpec, guidance: Guidance) -> Self:
-        """The same model with another score in the place of its own, made of that."""
+        """A copy of this model with a score made from its own."""
         made = copy.copy(self)
         made.data, made.guidance = data, (*self.guidance, guidance)
         made._score, made._flow = wrap(self._score), wrap(self._flow)

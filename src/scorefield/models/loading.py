@@ -1,4 +1,4 @@
-"""From a model folder to its network: finding the folder, filling the network, and how it is to compute."""
+"""From a model folder to its network: finding the folder, loading weights, device and precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scorefield.models.weights import choose, ema_name, fill, load_tensors
 from scorefield.score.energy import EnergyForm
 
 Precision = Literal["fp32", "bf16"]
-"""What a network computes in; its state and its score have a type of their own."""
+"""Arithmetic of a network; the sampler's state and the score keep their own types."""
 
 
 def bundled() -> dict[str, Path]:
@@ -55,8 +55,8 @@ def open_network(
     """The network of a folder in evaluation mode, which weights it holds, and their training step.
 
     Args:
-        folder: Of a run or a model.
-        experiment: Of that folder.
+        folder: Folder of a run or a model.
+        experiment: The experiment of that folder.
         weights: "raw", "ema", "ema:0.999", ...; by default the first average.
         device: Default: the first accelerator, else the CPU.
         checkpoint: The step of a checkpoint of a run; by default what the model is now.

@@ -46,14 +46,14 @@ class Model(CanBeGuided, HasPosterior):
     """A network with the experiment that made it.
 
     Args:
-        experiment: With `spec` filled in.
-        network: In the state to use; put into evaluation mode by `load`.
-        weights: Which weights the network holds, for receipts.
-        name: Of the folder or bundled model it came from.
+        experiment: The experiment, with `spec` filled in.
+        network: The network with the weights to use; `load` puts it into evaluation mode.
+        weights: Name of the weights that the network holds, for receipts.
+        name: Name of the folder or bundled model that it was loaded from.
         step: Training step of the weights.
-        folder: Where it came from; its tuned sampler is there.
-        precision: What the network computes in, as `load` made it.
-        compiled: Whether `load` had it compiled.
+        folder: The folder that it was loaded from, which also holds its tuned sampler.
+        precision: Arithmetic of the network, as set by `load`.
+        compiled: Whether `load` compiled the network.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Model(CanBeGuided, HasPosterior):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next((p.device for p in self.network.parameters()), torch.device("cpu"))
 
     @property
@@ -127,7 +127,7 @@ class Model(CanBeGuided, HasPosterior):
         Args:
             x: Points in model units, (B, *shape).
             t: One time, or one per example.
-            condition: What is known.
+            condition: Known conditions by name.
         """
         self.data.check(x, name="x", values=False)
         with torch.no_grad():
@@ -192,17 +192,17 @@ class Model(CanBeGuided, HasPosterior):
         processes (to the tolerance of the network's own arithmetic at another batch size).
 
         Args:
-            n: How many.
+            n: Number of samples.
             sampler: A Sampler, a name such as "pc", "em", "ode", or None for the experiment's own.
             steps: Number of steps of the sampler; None for its own.
-            seed: Of all noise.
+            seed: Seed of every random draw; sample i depends only on the seed and i.
             start: Index of the first.
-            batch_size: Samples at a time; default at most 128.
-            condition: What is known: per name one value for all, or n values.
+            batch_size: Samples per network call; by default up to 128.
+            condition: Known conditions by name: one value for all samples, or n values.
             return_log_prob: Also give the flow's log density at the samples. With an adaptive flow ("ode") samples and
                 density come from one integration, and the samples are those at t_min, not denoised, whose density it
                 is; after any other sampler the flow is followed back up.
-            data: For starts from data, n examples in data units.
+            data: n examples in data units, for samplers that start from data.
             callbacks: Called after each step of each batch with a `Progress`.
             on_batch: Called with the offset and the samples of each finished batch.
 
@@ -294,14 +294,14 @@ class Model(CanBeGuided, HasPosterior):
 
         Args:
             x: Data units, (B, *shape).
-            condition: What is known.
+            condition: Known conditions by name.
             settings: Tolerances, divergence, probes.
             dequantise: "uniform", "variational" or "none"; by default uniform for data with grey levels.
             draws: Dequantisation draws; from two on the gap of their bound is known.
-            moments: Of the data in model units, for the prior's part.
-            seed: Of probes and dequantisation.
+            moments: Moments of the data in model units, for the prior mismatch.
+            seed: Seed of probes and dequantisation noise.
             start: Index of the first example in that noise.
-            batch_size: Examples at a time; default at most 128.
+            batch_size: Examples per network call; by default up to 128.
 
         Raises:
             ValueError: No example, a negative seed or start, or what `flow_log_prob` refuses.
@@ -338,7 +338,7 @@ class Model(CanBeGuided, HasPosterior):
 
         Args:
             x: Data units, (B, *shape).
-            condition: What is known.
+            condition: Known conditions by name.
             settings: Tolerances.
 
         Returns:

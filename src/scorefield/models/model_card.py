@@ -28,7 +28,7 @@ x = model.sample(16).x  # data units
 
 GUIDE_CARD = """# {name}
 
-A guide p_t(y | x) of noisy examples, trained with scorefield: its gradient leads a model of the same process to y.
+A guidance model p_t(y | x) of noisy examples, trained with scorefield: its gradient guides a model of the same process.
 
 | | |
 | --- | --- |
@@ -47,7 +47,7 @@ def write_model(run: Path, experiment: AnyExperiment, sets: Sets, parameters: in
 
     Args:
         run: The run folder.
-        experiment: With `spec` filled in.
+        experiment: The experiment, with `spec` filled in.
         sets: Every set of weights by its name.
         parameters: Number of parameters of the network.
         step: Training step of the weights.
@@ -61,7 +61,7 @@ def write_model(run: Path, experiment: AnyExperiment, sets: Sets, parameters: in
 
 
 def guide_card(experiment: GuideExperiment, parameters: int, step: int) -> str:
-    """A short description of a trained guide, in Markdown."""
+    """Model card of a trained guidance model, in Markdown."""
     assert experiment.spec is not None
     rows = [
         ("answers", f"`{experiment.answer}`"),
@@ -75,7 +75,7 @@ def guide_card(experiment: GuideExperiment, parameters: int, step: int) -> str:
 
 
 def model_card(experiment: Experiment, parameters: int, step: int, weights: Sequence[str]) -> str:
-    """A short description of a trained model, in Markdown."""
+    """Model card of a trained model, in Markdown."""
     rows = [
         ("data", f"`{experiment.data.path}`"),
         *fact_table(experiment, parameters),
@@ -90,7 +90,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]:
-    """What a model card says of any model, trained or imported: (fact, value in Markdown)."""
+    """Facts for the card of any model, trained or imported: (fact, value in Markdown)."""
     spec = experiment.spec
     assert spec is not None
     rows = [
@@ -111,7 +111,7 @@ def fact_table(experiment: Experiment, parameters: int) -> list[tuple[str, str]]
 
 
 def units(spec: DataSpec) -> str:
-    """The data units and the model units of a spec, in words."""
+    """Description of the data units and the model units of a spec."""
     name = f" {spec.units}" if spec.units else ""
     if not spec.bounded:
         return f"unbounded values{f' in{name}' if name else ''}; (x - {spec.offset}) / {spec.scale} in model units"

@@ -32,7 +32,7 @@ def build_score(experiment: Experiment, network: nn.Module) -> NetworkScore | Ne
 
 
 def build_any(experiment: AnyExperiment, network: nn.Module) -> NetworkScore | NetworkEnergy | NetworkGuide:
-    """The score or the guide that an experiment trains."""
+    """The score or the guidance model that an experiment trains."""
     if isinstance(experiment, GuideExperiment):
         assert experiment.answer is not None
         return NetworkGuide(network, experiment.process, experiment.answer)
@@ -56,13 +56,13 @@ def build_critic(experiment: Experiment, spec: DataSpec) -> Critic:
     """The critic of an experiment that has one, for data of this shape.
 
     Raises:
-        ValueError: It cannot judge such data, or the process makes no denoised examples for it.
+        ValueError: The critic does not take such data, or the process has no denoised examples.
     """
     assert experiment.adversary is not None
     if isinstance(experiment.process, GeneralSDE):
         raise ValueError(
             "the critic judges denoised examples (x_t + sigma^2 score) / alpha, and a GeneralSDE has no one alpha and"
-            " sigma; train it without a second player, adversary=None, or on VE, VP, SubVP or Tabulated"
+            " sigma; train it without a critic, adversary=None, or on VE, VP, SubVP or Tabulated"
         )
     denoised_range(experiment.adversary, spec)
     try:

@@ -23,7 +23,7 @@ from scorefield.score.score import Score
 
 
 class HasPosterior(ABC):
-    """The part of a model that is asked for x given y."""
+    """Posterior sampling of a model: x given y."""
 
     experiment: Experiment
     data: DataSpec
@@ -31,7 +31,7 @@ class HasPosterior(ABC):
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
 
     @abstractmethod
     def as_score(self) -> Score:
@@ -66,17 +66,18 @@ class HasPosterior(ABC):
         Args:
             observation: A of examples in data units; y and its noise in their own units.
             n: Samples for each y.
-            solver: With its settings, by name, or "auto", whose reason is in the result.
-            sampler: As for `sample`; None for the solver's own.
-            seed: Of all noise.
+            solver: A solver with its settings, a name, or "auto", which states its reason in the result.
+            sampler: A sampler or a name, as for `sample`; None for the solver's own.
+            seed: Seed of every random draw.
             start: Index of the first; sample j of observation b has the index start + b n + j.
-            batch_size: Samples at a time; default at most 128.
-            condition: What else is known: per name one value for all, or one for each y.
+            batch_size: Samples per network call; by default up to 128.
+            condition: Other known conditions by name: one value for all, or one for each y.
             callbacks: Called after each step of each batch with a `Progress`.
             on_batch: Called with the offset and the number of samples of each finished batch.
 
         Raises:
-            ValueError: What `inference.inverse.posterior` refuses, or an operator for examples of another shape.
+            ValueError: Solver, sampler and observation do not fit (`inverse.posterior`), or an operator for examples of
+                another shape.
         """
         observation = observation.for_examples(self.data.shape)
         inside, score = observation.in_model_units(self.data), self.prior()

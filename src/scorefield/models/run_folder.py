@@ -41,7 +41,7 @@ def environment() -> dict[str, Any]:
 
 
 def environment_lines(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What `environment` found, as lines of a report; the command stands by itself there."""
+    """The facts of `environment` as lines of a report, without the command, which is shown separately."""
     rest = {key: str(value) for key, value in facts.items() if key not in ("packages", "command")}
     return rest | {name: str(value) for name, value in facts["packages"].items()}
 
@@ -53,11 +53,11 @@ def write_experiment(run: Path, experiment: AnyExperiment) -> None:
 
 
 def read_any(folder: Path, trust: Collection[str] = ()) -> AnyExperiment:
-    """The experiment of a run or model folder, be it of a score or of a guide.
+    """The experiment of a run or model folder, of a score model or a guidance model.
 
     Raises:
         FileNotFoundError: The folder holds none.
-        CodecError: It cannot be read; the message names the field.
+        CodecError: The file cannot be read; the message names the field.
     """
     path = folder / "experiment.json"
     if not path.is_file():
@@ -69,12 +69,12 @@ def read_experiment(folder: Path, trust: Collection[str] = ()) -> Experiment:
     """The experiment of a model.
 
     Raises:
-        ValueError: The folder is that of a guide; and as `read_any`.
+        ValueError: The folder is that of a guidance model.
     """
     experiment = read_any(folder, trust)
     if isinstance(experiment, GuideExperiment):
         raise ValueError(
-            f"{folder} is a guide, which samples nothing by itself; use it with a model:"
+            f"{folder} is a guidance model, which draws no samples by itself; use it with a model:"
             f" scorefield edit class {experiment.model or 'MODEL'} --guide {folder}, or"
             f" sf.load(MODEL).guided(sf.load_guide({str(folder)!r}))"
         )

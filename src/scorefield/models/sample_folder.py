@@ -63,10 +63,10 @@ def write_samples(
     """Write samples into a folder; each file appears whole or not at all.
 
     Args:
-        folder: Made where missing.
-        model: That drew them.
-        samples: What it drew.
-        condition: Under which.
+        folder: Output folder, made where it is missing.
+        model: The model that drew the samples.
+        samples: The samples.
+        condition: The condition that they were drawn under.
         images: Also one PNG per sample, for image data of 1, 3 or 4 channels.
 
     Returns:

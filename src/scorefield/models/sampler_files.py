@@ -11,7 +11,7 @@ from scorefield.models.sampler_records import TABLE, TUNED, MeasureReceipt, Samp
 
 
 class StaleError(ValueError):
-    """What was measured is of other weights than those in use."""
+    """A measurement was made with other weights than those in use."""
 
 
 def write_record(folder: Path, value: SamplerTable | TunedSampler) -> Path:
@@ -29,12 +29,12 @@ def read_table(folder: Path, model_hash: str | None) -> SamplerTable | None:
     """The table of a model folder; None where there is none.
 
     Args:
-        folder: The model's.
-        model_hash: Of the weights in use.
+        folder: Folder of the model.
+        model_hash: Hash of the weights in use.
 
     Raises:
-        StaleError: It was measured with other weights.
-        CodecError: It cannot be read.
+        StaleError: The table was measured with other weights.
+        CodecError: The file cannot be read.
     """
     path = folder / TABLE
     if not path.is_file():
@@ -50,12 +50,12 @@ def read_tuned(folder: Path | None, name: str, model_hash: str | None) -> TunedS
     Args:
         folder: The model's, None for a model that was not loaded from one.
         name: The model's, for messages.
-        model_hash: Of the weights in use; None to read without asking.
+        model_hash: Hash of the weights in use; None to skip the check.
 
     Raises:
         ValueError: There is none.
-        StaleError: It was tuned with other weights.
-        CodecError: It cannot be read.
+        StaleError: The sampler was tuned with other weights.
+        CodecError: The file cannot be read.
     """
     path = None if folder is None else folder / TUNED
     if path is None or not path.is_file():

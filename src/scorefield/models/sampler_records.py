@@ -1,4 +1,4 @@
-"""What is measured of samplers, as records: the table of a model and its tuned sampler, with their receipts."""
+"""Records of measured samplers: the table of a model and its tuned sampler, with their receipts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Measured:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %."""
+        """The 95 % interval."""
         half = STANDARD_ERRORS * self.std_error
         return self.number - half, self.number + half
 
@@ -43,9 +43,9 @@ class MeasureReceipt:
     Args:
         model: Name of the model.
         model_hash: Hash of its weights; a table of other weights is not used.
-        weights: Which weights.
+        weights: Name of the weights.
         count: Samples of each sampler, n.
-        seed: Of their noise, the same for all.
+        seed: Seed of their noise, equal for all samplers.
         data: The held-out data compared with; None where there are none.
         reference: The sampler that stands for the converged flow; None where the model has no flow.
         reference_error: Root mean square change of its samples when its tolerance is ten times as large, model units.
@@ -174,7 +174,7 @@ class Tried:
         what: The setting.
         value: Its value, as text.
         distance: The criterion.
-        difference: To the best value of this setting, paired; 0 for itself.
+        difference: Paired difference to the best value of this setting; 0 for the best itself.
     """
 
     what: str
@@ -194,7 +194,7 @@ class TunedSampler:
         gain: Criterion of `before` minus that of `found`, on fresh noise.
         found: The best sampler of the search, adopted if the gain is beyond its noise.
         adopted: Whether it was.
-        conclusion: In words: what was found, with the range of values that could not be told apart.
+        conclusion: What was found, in sentences, with the range of values that could not be distinguished.
         tried: The search.
         receipt: What the numbers depend on.
     """

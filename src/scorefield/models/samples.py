@@ -1,4 +1,4 @@
-"""What drawing samples is asked and returns: counts checked, samplers by name, and results of batches made one."""
+"""Results of sampling; checks of counts, samplers by name, and the joining of batches."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Samples:
 
     Args:
         x: Samples in data units, (n, *shape), not clipped.
-        raw: The same before the final denoising.
+        raw: The samples before the final denoising.
         nfe: Network evaluations per sample, (n,).
         seconds: Wall time.
         status: 0, or a code of `sampling.adaptive.STATUS`, (n,).
-        sampler: What made them, with all settings.
-        log_prob: Of x, where asked for.
-        seed: Of the noise.
+        sampler: The sampler with all settings.
+        log_prob: Log density of x, where it was requested.
+        seed: Seed of the noise.
         start: Index of the first sample.
         spec: What the samples are, for plots.
     """
@@ -80,7 +80,7 @@ def join(parts: Sequence[Any]) -> Any:
 
 
 def check_counts(seed: int, start: int, batch_size: int | None) -> None:
-    """Refuse numbers that number nothing.
+    """Check seed, start and batch size.
 
     Raises:
         ValueError: A negative seed or start, or no example in a batch.

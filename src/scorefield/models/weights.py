@@ -54,7 +54,7 @@ def save_tensors(path: str | Path, sets: Sets, metadata: Mapping[str, str] | Non
         try:
             save_file(flat, temporary, metadata=dict(metadata or {}))
         except SafetensorError as error:
-            # safetensors wraps the system's error; a full disk is to be told like any other.
+            # safetensors wraps the system's error; a full disk gets the same message everywhere.
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number.group(1)), str(error)) if number else error from error
 

@@ -16,17 +16,18 @@ DataSpec:
 * `DDPM`          the U-Net of Ho et al. 2020.
 * `NCSN`          the RefineNet of Song and Ermon 2019, which has one set of normalisations per noise level; its deeper
                   variant, and the baseline of a single level.
-* `NCSNv2`        the RefineNet of Song and Ermon 2020, which is told no level, in three depths.
-* `ACSMUNet`      the U-Net of Jolicoeur-Martineau et al. 2021, which is told no level.
+* `NCSNv2`        the RefineNet of Song and Ermon 2020, without noise conditioning, in three depths.
+* `ACSMUNet`      the U-Net of Jolicoeur-Martineau et al. 2021, without noise conditioning.
 * `EnergyResNet`  the energies of Li et al. 2019, 6 to 34 layers: one number per example, lower = more likely.
 * `EnergyMLP`     the same of vectors, and of any small event, flattened.
 * `ResScore`, `ToyMLP`  the small networks of two figures of Song and Ermon 2019.
 * `MLP`           a residual perceptron for vectors, or for any small event, flattened.
 
 Two kinds of modules are no score networks: critics D(x), which tell clean from denoised examples in adversarial score
-matching (`BigGANCritic`, `DCGANCritic`), and the trunks of guides p_t(y | x) of noisy examples, whose gradient leads a
-score to a class or to a number (`WideResNet`, the published classifier of Song et al. 2021, appendix I; `GuideMLP` and
-`GuideConvolutions`, small ones). A guide network hears x_t / alpha and c = ln(sigma / alpha).
+matching (`BigGANCritic`, `DCGANCritic`), and the networks of guidance models p_t(y | x) of noisy examples, whose
+gradient leads a score to a class or to a number (`WideResNet`, the published classifier of Song et al. 2021, appendix
+I; `GuideMLP` and `GuideConvolutions`, small ones). The guidance network takes x_t / alpha and is conditioned on c =
+ln(sigma / alpha).
 
 The U-Nets take signals (C, L) and images (C, H, W) with any number of channels and any size, square or not. With n
 levels each spatial size must be a multiple of 2^(n - 1), `net.multiple`; the parametrisation pads and crops. A level

@@ -1,4 +1,4 @@
-"""The published guide: a wide residual network of noisy images, which hears ln sigma.
+"""The published noise-conditional classifier: a wide residual network of noisy images, conditioned on ln sigma.
 
 Song et al. 2021 add grad_x log p_t(y | x) to the score to sample a class from a model that knows none (appendix I.1).
 Any `GuideNetwork` with one logit per class can do that; the one here is theirs.
@@ -19,7 +19,7 @@ from scorefield.nets.layers import FourierFeatures, GroupNorm, activation
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
 CIFAR10_DEVIATION = (0.24703223, 0.24348513, 0.26158784)
-"""Of the channels in [0, 1]: what the published classifier subtracts and divides by."""
+"""Mean and deviation of the channels in [0, 1], which the published classifier subtracts and divides by."""
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 _MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
@@ -114,7 +114,7 @@ class WideBlock(nn.Module):
         dims: Number of spatial axes.
         inputs: Channels in.
         outputs: Channels out.
-        stride: Of the first convolution.
+        stride: Stride of the first convolution.
         features: Width of the embedding e.
         activate_first: Whether the residual starts from a.
     """

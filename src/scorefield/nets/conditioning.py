@@ -1,4 +1,4 @@
-"""How networks hear conditions: class, vector and image, each of which may be unknown for any example.
+"""Conditioning of networks on a class, a vector or an image, each of which may be unknown for any example.
 
 * class k:  a row of an embedding table; label -1 has its own row.
 * vector v: W v + b; a row with NaN gives a learned vector instead.

@@ -23,7 +23,7 @@ class MLPCritic(CriticConfig):
     Args:
         width: Hidden units.
         depth: Hidden layers.
-        slope: Of the rectifier below zero.
+        slope: Slope of the leaky rectifier below zero.
 
     Raises:
         ValueError: A field is out of its range.

@@ -1,6 +1,6 @@
 """Residual networks that give an energy: those of multi-scale denoising score matching (Li, Chen and Sommer 2019).
 
-One energy serves every noise level, so nothing is told to it but x. Parameters have the names and shapes of the
+One energy serves every noise level, so its only input is x. Parameters have the names and shapes of the
 release's state dictionary, without the tensors `bn1`, `bn2` of its blocks: the release makes layer normalisations there
 and never applies them.
 """

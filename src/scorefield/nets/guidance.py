@@ -1,9 +1,9 @@
-"""Networks of noisy examples whose outputs say a law of something else: the trunks of guides, p_t(y | x).
+"""Networks of guidance models p_t(y | x_t): from a noisy example to the parameters of a distribution of y.
 
-A guide network hears a noisy example in the scale of the data, x_t / alpha = x_0 + (sigma / alpha) z, and
+The guidance network takes a noisy example in the scale of the data, x_t / alpha = x_0 + (sigma / alpha) z, and
 c = ln(sigma / alpha). That number is defined under every process (VE, where it is ln sigma, VP, sub-VP, ladders), says
 all that there is to know of the noise, and lets a network that wants an input of order one divide by sqrt(1 + e^(2 c)).
-What its outputs mean, logits of classes or means and deviations of numbers, is for the guide around it to say.
+What its outputs mean, logits of classes or means and deviations of numbers, is defined by the guidance model around it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GuideNetwork(nn.Module, ABC):
 
     Args:
         data: Shape of one example; kept as an attribute.
-        outputs: How many numbers are wanted of each example; kept as an attribute.
+        outputs: Number of outputs for each example; kept as an attribute.
 
     Raises:
         ValueError: No output.
@@ -36,7 +36,7 @@ class GuideNetwork(nn.Module, ABC):
     def __init__(self, data: DataSpec, outputs: int):
         super().__init__()
         if outputs < 1:
-            raise ValueError(f"a guide network has one output or more; got outputs={outputs}")
+            raise ValueError(f"a guidance network has one output or more; got outputs={outputs}")
         self.data, self.outputs = data, outputs
 
     @abstractmethod
@@ -62,15 +62,15 @@ class GuideNetwork(nn.Module, ABC):
         """
         if tuple(x.shape[1:]) != self.data.shape:
             raise ValueError(
-                f"the guide was built for examples of shape {self.data.shape}; got a batch of shape"
-                f" {tuple(x.shape)}. Give it examples of that shape, one per row, or build a guide for these"
+                f"the guidance network was built for examples of shape {self.data.shape}; got a batch of shape"
+                f" {tuple(x.shape)}. Give it examples of that shape, one per row, or build one for these"
             )
         if c.shape != x.shape[:1]:
             raise ValueError(f"c must have shape ({x.shape[0]},), one number per example; got {tuple(c.shape)}")
 
 
 class GuideConfig(ABC):
-    """A frozen description of a guide network; it becomes one when it meets the data."""
+    """Configuration of a guidance network, built for the shape of the data."""
 
     @abstractmethod
     def build(self, data: DataSpec, outputs: int) -> GuideNetwork:

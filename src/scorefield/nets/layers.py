@@ -94,7 +94,7 @@ class Convolution(nn.Module):
         return self.evaluate(x, self.weight, self.bias)
 
     def evaluate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another weight and bias, so that a caller may scale, merge or leave them out."""
+        """Normalise and apply another weight and bias, so that a caller may scale, merge or leave them out."""
         return _CONV[self.dims](x, weight, bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
@@ -103,7 +103,7 @@ class Convolution(nn.Module):
 
 
 class ChannelMix(nn.Module):
-    """The same linear map of the channels at every position, y = W x + b, weight (out, in).
+    """A linear map of the channels, equal at every position: y = W x + b, weight (out, in).
 
     The releases call it NIN and store W transposed, (in, out). It is evaluated as a convolution of size 1, which CPU
     back ends run faster than a matrix product.
@@ -119,7 +119,7 @@ class ChannelMix(nn.Module):
         return mix_channels(x, self.weight, self.bias)
 
     def evaluate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with another weight and bias."""
+        """Apply the map with another weight and bias."""
         return mix_channels(x, weight, bias)
 
     def extra_repr(self) -> str:
@@ -179,7 +179,7 @@ class GroupNorm(nn.GroupNorm):
         return positions > LARGE_IMAGE or (positions <= SMALL_IMAGE and not torch.is_grad_enabled())
 
     def _pairwise(self, x: Tensor) -> Tensor:
-        """The same for channels_last images.
+        """Attention for images in channels_last layout.
 
         The library's kernel for that layout adds all positions one after the other in float32 and is wrong by 1e-3 at
         1024x1024; reductions over two axes are pairwise and stay near 1e-6.
@@ -312,7 +312,7 @@ def sinusoid(labels: Tensor, size: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """What every block is told of the noise level: Dense(act(Dense(features(c)))), c (B,) -> (B, outputs).
+    """Noise-level embedding passed to every block: Dense(act(Dense(features(c)))), c (B,) -> (B, outputs).
 
     Args:
         kind: "fourier" (c is already a logarithm of the noise level) or "positional" (c counts levels or is 999 t).

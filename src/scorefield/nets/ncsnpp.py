@@ -303,7 +303,7 @@ class UNet(Network):
         return part(*given)
 
     def _embed(self, c: Tensor, condition: Condition | None) -> Tensor | None:
-        """What c and the conditions say, (B, 4 channels); None if blocks are told nothing."""
+        """Embedding of c and the conditions, (B, 4 channels); None if the blocks are not conditioned."""
         if self.config.conditions_enter == "features":
             assert self.time is not None
             return self.time(c, self.conditioning.embedding(condition, None, len(c)))

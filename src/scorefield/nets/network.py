@@ -1,4 +1,4 @@
-"""What every network and every network configuration promise."""
+"""Interfaces of networks and of their configurations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Network(nn.Module, ABC):
         multiple: Each spatial size must be a multiple of this number.
 
     Attributes:
-        data: As given.
+        data: The `DataSpec` given.
         multiple: One number per spatial axis; whoever calls the network pads x (and image conditions) to it and crops.
     """
 
@@ -84,7 +84,7 @@ class EnergyNetwork(Network):
         Args:
             x: Examples, (B, *data.shape); an energy pads them itself where it must, as it has nothing to crop.
             c: Conditioning numbers, (B,); an energy that serves every noise level does not look at them.
-            condition: As for every `Network`.
+            condition: Known conditions, as in `Network.forward`.
 
         Returns:
             One energy per example, (B,), in the dtype of x.
@@ -95,11 +95,11 @@ class EnergyNetwork(Network):
 
 
 def refuse_conditions(network: str, data: DataSpec) -> None:
-    """Refuse data with conditions on behalf of a network that has no way to hear them.
+    """Refuse data with conditions for a network that cannot be conditioned.
 
     Args:
         network: Name of the configuration, for the message.
-        data: What it is asked to be built for.
+        data: The data that the network is to be built for.
 
     Raises:
         ValueError: The data have conditions.
@@ -107,13 +107,13 @@ def refuse_conditions(network: str, data: DataSpec) -> None:
     if data.conditions:
         names = ", ".join(repr(condition.name) for condition in data.conditions)
         raise ValueError(
-            f"{network} cannot hear conditions, and the data have {names}. Build it for the data alone,"
-            " dataclasses.replace(data, conditions=()); the networks that hear conditions are NCSNpp, DDPM and MLP"
+            f"{network} cannot be conditioned, and the data have the conditions {names}. Build it for the data alone,"
+            " dataclasses.replace(data, conditions=()); the networks with conditions are NCSNpp, DDPM and MLP"
         )
 
 
 def refuse_condition(condition: Condition | None) -> None:
-    """Refuse a condition given to a network that hears none.
+    """Refuse a condition given to a network without conditions.
 
     Raises:
         ValueError: A condition is known.
@@ -131,7 +131,7 @@ def padded_shape(spatial: tuple[int, ...], multiple: tuple[int, ...]) -> tuple[i
 
 
 class NetworkConfig(ABC):
-    """A frozen description of a network; it becomes one when it meets the data."""
+    """Configuration of a network, built for the shape and conditions of the data."""
 
     @abstractmethod
     def build(self, data: DataSpec) -> Network:

@@ -26,7 +26,7 @@ class PublishedModule(NamedTuple):
 
     Attributes:
         kind: What it is.
-        name: Of our module that does the same.
+        name: Name of our module with the same function.
         listed: Whether it takes a place in `all_modules`; the samplers of an image pyramid, which have no parameters,
             are kept elsewhere.
     """
@@ -55,7 +55,7 @@ class PublishedTensor(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the release's tensor."""
+        """Shape of the release's tensor."""
         return tuple(self.parameter.shape[::-1] if self.transposed else self.parameter.shape)
 
 
@@ -176,7 +176,7 @@ def load_published(net: Network, tensors: Sequence[Tensor], frozen: Sequence[Ten
         net: A network of the published architecture.
         tensors: The release's trainable tensors in order (`shadow_params`), or all of its parameters (the state
             dictionary without `sigmas`).
-        frozen: With the former, the tensors that are not trained: the Fourier frequencies, where the network has them.
+        frozen: Tensors of the former network that are not trained: the Fourier frequencies, where it has them.
 
     Raises:
         TypeError: The network is none of the U-Nets.

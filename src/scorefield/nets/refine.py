@@ -142,7 +142,7 @@ class EncoderBlock(nn.Module):
         style: Shared choices.
         inputs: Channels in.
         outputs: Channels out.
-        dilation: Of the 3 x 3 convolutions; 1 for none.
+        dilation: Dilation of the 3 x 3 convolutions; 1 for none.
         opens: Whether the block opens a stage; the others have as many channels out as in.
         odd: Whether odd sizes may come in where it halves them.
     """
@@ -269,9 +269,9 @@ class Stage:
     """Two encoder blocks, and the refinement block that takes their output.
 
     Args:
-        name: Of the encoder's blocks in the release.
+        name: Name of the encoder's blocks in the release.
         width: Channels out, over those of the network.
-        dilation: Of the convolutions; 1 in a stage that halves the size.
+        dilation: Dilation of the convolutions; 1 in a stage that halves the size.
         refine: Name of the refinement block in the release.
         refined: Channels out of it, over those of the network.
         odd: Whether a stage that halves takes odd sizes too.

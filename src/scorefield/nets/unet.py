@@ -29,9 +29,9 @@ _DROPOUTS = {1: functional.dropout1d, 2: functional.dropout2d}
 class ACSMUNet(NetworkConfig):
     """Configuration of the unconditional U-Net of ACSM ("Ho et al. network"); the defaults are those of CIFAR-10.
 
-    The network hears neither c nor a condition: the noise level is read off the image. Its input is not rescaled. The
-    deeper published network has channel_multipliers=(1, 2, 2, 2, 4, 4). Differences from `DDPM`: no time, symmetric
-    padding where sizes are halved, attention after every block of one level, whole channels dropped.
+    The network is conditioned on neither c nor a condition: it infers the noise level from the image. Its input is not
+    rescaled. The deeper published network has channel_multipliers=(1, 2, 2, 2, 4, 4). Differences from `DDPM`: no time,
+    symmetric padding where sizes are halved, attention after every block of one level, whole channels dropped.
 
     Args:
         channels: Width of the first level.
@@ -75,7 +75,7 @@ def _convolution(dims: int, inputs: int, outputs: int, *, stride: int = 1, xavie
 
 
 class ChannelMap(nn.Module):
-    """The same linear map of the channels at every position, under the release's names: weights (out, in) and bias."""
+    """A linear map of the channels, equal at every position, under the release's names: weights (out, in) and bias."""
 
     def __init__(self, inputs: int, outputs: int, *, init_scale: float = 0.5):
         super().__init__()

@@ -4,7 +4,7 @@ A process is two functions of time t in [0, 1], t = 0 the least noise:
 
     x_t = alpha(t) x_0 + sigma(t) z,            z ~ N(0, I).
 
-It is the law of the linear SDE dx = f(t) x dt + g(t) dw with
+It is the distribution of the linear SDE dx = f(t) x dt + g(t) dw with
 
     f = d log alpha / dt,                       g^2 = d sigma^2 / dt - 2 f sigma^2,
 
@@ -21,7 +21,7 @@ dP/dt = A P + P A' + G G'; else it is simulated.
     tabulated   ladders of N levels (NCSN, DDPM) and the rules between them
     grids       where a sampler's steps lie
     general     any drift f(x, t) and matrix G(x, t)
-    affine      the exact laws of an affine one
+    affine      the exact distributions of an affine one
     levels      choosing noise levels from data
 """
 

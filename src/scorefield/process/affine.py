@@ -1,4 +1,4 @@
-"""Exact normal laws of dx = (A(t) x + b(t)) dt + G(t) dw, from the equations of its moments in float64."""
+"""Exact normal distributions of dx = (A(t) x + b(t)) dt + G(t) dw, from the equations of its moments in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Coefficients: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """Times (K,) to A (K, D, D), b (K, D) and G G' (K, D, D), all float64."""
 
 KNOTS = 64
-"""Equal intervals of [0, 1] whose laws are stored."""
+"""Equal intervals of [0, 1] whose distributions are stored."""
 
 MOST_STEPS = 32
 """Steps allowed in one interval."""
@@ -24,7 +24,7 @@ MOMENT_TOLERANCE = 1e-8
 """Change of the moments, on their own scale, when the steps double; the finer, 16 times as good, are kept."""
 
 TERMS = 16
-"""Of the Taylor series of a step, whose generator is halved until its norm is at most 1/4: the rest is below 1e-18."""
+"""Terms of the Taylor series of a step, whose generator has a norm of at most 1/4: the rest is below 1e-18."""
 
 
 class Moments(NamedTuple):
@@ -41,7 +41,7 @@ class Moments(NamedTuple):
     covariance: Tensor
 
     def after(self, first: Moments) -> Moments:
-        """The law of going by `first` and then by this."""
+        """The composition of `first` and then this transition."""
         phi = self.transition
         return Moments(
             phi @ first.transition,
@@ -51,12 +51,12 @@ class Moments(NamedTuple):
 
 
 class AffineLaw:
-    """The laws of x_t given x_s of one affine SDE, for every s <= t in [0, 1].
+    """The distributions of x_t given x_s of one affine SDE, for every s <= t in [0, 1].
 
     dPhi/dt = A Phi, dm/dt = A m + b, dP/dt = A P + P A' + G G' (Sarkka and Solin 2019, section 6.2), by Magnus steps of
-    fourth order, which are exact where the coefficients are constant. Laws from 0 to equally spaced knots are stored; a
-    law at t is that of the knot below, carried on to t. Small times are thus reached in steps of their own size, and a
-    covariance of order t^3 keeps its relative precision.
+    fourth order, which are exact where the coefficients are constant. Distributions from 0 to equally spaced knots are
+    stored; a distribution at t is that of the knot below, carried on to t. Small times are thus reached in steps of
+    their own size, and a covariance of order t^3 keeps its relative precision.
 
     Args:
         coefficients: A, b and G G' at given times.
@@ -81,7 +81,7 @@ class AffineLaw:
             )
 
     def moments(self, t: Tensor) -> Moments:
-        """The law of x_t given x_0 at times of shape (B,)."""
+        """The distribution of x_t given x_0 at times of shape (B,)."""
         t = t.detach().to(device="cpu", dtype=torch.float64)
         knot = (t * KNOTS).floor().clamp(0, KNOTS - 1).long()
         start = knot / KNOTS
@@ -89,14 +89,14 @@ class AffineLaw:
         return rest.after(Moments(*(part[knot] for part in self._knots)))
 
     def kernel(self, s: Tensor, t: Tensor) -> Moments:
-        """The law of x_t given x_s, for s <= t, both of shape (B,)."""
+        """The distribution of x_t given x_s, for s <= t, both of shape (B,)."""
         s, t = (u.detach().to(device="cpu", dtype=torch.float64) for u in (s, t))
         intervals = max(1, math.ceil(KNOTS * float((t - s).max())))
         return integrate(self._coefficients, s, t - s, self._steps * intervals)
 
 
 def integrate(coefficients: Coefficients, start: Tensor, length: Tensor, steps: int) -> Moments:
-    """The laws of going from `start` to `start + length`, both of shape (K,), in so many Magnus steps each.
+    """Transitions from `start` to `start + length`, both of shape (K,), in so many Magnus steps each.
 
     With M_1 and M_2 the generators at the Gauss points of a step h, the step is the exponential of h (M_1 + M_2) / 2 -
     sqrt(3) h^2 [M_1, M_2] / 12 (Blanes, Casas, Oteo and Ros 2009, eq. 254). A generator is the triple (A, b, Q), Q = G
@@ -121,10 +121,11 @@ def integrate(coefficients: Coefficients, start: Tensor, length: Tensor, steps: 
 
 
 def _exponential(A: Tensor, b: Tensor, Q: Tensor) -> Moments:
-    """The law after unit time of dx = (A x + b) du + dw, dw of covariance Q du, all constant: Taylor series, doubled.
+    """The distribution after unit time of dx = (A x + b) du + dw, dw of covariance Q du, all constant: Taylor series,
+    doubled.
 
-    Halving and then composing laws with themselves, rather than squaring the large matrix, never cancels: every term of
-    the composed covariance is positive.
+    Halving and then composing distributions with themselves, rather than squaring the large matrix, never cancels:
+    every term of the composed covariance is positive.
     """
     norm = float(A.abs().sum(dim=-1).max()) if A.numel() else 0.0
     halvings = max(0, math.ceil(math.log2(4.0 * norm))) if norm > 0 else 0
@@ -146,13 +147,13 @@ def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
 
 
 def _standstill(like: Tensor) -> Moments:
-    """The law of not moving, for offsets shaped like (..., D)."""
+    """The identity transition, for offsets shaped like (..., D)."""
     zeros = torch.diag_embed(torch.zeros_like(like))
     return Moments(torch.diag_embed(torch.ones_like(like)), torch.zeros_like(like), zeros)
 
 
 def _chained(intervals: Moments) -> Moments:
-    """Laws from time 0 to every knot, the first that of standing still, from the laws of the intervals."""
+    """Distributions from time 0 to every knot, composed from those of the intervals; the first is the identity."""
     laws = [_standstill(intervals.offset[0])]
     for k in range(len(intervals.offset)):
         laws.append(Moments(*(part[k] for part in intervals)).after(laws[-1]))

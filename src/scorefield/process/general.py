@@ -1,4 +1,4 @@
-"""General diffusions: any drift f(x, t) and matrix G(x, t), with exact normal laws where the drift is affine.
+"""General diffusions: any drift f(x, t) and matrix G(x, t), with exact normal distributions where the drift is affine.
 
     dx = f(x, t) dt + G(x, t) dw        (Ito), t from 0 (data) to 1 (prior).
 
@@ -84,14 +84,14 @@ class GeneralSDE:
         diffusion: G(x, t): shape (B,) if noise is "scalar"; the shape of x if "diagonal"; (B, D, M) if "matrix", acting
             on M independent noises, D the number of values of one example.
         noise: The form of G.
-        prior: The law at t = 1 that samplers start from.
+        prior: The distribution at t = 1 that samplers start from.
         affine: f(x, t) = A(t) x + b(t). Then x_t given x_0 is normal, and `law`, `marginal`, `perturb`,
             `score_target` and `weighted_residual` exist; else it is simulated, and trained by sliced score matching.
         state_dependent: Whether G depends on x. False spares the divergence of G G'; affine needs it.
         t_min: The smallest times of use.
 
     Raises:
-        ValueError: `affine` with a state-dependent G, whose transition law is not normal.
+        ValueError: `affine` with a state-dependent G, whose transition distribution is not normal.
     """
 
     drift: Callable[[Tensor, Tensor], Tensor]
@@ -103,14 +103,15 @@ class GeneralSDE:
     t_min: TimeLimits = TimeLimits(1e-3, 1e-3, 1e-3)
 
     simulation_weak_order: ClassVar[int] = 1
-    """Of Euler-Maruyama: expectations of smooth functions err by O(step)."""
+    """Weak order of Euler-Maruyama: expectations of smooth functions have an error of O(step)."""
 
     def __post_init__(self) -> None:
         if self.noise not in ("scalar", "diagonal", "matrix"):
             raise ValueError(f"noise must be 'scalar', 'diagonal' or 'matrix'; got {self.noise!r}")
         if self.affine and self.state_dependent:
             raise ValueError(
-                "affine=True needs a diffusion that does not depend on x (state_dependent=False): with G(x, t) the law"
+                "affine=True needs a diffusion that does not depend on x (state_dependent=False): with G(x, t) the"
+                " distribution"
                 " of x_t given x_0 is not normal; leave affine=False and simulate"
             )
 
@@ -229,7 +230,7 @@ class GeneralSDE:
             z: Standard normal noise, shape (B, N, *event), or (B, N, M) if noise is "matrix".
 
         Returns:
-            The states, shape of x0; their law errs by O(t / N).
+            The states, shape of x0; their distribution errs by O(t / N).
         """
         steps = z.shape[1]
         t = t.to(torch.float64)
@@ -240,17 +241,19 @@ class GeneralSDE:
             x = x + dt * self._drift(x, now) + dt.sqrt() * self.apply_diffusion(x, now, z[:, k])
         return x
 
-    # ---------------------------------------------------------------------------------------- affine laws
+    # ---------------------------------------------------------------------------------------- affine distributions
 
     def law(self, event: tuple[int, ...]) -> AffineLaw:
-        """The normal laws of x_t given x_s over events of this shape; made once per shape, its cost grows as D^3.
+        """The normal distributions of x_t given x_s over events of this shape; made once per shape, its cost grows as
+        D^3.
 
         Raises:
             ValueError: The drift or the diffusion is not what was declared, or varies too fast in time.
         """
         if not self.affine:
             raise ValueError(
-                "the law of x_t given x_0 is known only for an affine drift: if f(x, t) = A(t) x + b(t) and G does not"
+                "the distribution of x_t given x_0 is known only for an affine drift: if f(x, t) = A(t) x + b(t) and G"
+                " does not"
                 " depend on x, pass affine=True, state_dependent=False; else use simulate and sliced score matching"
             )
         event = tuple(event)

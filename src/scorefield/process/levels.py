@@ -251,8 +251,8 @@ def choose_levels(
         overlap: Mass of one level in the shell of the next.
         langevin_steps: T; by default what makes about 1000 network calls, at least 3 per level.
         convention: What a step size means.
-        examples: At most so many examples, chosen at random, enter the largest distance (the paper's 10,000).
-        seed: Of that choice.
+        examples: Largest number of examples, chosen at random, that enter the largest distance (the paper's 10,000).
+        seed: Seed of that random choice.
 
     Raises:
         ValueError: The data have no spread above sigma_min, or an argument is out of range.

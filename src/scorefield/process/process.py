@@ -17,8 +17,8 @@ class TimeLimits:
 
     Args:
         training: Lower end of the training times.
-        sampling: Where samplers stop (and denoise).
-        likelihood: Where the probability flow of a likelihood starts.
+        sampling: Time at which samplers stop (and denoise).
+        likelihood: Time at which the probability flow of a likelihood starts.
     """
 
     training: float
@@ -89,7 +89,7 @@ class Process(ABC):
         """Reverse-time drift f x - g^2 score (Anderson 1982; Song et al. 2021, eq. 6)."""
         return self.drift(x, t) - over_event(self.diffusion_squared(t), x) * score
 
-    # ---------------------------------------------------------------------------------------- laws
+    # ---------------------------------------------------------------------------------------- distributions
 
     def marginal(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean alpha(t) x_0, shape of x0, and standard deviation sigma(t), shape (B,), of x_t given x_0."""

@@ -39,13 +39,13 @@ class Settings:
         consistent: Consistent annealed sampling, else annealed Langevin dynamics.
         noise: Whether annealed Langevin dynamics adds its noise before the gradient step or after it.
         sigma_min: Smallest noise level.
-        spacing: How the levels are spaced.
-        decay: Of the average of the weights.
+        spacing: Spacing of the levels.
+        decay: Decay of the average of the weights.
         steps: Optimiser steps.
         batch_size: Examples per step.
-        learning_rate: Of Adam.
-        eps: Of Adam.
-        model_range: Where black and white go; None for data of logits.
+        learning_rate: Learning rate of Adam.
+        eps: Epsilon of Adam.
+        model_range: Values of black and white in model units; None for data of logits.
         low: Lower end of the uniform noise, up to 1, that sampling starts from.
     """
 

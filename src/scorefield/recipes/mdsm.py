@@ -31,11 +31,11 @@ class Settings:
     """What a run decides.
 
     Args:
-        network: With its fields.
+        network: Configuration of the network.
         shape: (C, H, W).
         sigma_min: Smallest noise level, images in [0, 1].
         sigma_max: Largest noise level.
-        spacing: How the levels are spaced.
+        spacing: Spacing of the levels.
         steps: Optimiser steps.
         learning_rate: Falls to 1e-6 along half a cosine.
         levels: Number of levels and batch size.

@@ -31,17 +31,17 @@ class Settings:
         sigma_max: Largest noise level, model units.
         sigma_min: Smallest noise level.
         levels: Number of levels.
-        spacing: How the levels are spaced.
-        step_size: Of Langevin dynamics at the last level, in the code's convention.
+        spacing: Spacing of the levels.
+        step_size: Step size of Langevin dynamics at the last level, in the code's convention.
         repeats: Langevin steps per level.
         final: Whether the last state is denoised.
         low: Lower end of the uniform noise, up to 1, that sampling starts from.
         steps: Optimiser steps.
         batch_size: Examples per step.
         optimiser: Adam.
-        decay: Of the average of the weights, None for no average.
+        decay: Decay of the average of the weights, None for no average.
         dequantise: Train on dequantised grey levels.
-        model_range: Where black and white go; None for data of logits.
+        model_range: Values of black and white in model units; None for data of logits.
         flip: Random flips.
     """
 

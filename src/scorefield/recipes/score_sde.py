@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the recipe, after the release's configuration file."""
+        """Name of the recipe, after the release's configuration file."""
         tail = ("-deep" if self.deep else "") + ("-continuous" if self.continuous else "")
         return f"{self.process}-cifar10-{self.network}{tail}"
 

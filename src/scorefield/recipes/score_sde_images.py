@@ -24,7 +24,7 @@ class Row(NamedTuple):
     Args:
         file: The release's configuration file.
         configuration: What it says.
-        data: Which images, and how they are cut.
+        data: The images and their cropping.
         paper: Published numbers.
     """
 

@@ -1,7 +1,7 @@
 """One configuration of the SDE framework's release, and the `Experiment` that it is.
 
 The release describes a run by a few fields: which SDE, which network, discrete or continuous times, which predictor and
-corrector. `Configuration` has these in our words; recipes and the bridge of the release's checkpoints both go through
+corrector. `Configuration` has these under our names; recipes and the import of the release's checkpoints both use
 it, so that a published row and its checkpoint are the same experiment.
 
 Networks, processes, objectives, optimisers and averages are the published ones. The samplers differ where the
@@ -53,7 +53,7 @@ class Configuration:
         process: Family of the SDE.
         network: Its `centered` also says where the data lie: [-1, 1], or [0, 1] if the network maps its input itself.
         continuous: Trained with continuous times, not on N levels.
-        shape: Of one image, (C, H, W).
+        shape: Shape of one image, (C, H, W).
         divided: The release divides the network's output by sigma (`scale_by_sigma`); VE only.
         sigma_min: Smallest noise of VE, model units.
         sigma_max: Largest noise of VE.
@@ -61,19 +61,19 @@ class Configuration:
         beta_max: beta(1).
         levels: N: levels of a discrete model, steps of the sampler.
         method: "pc", the predictor and the corrector, or "ode", the probability flow by an adaptive solver.
-        predictor: Of the sampler.
-        corrector: Of the sampler.
+        predictor: Predictor of the sampler.
+        corrector: Corrector of the sampler.
         snr: r of the corrector.
         corrections: Corrector steps per predictor step.
         denoise: End on the mean of the last step (`noise_removal`).
         flow: The predictor follows the probability flow.
-        reduce: Of the loss over the dimensions of an image.
+        reduce: Reduction of the loss over the dimensions of an image.
         likelihood_weighting: Weigh the loss by g^2 instead of sigma^2.
-        optimiser: Of the run.
+        optimiser: Optimiser of the run.
         ema: Decay of the averaged weights.
         steps: Optimiser steps.
         batch_size: Images per step.
-        seed: Of the run.
+        seed: Seed of the run.
         checkpoint_every: Steps between checkpoints to resume from.
         sample_every: Steps between sample grids.
 
@@ -117,9 +117,9 @@ class Configuration:
         elif self.process != "ve" and not self._unet:
             why = f"{type(self.network).__name__} is a network for VE"
         elif self._fourier and not self.continuous:
-            why = "Fourier embeddings take a noise level, and discrete models are told the number of a level"
+            why = "Fourier embeddings take a noise level, and discrete models are conditioned on the number of a level"
         elif self.process == "ve" and self.continuous and not self._fourier:
-            why = "only a Fourier embedding can be told the sigma of a continuous VE model"
+            why = "only a Fourier embedding takes the sigma of a continuous VE model"
         elif self.likelihood_weighting and not self.continuous:
             why = "likelihood weighting is for continuous times"
         elif self.process == "subvp" and self.predictor == "ancestral_sampling":
@@ -150,8 +150,8 @@ class Configuration:
         """The experiment.
 
         Args:
-            name: Of the recipe or of the imported model.
-            data: Where its images are; `model_range` is filled in.
+            name: Name of the recipe or of the imported model.
+            data: The data source of the images; `model_range` is filled in.
             source: What it reproduces.
             paper: Published numbers.
         """

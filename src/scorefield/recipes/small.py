@@ -53,7 +53,7 @@ def digits() -> Experiment:
 
 
 def digits_mlp() -> Experiment:
-    """The same digits with a perceptron: trains in seconds, for tests and teaching."""
+    """The bundled digits with an MLP under VP: trains in seconds, for tests and teaching."""
     return Experiment(
         name="digits-mlp",
         data=DataSource("digits"),
@@ -70,7 +70,7 @@ def digits_mlp() -> Experiment:
 
 
 def vectors() -> Experiment:
-    """Any table of numbers (N, D), standardised: a perceptron under VP."""
+    """Any table of numbers (N, D), standardised: an MLP under VP."""
     return Experiment(
         name="vectors",
         data=DataSource(),

@@ -20,8 +20,8 @@ from scorefield.recipes.acsm import Settings, experiment
 SETTINGS = Settings(
     NCSNv2(channels=16), (3, 8, 8), sigma_max=7.25, levels=41, step_size=1.2e-5, refine=2, consistent=True
 )
-"""Of the score network and its sampler. The step is eta = 0.12, 1.5 times the least that the ladder admits, as far
-above it as in the published CIFAR-10 runs."""
+"""Noise levels of the score network and its sampler. The step is eta = 0.12, 1.5 times the least that the ladder
+admits, as far above it as in the published CIFAR-10 runs."""
 
 DATA = DataSource("digits", stack=3, stack_passes=20, model_range=(0.0, 1.0))
 """The bundled digits, stacked; `--data FOLDER` puts MNIST's or Fashion-MNIST's IDX files in their place."""
@@ -40,7 +40,7 @@ def stacked_digits() -> Experiment:
 
 
 def stacked_digits_adversarial() -> Experiment:
-    """The same with a critic, a perceptron, and the published decays of Adam."""
+    """Three bundled digits in one, with a critic (an MLP) and the published decays of Adam."""
     made = stacked_digits()
     return replace(
         made,

@@ -9,9 +9,9 @@ and a network predicts some combination of x and D; which one is its *form*.
     score             the type, plain functions as scores, conditions bound
     parametrisation   forms of a network's output and numbers it is conditioned on
     network           a network, a process and a form make a Score
-    guided            s + w grad log p(y | x), and s + w (s(. | y) - s): scores led to a condition, Scores again
+    guidance          s + w grad log p(y | x), and s + w (s(. | y) - s): scores led to a condition, Scores again
     clipped           a score whose posterior mean stays in the range of the data
-    guide             p_t(y | x) by a network, for classes and for numbers
+    guidance_model    p_t(y | x) by a network, for classes and for numbers
     energy            p is proportional to exp(-E / T): -grad E / T as a Score, and energies alone, confined ones too
     oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
 """

@@ -1,4 +1,4 @@
-"""A score whose posterior mean stays where bounded data are."""
+"""A score whose posterior mean is clipped to the range of bounded data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Clipped(Score):
 
     Args:
         score: s, with alpha and sigma.
-        low: Of the data, model units.
-        high: Likewise.
+        low: Lower bound of the data, model units.
+        high: Upper bound of the data, model units.
 
     Raises:
         ValueError: The range is empty.
@@ -48,5 +48,5 @@ class Clipped(Score):
         return self.score.with_density(x, t, condition)
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As the score's own."""
+        """Network evaluations of the underlying score."""
         return self.score.evaluations(condition)

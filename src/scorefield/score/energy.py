@@ -23,7 +23,7 @@ def one_each(energy: Tensor, x: Tensor) -> Tensor:
     """The energy as it is, one number per example.
 
     Raises:
-        ValueError: It has another shape.
+        ValueError: The tensor has another shape.
     """
     if energy.shape != x.shape[:1]:
         raise ValueError(
@@ -40,7 +40,7 @@ class EnergyScore(Score):
 
     Args:
         function: The energy E(x, t, condition), shape (B,), of one arbitrary additive constant.
-        process: Whose marginals exp(-E / T) are meant to be.
+        process: The process whose marginals are modelled by exp(-E / T).
         temperature: T(t), shape (B,) -> (B,); None for T = 1. MDSM energies have T = sigma(t)^2 / sigma_0^2 (Li et al.
             2019).
     """
@@ -117,8 +117,8 @@ class NetworkEnergy(EnergyScore):
 
     Args:
         network: Maps (x, c, condition) to one number per example; c is 0.
-        process: Whose marginals the energy stands for, alpha = 1.
-        form: For sigma_0.
+        process: The process whose marginals the energy models; alpha = 1.
+        form: The energy form, which holds sigma_0.
 
     Raises:
         ValueError: The process scales the data or has no noise level; one energy cannot stand for its marginals.
@@ -261,7 +261,7 @@ class Confined(Energy):
         energy: What to confine.
         box: Lower and upper end of every coordinate, model units.
         ball: Centre (of every coordinate) and radius, model units.
-        strength: Of the wall around the ball, energy per squared model unit.
+        strength: Strength of the wall around the ball, energy per squared model unit.
 
     Raises:
         ValueError: Both or neither confinement, or an empty one.
@@ -313,8 +313,8 @@ class Confined(Energy):
     def border(self, x: Tensor, margin: float = 0.02) -> Tensor:
         """How near the border each example is, (B,).
 
-        In a box, the share of its coordinates within `margin` of the box's width from an end (a uniform law has
-        2 margin); with a ball, 1 beyond the radius and 0 within.
+        In a box, the share of its coordinates within `margin` of the box's width from an end (a uniform distribution
+        has 2 margin); with a ball, 1 beyond the radius and 0 within.
         """
         if self.box is not None:
             low, high = self.box
@@ -324,7 +324,7 @@ class Confined(Energy):
         return (norm_event(x - self.ball[0]) > self.ball[1]).double()
 
     def describe(self) -> str:
-        """The confinement in words."""
+        """Description of the confinement."""
         if self.box is not None:
             return f"on the box [{self.box[0]:g}, {self.box[1]:g}]"
         assert self.ball is not None

@@ -67,8 +67,8 @@ class Guided(Score):
         score: s, of x without y.
         log_likelihood: log p_t(y | x), up to a constant of x; `NetworkGuide.log_prob`, or any function.
         scale: w >= 0; 0 leaves the score as it is.
-        names: Entries of the condition that say y: the likelihood hears them, the score does not (it would count y
-            twice).
+        names: Entries of the condition that are y: the likelihood is conditioned on them, the score is not (it would
+            count y twice).
 
     Raises:
         ValueError: A negative scale, or one that is not finite.
@@ -120,7 +120,7 @@ class ClassifierFree(Score):
     in training; an example whose conditions are unknown (label -1, NaN) has the same two scores, and is not guided.
 
     Args:
-        score: Of a model that knows both, s(x, t, condition) and s(x, t, None).
+        score: Score of a model trained with and without the condition: s(x, t, condition) and s(x, t, None).
         scale: w >= 0.
 
     Raises:
@@ -161,10 +161,10 @@ class ClassifierFree(Score):
 
 
 def check_scale(scale: float) -> None:
-    """Refuse a scale of guidance that guides to nothing.
+    """Check a guidance scale.
 
     Raises:
-        ValueError: It is negative, infinite or NaN.
+        ValueError: The scale is negative, infinite or NaN.
     """
     if not 0.0 <= scale < float("inf"):
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Guides: p_t(y | x) of a noisy example x, for a class or for numbers y, by a network that hears the noise level.
+"""Guidance models p_t(y | x_t) of a noisy example, for a class or for numbers y, by a noise-conditional network.
 
 What y is decides what the outputs of the network mean (`Category`, `Quantity`); the network decides nothing else. A
-guide is the part that y adds to a score, grad_x log p_t(y | x), and is called like one.
+guidance model is the term that y adds to a score, grad_x log p_t(y | x), and is called like one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPREAD = 5.0
 
 
 class Answer(ABC):
-    """What y is, and how the outputs of a network say its law."""
+    """What y is, and how the outputs of a network parametrise its distribution."""
 
     name: str
 
@@ -38,7 +38,7 @@ class Answer(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Numbers that the law of one y takes."""
+        """Number of network outputs that parametrise the distribution of one y."""
 
     @abstractmethod
     def log_prob(self, raw: Tensor, y: Tensor) -> Tensor:
@@ -62,9 +62,9 @@ class Category(Answer):
     """y is one of several classes; the outputs are logits: p(y = k) = exp(l_k) / sum_j exp(l_j).
 
     Args:
-        name: Of y among the conditions.
+        name: Name of y among the conditions.
         size: Number of classes, at least 2.
-        class_names: Of the classes, if known.
+        class_names: Names of the classes, if known.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Category(Answer):
             raise ValueError(f"{self.name!r} must be {len(raw)} whole numbers; got {y.dtype} of shape {tuple(y.shape)}")
         if y.device.type == "cpu" and bool(((y < -1) | (y >= self.size)).any()):
             raise ValueError(
-                f"{self.name!r} has labels from {int(y.min())} to {int(y.max())}; the guide knows the classes"
+                f"{self.name!r} has labels from {int(y.min())} to {int(y.max())}; the guidance model knows the classes"
                 f" 0..{self.size - 1}, and -1 for not known"
             )
         known = y >= 0
@@ -110,9 +110,9 @@ class Quantity(Answer):
         p(u) = N(u; m, diag(e^(2 k))),    k = 5 tanh(r / 5).
 
     Args:
-        name: Of y among the conditions.
+        name: Name of y among the conditions.
         offset: One number per entry of y, for example the mean of the training data.
-        scale: Likewise, for example the deviation; positive.
+        scale: Number by which y is divided, for example its deviation; positive.
 
     Raises:
         ValueError: Numbers of another count, or a scale that is not positive.
@@ -165,7 +165,7 @@ class NetworkGuide(Score):
 
     Args:
         network: A `GuideNetwork`, or what wraps one.
-        process: Whose noisy examples x are: a model's process, or the ladder its network was trained on.
+        process: Process of the noisy examples: a model's process, or the ladder its network was trained on.
         answer: What y is.
 
     Raises:
@@ -175,13 +175,14 @@ class NetworkGuide(Score):
     def __init__(self, network: nn.Module, process: Process | GeneralSDE, answer: Answer):
         if isinstance(process, GeneralSDE):
             raise ValueError(
-                "a guide is told the noise level sigma / alpha, and a GeneralSDE has a drift and a diffusion only;"
+                "a guidance model is conditioned on the noise level sigma / alpha, and a GeneralSDE has a drift and a"
+                " diffusion only;"
                 " train the model on VE, VP, SubVP or Tabulated, or with the condition itself (data.conditional=true)"
             )
         self.network, self.process, self.answer = network, process, answer
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
-        """What the network says of the law of y, (B, answer.outputs), in the network's dtype."""
+        """Parameters of the distribution of y, (B, answer.outputs), in the network's dtype."""
         self.process.check_time(t)
         t = once(t).to(torch.float64) if t.device.type == "cpu" else t
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
@@ -193,7 +194,7 @@ class NetworkGuide(Score):
         """log p_t(y | x), (B,), in the dtype of x: what `Guided` takes.
 
         Raises:
-            ValueError: y is not what the guide answers.
+            ValueError: y does not fit the guidance model.
         """
         y = (condition or {}).get(self.answer.name)
         if y is None:
@@ -215,9 +216,10 @@ class NetworkGuide(Score):
             TypeError: Always.
         """
         raise TypeError(
-            "a guide is the gradient of log p(y | x) alone and denoises nothing; Guided(score, guide.log_prob)"
+            "a guidance model is only the gradient of log p(y | x) and has no posterior mean; Guided(score,"
+            " guide.log_prob)"
         )
 
     def under(self, process: Process) -> NetworkGuide:
-        """The same guide where a score's x_t is made by another clock, such as the process beside its ladder."""
+        """This guidance model for a score with another time axis, such as the process beside its ladder."""
         return NetworkGuide(self.network, process, self.answer)

@@ -27,7 +27,7 @@ class NetworkScore(Score):
     Args:
         network: Maps (x, c, condition) to the shape of x; its attribute `multiple`, if it has one, says of what each
             spatial size must be a multiple.
-        process: Whose marginals the score belongs to.
+        process: The process whose marginals the score is of.
         form: What the network's output means.
         time_input: What number it is conditioned on.
         levels: A table that replaces the process in the conversion of F and in c, for models trained on a discrete

@@ -1,4 +1,4 @@
-"""What a network's raw output F means, and what number tells it the noise level.
+"""Parametrisations: the meaning of a network's raw output F, and the number c that conditions it on the noise level.
 
 Every form is one line, D = skip x + out F(c_in x, c): the posterior mean of x_0 as a combination of the noisy input
 and the output. The score follows by Tweedie, score = (alpha D - x) / sigma^2; a form whose score has no difference in
@@ -88,7 +88,7 @@ class VelocityForm(Form):
     """F predicts v = alpha z - sigma x_0 (Salimans and Ho 2022): D = (alpha x - sigma F) / (alpha^2 + sigma^2)."""
 
     def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """From x = alpha x_0 + sigma z."""
+        """Skip and output coefficients from x = alpha x_0 + sigma z."""
         total = alpha**2 + sigma**2
         return alpha / total, -sigma / total
 
@@ -164,7 +164,7 @@ class LogScaledTime(TimeInput):
     """c = log(factor t): Fourier features under VP and sub-VP, which embed the logarithm of what `ScaledTime` gives.
 
     Args:
-        factor: As for `ScaledTime`.
+        factor: Factor on t, as in `ScaledTime`.
     """
 
     factor: float = 999.0

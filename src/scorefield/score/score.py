@@ -1,4 +1,4 @@
-"""The type Score: what samplers, losses and likelihoods are handed."""
+"""The type Score, which samplers, losses and likelihoods take."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Score(ABC):
         return 1
 
     def bind(self, condition: Condition | None) -> BoundScore:
-        """The same score with its condition filled in."""
+        """This score with its condition bound."""
         return BoundScore(self, condition)
 
 
@@ -102,12 +102,12 @@ class BoundScore(Score):
         return self.score.denoised(x, t, self.condition if condition is None else condition)
 
     def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
-        """As the score's own, under the bound condition; one call."""
+        """Score and density under the bound condition, from one call."""
         self._count()
         return self.score.with_density(x, t, self.condition if condition is None else condition)
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As the score's own, under the bound condition."""
+        """Posterior mean under the bound condition."""
         return self.score.evaluations(self.condition if condition is None else condition)
 
     def rows(self, keep: Tensor) -> BoundScore:

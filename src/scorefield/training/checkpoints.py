@@ -37,10 +37,10 @@ class TrainableModule:
     """One network being trained.
 
     Args:
-        name: Of its files; the first module of a run, whose weights are the model, is called "score".
+        name: Name of its files; the first module of a run, whose weights are the model, is called "score".
         network: The module itself, not a distributed or compiled wrapper.
         optimiser: Over its trained parameters.
-        averages: Of its weights.
+        averages: Exponential moving averages of its weights.
         rule: Learning rate and clipping of the optimiser.
         objective: What it minimises.
         score: The score that the objective is given.

@@ -20,8 +20,8 @@ def share_of_start(settings: Averaging, decay: float, updates: int) -> float:
 
     Args:
         settings: Whether it warms up.
-        decay: Of the average.
-        updates: How often it was updated.
+        decay: Decay of the average.
+        updates: Number of updates.
     """
     share = 1.0
     for n in range(1, updates + 1):
@@ -38,7 +38,7 @@ class Averages:
     d = min(decay, (1 + n) / (10 + n)).
 
     Args:
-        network: Whose parameters to follow; the averages start as copies.
+        network: The network whose parameters are averaged; the averages start as copies.
         settings: Decays and warm-up.
     """
 

@@ -1,4 +1,4 @@
-"""Making a guide for a model: its experiment, its data in the model's units, and how well it answers at each noise."""
+"""Training a guidance model: its experiment, its data in the model's units, and its accuracy at each noise level."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Kind = Literal["classifier", "likelihood"]
 FILE = "guide.json"
 LEVELS = 10
 MOST = 2000
-"""Held-out examples on which a guide is measured, at most."""
+"""Largest number of held-out examples on which a guidance model is measured."""
 
 
 @record
 class AtLevel:
-    """How well a guide answers at one noise level, on held-out examples.
+    """Accuracy of a guidance model at one noise level, on held-out examples.
 
     Args:
         t: The time.
@@ -55,7 +55,7 @@ class AtLevel:
 
 @dataclass(frozen=True)
 class Measured:
-    """What `measure` found: each level, least noise first, and what a guide that ignores x would have."""
+    """Result of `measure`: each level, least noise first, and the loss of a model that ignores x."""
 
     levels: tuple[AtLevel, ...]
     examples: int
@@ -63,10 +63,10 @@ class Measured:
 
 
 def guide_experiment(model: Model, kind: Kind, data: str | None = None) -> GuideExperiment:
-    """The experiment of a guide for a model, under the model's own process; its data are not opened yet.
+    """The experiment of a guidance model, under the model's own process; its data are not opened yet.
 
     Args:
-        model: Which is to be guided.
+        model: The model to be guided.
         kind: "classifier" for p_t(class | x), "likelihood" for a normal density of numbers y.
         data: Examples with labels, of the model's shape and units; None for the model's own.
 
@@ -76,7 +76,8 @@ def guide_experiment(model: Model, kind: Kind, data: str | None = None) -> Guide
     process = clock(model.as_score())
     if isinstance(process, GeneralSDE):
         raise ValueError(
-            f"{model.name} was trained on a GeneralSDE, which has no one noise level for a guide to hear; train the"
+            f"{model.name} was trained on a GeneralSDE, which has no single noise level to condition a guidance model"
+            " on; train the"
             " model with the condition itself, data.conditional=true"
         )
     own = model.experiment
@@ -144,17 +145,17 @@ def train_guide(
     resume: Literal["no", "auto"] = "no",
     observer: Observer | None = None,
 ) -> tuple[Guide, Measured | None]:
-    """Train a guide into a folder, with how well it answers in guide.json; see `trainer.train`.
+    """Train a guidance model into a folder, with its accuracy in guide.json; see `trainer.train`.
 
     Args:
-        experiment: As `with_data` gives it.
-        data: Likewise.
-        out: The guide folder.
-        resume: As for `train`.
+        experiment: The experiment that `with_data` returned.
+        data: The data that `with_data` returned.
+        out: Output folder.
+        resume: "auto" continues from the newest checkpoint, "no" refuses a folder that holds a run.
         observer: Told of progress.
 
     Returns:
-        The guide, and how well it answers; None without held-out examples.
+        The guidance model and its accuracy, None without held-out examples.
     """
     run = train(experiment, out, resume=resume, observer=observer, data=data)
     guide = load_guide(run)
@@ -181,13 +182,13 @@ def train_guide(
 
 
 def measure(guide: Guide, split: Split, levels: int = LEVELS, seed: int = 0) -> Measured:
-    """Losses and errors of a guide on examples it has not seen, level by level with the same noise every time.
+    """Losses and errors of a guidance model on held-out examples, level by level, with the same noise every time.
 
     Args:
-        guide: Which.
+        guide: The guidance model.
         split: Held-out examples with labels, in data units.
-        levels: How many noise levels, evenly spaced in t.
-        seed: Of the noise.
+        levels: Number of noise levels, evenly spaced in t.
+        seed: Seed of the noise.
     """
     score, spec = guide.as_score(), guide.experiment.spec
     assert spec is not None
@@ -217,7 +218,7 @@ def level_times(process: Process, levels: int) -> Tensor:
 
 
 def _blind(answer: Answer, y: Tensor) -> float:
-    """The loss of the best law that does not look at x."""
+    """The loss of the best distribution that does not look at x."""
     if isinstance(answer, Category):
         share = torch.bincount(y, minlength=answer.size).double() / len(y)
         return -float(torch.xlogy(share, share).sum())

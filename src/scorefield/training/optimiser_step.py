@@ -25,9 +25,9 @@ class OptimiserStep:
     """Takes the optimiser steps of an experiment's modules; a step depends on its arguments and the weights alone.
 
     Args:
-        experiment: With `spec` filled in.
+        experiment: The experiment, with `spec` filled in.
         accelerator: Device and processes.
-        run_folder: Where a batch whose loss is not finite is written.
+        run_folder: Folder for a batch whose loss is not finite.
         modules: All of them, whose weights are written with it.
     """
 
@@ -48,7 +48,7 @@ class OptimiserStep:
             number: Index of the module; with `update` it determines every random draw.
             update: Number of optimiser steps that the module has taken before.
             x: This process's part of the batch, data units.
-            condition: That comes with it.
+            condition: Conditions of the batch.
             sums: Accumulates the losses and the gradient norm of this step.
 
         Returns:

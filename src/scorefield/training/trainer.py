@@ -63,12 +63,12 @@ def train(
     """Train an experiment into a run folder.
 
     Args:
-        experiment: What to do.
+        experiment: The experiment.
         out: The run folder.
         resume: "auto" goes on from the newest checkpoint in `out` if there is one; "no" refuses a folder that holds a
             run.
-        observer: Told of progress.
-        data: In place of opening experiment.data.
+        observer: Receives progress.
+        data: Opened data, in place of experiment.data.
 
     Returns:
         The run folder, which is a model folder too.

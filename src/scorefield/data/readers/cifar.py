@@ -73,7 +73,7 @@ def read_cifar(path: Path, source: DataSource) -> dict[str, Content]:
 
     Args:
         path: A folder such as cifar-10-batches-bin or cifar-100-binary, or one .bin file.
-        source: For `label_key`: "fine" (as with None) or "coarse" for CIFAR-100.
+        source: The data source; its `label_key` is "fine" (as with None) or "coarse" for CIFAR-100.
 
     Raises:
         DataError: The Python version, missing or damaged files, labels outside the classes.

@@ -20,7 +20,7 @@ class ArrayLike(Protocol):
 
     @property
     def dtype(self) -> np.dtype:
-        """Of the items."""
+        """Type of the items."""
         ...
 
     def __getitem__(self, indices: np.ndarray, /) -> np.ndarray:
@@ -33,11 +33,11 @@ class Images:
     """Image files or encoded images.
 
     Attributes:
-        count: How many.
+        count: Number of images.
         open: Opens image i without decoding its pixels; raises what PIL raises.
         name: What to call image i in messages.
         labels: Class of each, int64 (count,), -1 unknown; None where there are none.
-        class_names: By class number, if known.
+        class_names: Names of the classes by number, if known.
     """
 
     count: int
@@ -54,10 +54,10 @@ class Arrays:
     Attributes:
         array: (N, ...).
         name: What to call it in messages.
-        labels: As above.
-        class_names: As above.
+        labels: Class of each, int64 (count,), -1 unknown; None where there are none.
+        class_names: Names of the classes by number, if known.
         grey: (low, high, levels) where the format states them.
-        layout: Where the format says where the channels are.
+        layout: Position of the channels, where the format defines it.
         numbers: What was measured of each, float32 (count, k), NaN unknown; None where nothing was.
     """
 

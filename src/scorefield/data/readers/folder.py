@@ -42,7 +42,7 @@ def read_folder(folder: Path, label_key: str | None = None) -> dict[str, Content
     the index of an example does not depend on the file system.
 
     Args:
-        folder: Where the files lie.
+        folder: The folder of the files.
         label_key: An attribute of CelebA's `list_attr_celeba.txt` in place of the folders' names.
 
     Raises:

@@ -50,7 +50,8 @@ def read_lmdb(path: Path, source: DataSource) -> dict[str, Content]:
 
     Args:
         path: `<category>_<split>_lmdb`, a folder of such folders, or a file.
-        source: For `key`, the category where there are several, and `size`, the resolution where there are several.
+        source: The data source; its `key` is the category where there are several, and `size`, the resolution where
+            there are several.
 
     Raises:
         DataError: No environment, a damaged one, no images in it, a choice to make.

@@ -20,7 +20,7 @@ def import_dataset(path: str) -> Any:
     """The dataset at module:attribute, calling it if it is a function or class without required arguments.
 
     Raises:
-        DataError: It cannot be imported, or fails.
+        DataError: The data set cannot be imported, or making it fails.
     """
     module, _, name = path.partition(":")
     try:
@@ -49,7 +49,7 @@ def read_object(dataset: Any, name: str, source: DataSource) -> dict[str, Conten
     Items may be an image, array or tensor; a tuple (item, label, ...); or a mapping, read by `key` and `label_key`.
 
     Raises:
-        DataError: It has no length or index access, no items, or items of another kind.
+        DataError: The data set has no length or index access, no items, or items of another kind.
     """
     if isinstance(dataset, Mapping):
         return {str(split): _content(part, f"{name} {split}", source) for split, part in dataset.items()}

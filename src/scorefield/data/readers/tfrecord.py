@@ -49,8 +49,8 @@ def read_tfrecord(path: Path, source: DataSource) -> dict[str, Content]:
 
     Args:
         path: A file, or the folder that holds the files.
-        source: For `size`, where a folder has files of several resolutions (`*-r02.tfrecords` to `*-r10.tfrecords`, of
-            side 2^2 to 2^10); `key` and `label_key`, names of features.
+        source: The data source; its `size` chooses where a folder has files of several resolutions (`*-r02.tfrecords`
+            to `*-r10.tfrecords`, of side 2^2 to 2^10); `key` and `label_key`, names of features.
 
     Raises:
         DataError: No such files, damaged ones (the message names the record), no images in them, a choice to make.
@@ -247,7 +247,7 @@ class Records:
             trusted: Leave its checksum for the next time it is read: for small features of all records.
 
         Raises:
-            DataError: It does not agree with its checksum, or holds something else than an Example.
+            DataError: The record does not match its checksum, or holds something other than an Example.
         """
         number = int(np.searchsorted(self._first, index, side="right")) - 1
         start, length = int(self._starts[index]), int(self._lengths[index])
@@ -310,7 +310,7 @@ def parse_example(payload: Any, longest: int | None = None) -> dict[str, Feature
         longest: Leave out values of bytes that are longer.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The bytes are no message of this kind.
     """
     example: dict[str, Feature] = {}
     for features in _messages(memoryview(payload), 1):

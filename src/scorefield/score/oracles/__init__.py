@@ -1,7 +1,7 @@
-"""Exact scores: laws of x_0 whose marginal at every t is known in closed form, under every process.
+"""Exact scores: distributions of x_0 whose marginal at every t is known in closed form, under every process.
 
-If x_0 has density p_0, then x_t = alpha x_0 + sigma z has p_t = (p_0 scaled by alpha) * N(0, sigma^2 I). For the laws
-below that convolution has a closed form, and with it everything that a trained model can only estimate:
+If x_0 has density p_0, then x_t = alpha x_0 + sigma z has p_t = (p_0 scaled by alpha) * N(0, sigma^2 I). For the
+distributions below that convolution has a closed form, and with it everything that a trained model can only estimate:
 
     Gaussian        N(alpha m, alpha^2 C + sigma^2 I), any mean and covariance, any event shape
     GaussianField   stationary on periodic signals and images, diagonal in the Hartley basis: 64 x 64 pixels are fast
@@ -9,8 +9,9 @@ below that convolution has a closed form, and with it everything that a trained 
     Points          sum_n w_n N(alpha p_n, sigma^2 I): the empirical distribution of a data set
 
 Each gives the score, `denoised` = E[x_0 | x_t], `log_prob` and `sample` at every t (t=None: x_0 itself), `moments`, and
-`posterior(A, y, noise_std)`: the law of x_0 given y = A x_0 + n, an oracle again. So samplers, losses, likelihoods and
-posterior samplers are tested with no network. `skewed_gaussian(process)` and its kin are small, lopsided cases.
+`posterior(A, y, noise_std)`: the distribution of x_0 given y = A x_0 + n, an oracle again. So samplers, losses,
+likelihoods and posterior samplers are tested with no network. `skewed_gaussian(process)` and its kin are small,
+lopsided cases.
 """
 
 from scorefield.score.oracles import examples, field, gaussian, mixture, oracle

@@ -20,7 +20,7 @@ def skewed_gaussian(process: Process, shape: Shape = 2) -> Gaussian:
     """An off-centre Gaussian with a rotated covariance, standard deviations from 0.2 to 1.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape, or the number of entries of a vector.
     """
     size = _shape(shape)
@@ -32,7 +32,7 @@ def skewed_mixture(process: Process, shape: Shape = 2) -> Mixture:
     """Three rotated Gaussians of weights 0.5, 0.3, 0.2 and unequal widths, of classes 0, 1 and 1.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape, or the number of entries of a vector.
     """
     size = _shape(shape)
@@ -49,9 +49,9 @@ def skewed_points(process: Process, shape: Shape = 2, count: int = 7) -> Points:
     """A handful of points with weights 1, 2, ..., off-centre, of classes 0 and 1 in turn.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape, or the number of entries of a vector.
-        count: How many points.
+        count: Number of points.
     """
     size = _shape(shape)
     noise = torch.from_numpy(philox(seed=7, index=10).standard_normal((count, math.prod(size))))
@@ -64,7 +64,7 @@ def skewed_field(process: Process, shape: tuple[int, ...] = (2, 6, 8)) -> Gaussi
     """A random field with another correlation length along each axis, correlated channels and a mean per channel.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape, (C, L) or (C, H, W).
     """
     lengths = tuple(1.0 + 0.7 * axis for axis in range(len(shape) - 1))

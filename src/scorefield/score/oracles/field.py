@@ -20,7 +20,7 @@ class GaussianField(ModalGaussian):
     the spectrum is Matern's, S ~ (1 + |l w|^2)^-(nu + d/2), for w in radians per pixel and d spatial axes.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape, (C, L) for signals or (C, H, W) for images.
         power_spectrum: S in the order of `torch.fft.fftn`, spatial shape, S(k) = S(-k) >= 0; give it or
             `correlation_length`.
@@ -87,7 +87,8 @@ class GaussianField(ModalGaussian):
         return hartley(c.reshape(c.shape[0], *self.shape))
 
     def filtered_posterior(self, transfer: Tensor, observed: Tensor, noise_std: float) -> GaussianField:
-        """The law of x_0 given a filtered, noisy copy of it, y = h * x_0 + n (deblurring), again diagonal and fast.
+        """The distribution of x_0 given a filtered, noisy copy of it, y = h * x_0 + n (deblurring), again diagonal and
+        fast.
 
         With h(k) the filter's transfer function, mode by mode: variance l r^2 / (h^2 l + r^2), mean
         m + l h / (h^2 l + r^2) (y - h m).

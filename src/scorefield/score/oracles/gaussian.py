@@ -24,7 +24,7 @@ class ModalGaussian(Oracle):
     Nothing is divided by sigma, so all are accurate as sigma tends to zero.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         mean: m, event shape.
         variances: l >= 0, shape (D,).
     """
@@ -96,7 +96,7 @@ class Gaussian(ModalGaussian):
     """x_0 ~ N(m, C) with any mean and covariance; singular covariances are allowed.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         mean: m, event shape; any shape of at least one axis.
         covariance: C over the flattened event, shape (D, D); or the variances of independent entries, event shape;
             or one variance.

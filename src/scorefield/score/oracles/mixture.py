@@ -22,7 +22,7 @@ class WeightedOracle(Oracle):
     own with weights r_k.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape.
         weights: w_k > 0, one per component, scaled to sum 1.
         labels: Class of each component, or None. The condition {"class": labels of shape (B,)} selects by it; -1 is
@@ -106,11 +106,11 @@ class Mixture(WeightedOracle):
     """A mixture of Gaussians, each with its own full covariance.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         weights: w_k > 0, shape (K,), scaled to sum 1.
         means: m_k, shape (K, *event).
         covariances: C_k, shape (K, D, D); or variances, shape (K, *event) or (K,).
-        labels: Class of each component, for conditional scores; None for an unconditional law.
+        labels: Class of each component, for conditional scores; None for an unconditional distribution.
     """
 
     def __init__(
@@ -198,10 +198,10 @@ class Points(WeightedOracle):
     (Karras et al. 2022, appendix B.3).
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         points: p_n, shape (N, *event), model units.
         weights: w_n > 0, shape (N,), scaled to sum 1; None for equal weights.
-        labels: Class of each point, for conditional scores; None for an unconditional law.
+        labels: Class of each point, for conditional scores; None for an unconditional distribution.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ class Points(WeightedOracle):
         return mean.reshape(self.shape), (flat - mean).T @ (self.weights[:, None] * (flat - mean))
 
     def _conditioned(self, observation: Observation) -> Points:
-        """The same points, each weight times its likelihood N(y; A p_n, R); R must be regular."""
+        """The points with each weight multiplied by its likelihood N(y; A p_n, R); R must be regular."""
         weights = _reweighted(self.log_weights + self._likelihoods(observation))
         return Points(self.process, self.points, weights, self.labels)
 

@@ -1,4 +1,4 @@
-"""What every oracle is: a law of x_0 whose noised marginals are known exactly."""
+"""Base class of the oracles: distributions of x_0 whose noised marginals are known exactly."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Number = float | Tensor
 
 
 class Oracle(Score):
-    """The exact score of x_t = alpha x_0 + sigma z for a law of x_0 in closed form.
+    """The exact score of x_t = alpha x_0 + sigma z for a distribution of x_0 in closed form.
 
-    A subclass states its law for scales alpha, sigma of shape (B,), and what an observation makes of it. It computes in
-    float64 (where the device has it); answers come back in the dtype of x. The process enters through alpha and sigma
-    alone, so an oracle is exact under any process, a tabulated one included.
+    A subclass states its distribution for scales alpha, sigma of shape (B,), and what an observation makes of it. It
+    computes in float64 (where the device has it); answers come back in the dtype of x. The process enters through alpha
+    and sigma alone, so an oracle is exact under any process, a tabulated one included.
 
     Args:
-        process: Whose marginals to give.
+        process: The process that noises x_0.
         shape: Event shape.
     """
 
@@ -44,7 +44,7 @@ class Oracle(Score):
         """Number of scalars in one example, D."""
         return math.prod(self.shape)
 
-    # ------------------------------------------------------------------------------------- what a law states
+    # ------------------------------------------------------------------------------------- what a distribution states
 
     @abstractmethod
     def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
@@ -68,7 +68,7 @@ class Oracle(Score):
 
     @abstractmethod
     def _conditioned(self, observation: Observation) -> Oracle:
-        """The law of x_0 given the observation."""
+        """The distribution of x_0 given the observation."""
 
     @abstractmethod
     def _log_evidence(self, observation: Observation) -> Tensor:
@@ -94,10 +94,10 @@ class Oracle(Score):
         Args:
             x: Points, shape (B, *event).
             t: Times, shape (B,), or one number; None for the data x_0 themselves.
-            condition: As in `Score`.
+            condition: Known conditions, as in `Score`.
 
         Raises:
-            ValueError: The law at t has no density (point masses or a singular covariance without noise).
+            ValueError: The distribution at t has no density (point masses or a singular covariance without noise).
         """
         state, alpha, sigma = self._enter(x, t)
         return self._log_prob(state, alpha, sigma, condition).to(x.dtype)
@@ -122,13 +122,13 @@ class Oracle(Score):
         Sample i depends on (seed, start + i) alone, and the same x_0 and z stand behind it at every t.
 
         Args:
-            n: How many.
+            n: Number of samples.
             t: Times, shape (n,), or one number; None for the data x_0.
-            seed: Which stream.
+            seed: Seed of the random stream.
             start: Index of the first sample.
             condition: Entries of leading axis n.
-            noise: Where randomness comes from instead of (seed, start).
-            dtype: Of the samples.
+            noise: Noise to use in place of the stream of (seed, start).
+            dtype: Type of the samples.
         """
         source = noise if noise is not None else IndexedNoise(seed, range(start, start + n))
         # One draw for all: opening a stream costs more than the numbers.
@@ -148,7 +148,7 @@ class Oracle(Score):
         *,
         noise_covariance: Tensor | None = None,
     ) -> Oracle:
-        """The law of x_0 given A x_0 + n = y with n ~ N(0, R), as an oracle under the same process.
+        """The distribution of x_0 given A x_0 + n = y with n ~ N(0, R), as an oracle under the same process.
 
         Args:
             operator: A, shape (M, D) or (M, *event), acting on the flattened event.
@@ -186,7 +186,7 @@ class Oracle(Score):
         return alpha[0] * mean, alpha[0] ** 2 * covariance + sigma[0] ** 2 * torch.eye(len(covariance)).to(covariance)
 
     def under(self, process: Process) -> Self:
-        """The same law of x_0 under another process."""
+        """This distribution of x_0 under another process."""
         twin = copy.copy(self)
         twin.process = process
         return twin
@@ -210,7 +210,7 @@ class Oracle(Score):
 
 
 def refuse_condition(condition: Condition | None, what: str) -> None:
-    """Raise if a condition is given to a law that has none."""
+    """Raise if a condition is given to a distribution that has none."""
     if condition:
         raise ValueError(
             f"{what} takes no condition, got {sorted(condition)}; a Mixture or Points with labels=... takes 'class'"
@@ -260,7 +260,7 @@ class Observation:
         """Cholesky factor of A C A' + R.
 
         Raises:
-            ValueError: It is singular: some combination of the observations is fixed exactly, twice.
+            ValueError: The covariance is singular: some combination of the observations is fixed exactly, twice.
         """
         S = self.A @ covariance @ self.A.T + self.R
         L, info = torch.linalg.cholesky_ex(S)

@@ -1,4 +1,4 @@
-"""What a bridge returns, how it is checked against the network it describes, and how it becomes a model folder."""
+"""The result of reading a checkpoint: its check against the network it describes, and its model folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ x = model.sample(16).x  # data units
 """
 
 
-class BridgeError(ValueError):
+class CheckpointError(ValueError):
     """A checkpoint that cannot be imported as asked; the message says what it is and which command might fit."""
 
 
@@ -60,7 +60,7 @@ class Hints:
         discrete: Trained on a ladder of levels, not in continuous time.
 
     Raises:
-        BridgeError: A number is not positive.
+        CheckpointError: A number is not positive.
     """
 
     size: int | None = None
@@ -74,7 +74,7 @@ class Hints:
         for name in ("size", "sigma_min", "sigma_max", "levels"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise BridgeError(f"--{name.replace('_', '-')} must be a positive number; got {value}")
+                raise CheckpointError(f"--{name.replace('_', '-')} must be a positive number; got {value}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Imported:
     """A checkpoint as a scorefield model.
 
     Args:
-        experiment: With `spec` and `source` filled in.
-        weights: Which weights: "raw", "ema", or "ema:DECAY" where the decay is known (`average_name`).
+        experiment: The experiment, with `spec` and `source` filled in.
+        weights: Name of the weights: "raw", "ema", or "ema:DECAY" where the decay is known (`average_name`).
         tensors: Every entry of the network's state dictionary by our names; memory-mapped views are welcome.
         step: Training step of the checkpoint, where it says so.
         notes: Sentences for the user and the model card: what was inferred, which choice of ours differs.
@@ -105,7 +105,7 @@ def check(imported: Imported, checkpoint: Path) -> None:
     """Compare every tensor with the network that the experiment describes, without making that network.
 
     Raises:
-        BridgeError: Names or shapes differ; the differences are listed tensor by tensor.
+        CheckpointError: Names or shapes differ; the differences are listed tensor by tensor.
     """
     spec = imported.experiment.spec
     assert spec is not None
@@ -113,33 +113,35 @@ def check(imported: Imported, checkpoint: Path) -> None:
     lines = differences(own, imported.tensors, theirs="checkpoint")
     if lines:
         shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
-        raise BridgeError(
+        raise CheckpointError(
             f"the tensors of {checkpoint} are not those of the network that its configuration describes"
             f" ({type(imported.experiment.network).__name__}, {len(own)} tensors); {len(lines)} differences:\n"
             + "\n".join(shown)
             + "\nThe configuration belongs to another checkpoint: give the right one with --config"
         )
     if odd := [name for name, value in imported.tensors.items() if not value.is_floating_point()]:
-        raise BridgeError(f"{checkpoint} holds numbers of the type {imported.tensors[odd[0]].dtype} in {odd[0]}")
+        raise CheckpointError(f"{checkpoint} holds numbers of the type {imported.tensors[odd[0]].dtype} in {odd[0]}")
     if bad := [name for name, value in imported.tensors.items() if not bool(value.isfinite().all())]:
-        raise BridgeError(f"{checkpoint} holds numbers that are not finite in {bad[0]} and {len(bad) - 1} more tensors")
+        raise CheckpointError(
+            f"{checkpoint} holds numbers that are not finite in {bad[0]} and {len(bad) - 1} more tensors"
+        )
 
 
 def write(imported: Imported, checkpoint: Path, layout: str, out: Path) -> None:
     """Write a model folder: model.safetensors, experiment.json, environment.json and the model card README.md.
 
     Args:
-        imported: What a bridge returned, checked.
+        imported: The checked result of a reader.
         checkpoint: The file or folder it came from; its hash goes into the card.
         layout: Name of the layout.
         out: The folder; all of it appears at once or not at all.
 
     Raises:
-        BridgeError: The folder exists and holds something, or cannot be written.
+        CheckpointError: The folder exists and holds something, or cannot be written.
         NoSpaceError: The disk is full.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BridgeError(f"{out} exists already; choose another --out, or remove it first")
+        raise CheckpointError(f"{out} exists already; choose another --out, or remove it first")
     sha = file_hash(checkpoint)
     origin = {"layout": layout, "file": checkpoint.name, "sha256": sha, "weights": imported.weights}
     fixed_names = frozen_names(imported.experiment)
@@ -157,7 +159,7 @@ def write(imported: Imported, checkpoint: Path, layout: str, out: Path) -> None:
     except NoSpaceError:
         raise  # which says what is intact
     except OSError as error:
-        raise BridgeError(f"the folder {out} cannot be written ({error.strerror}); choose another --out") from None
+        raise CheckpointError(f"the folder {out} cannot be written ({error.strerror}); choose another --out") from None
 
 
 def frozen_names(experiment: Experiment) -> set[str]:
@@ -200,13 +202,13 @@ def with_hints(hints: Hints, layout: str, *, config: bool = True, **needed: str)
     """The hints by name; an error that names the flags that are missing.
 
     Args:
-        hints: As given by the user.
-        layout: For the message.
+        hints: Hints given by the user.
+        layout: Name of the layout, for the message.
         config: Whether this layout has configuration files, and one would do.
-        needed: Name of a hint -> why it cannot be told from the tensors.
+        needed: Name of a hint -> why the tensors do not determine it.
 
     Raises:
-        BridgeError: A needed hint was not given.
+        CheckpointError: A needed hint was not given.
     """
     given = {f.name: getattr(hints, f.name) for f in dataclasses.fields(hints)}
     missing = {name: why for name, why in needed.items() if given[name] is None}
@@ -214,7 +216,7 @@ def with_hints(hints: Hints, layout: str, *, config: bool = True, **needed: str)
         flags = " ".join(f"--{name.replace('_', '-')} VALUE" for name in missing)
         reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
         file, instead = ("without the release's configuration file ", "--config FILE, or ") if config else ("", "")
-        raise BridgeError(
+        raise CheckpointError(
             f"{file}the tensors of a {layout} checkpoint do not tell everything ({reasons}). Give {instead}{flags}"
         )
     return given
@@ -238,17 +240,19 @@ def choose_weights(
         raw: State dictionary of the network.
         average: Averaged parameters by name; None or empty where the checkpoint holds none.
         wanted: "ema", "raw" or None.
-        decay: Of the average, where known.
-        experiment: For the names of the network's buffers.
-        checkpoint: For messages.
+        decay: Decay of the average, where known.
+        experiment: The experiment, for the names of the network's buffers.
+        checkpoint: Path of the checkpoint, for messages.
         expected: Whether such a run keeps an average, so that the trained weights are not taken in its place unasked.
 
     Raises:
-        BridgeError: An average is asked for, or expected, and there is none.
+        CheckpointError: An average is requested or expected, and there is none.
     """
     if not average:
         if wanted == "ema" or (expected and wanted is None):
-            raise BridgeError(f"{checkpoint} holds no average of the weights; import the trained ones, --weights raw")
+            raise CheckpointError(
+                f"{checkpoint} holds no average of the weights; import the trained ones, --weights raw"
+            )
         return "raw", dict(raw)
     if wanted == "raw":
         return "raw", dict(raw)
@@ -261,7 +265,7 @@ def settled(hints: Hints, name: str, known: Any) -> Any:
     """What the checkpoint or its configuration says of a hint's subject, else the hint; None where neither does.
 
     Raises:
-        BridgeError: Both do, and they differ.
+        CheckpointError: Both do, and they differ.
     """
     hint = getattr(hints, name)
     if hint is None or known is None:
@@ -269,7 +273,7 @@ def settled(hints: Hints, name: str, known: Any) -> Any:
     same = math.isclose(hint, known, rel_tol=1e-6) if isinstance(known, float) else hint == known
     if not same:
         flag = name.replace("_", "-")
-        raise BridgeError(f"--{flag} {hint} contradicts the checkpoint or its configuration, which says {known}")
+        raise CheckpointError(f"--{flag} {hint} contradicts the checkpoint or its configuration, which says {known}")
     return known
 
 
@@ -277,7 +281,7 @@ def heard(hints: Hints, experiment: Experiment) -> None:
     """Refuse hints that the finished experiment contradicts, so that none is passed over in silence.
 
     Raises:
-        BridgeError: A hint says otherwise than the experiment, or says something of a process of another family.
+        CheckpointError: A hint says otherwise than the experiment, or says something of a process of another family.
     """
     assert experiment.spec is not None
     sizes, process = set(experiment.spec.shape[1:]), experiment.process
@@ -294,7 +298,9 @@ def heard(hints: Hints, experiment: Experiment) -> None:
         settled(hints, "sigma_min", ends[0])
         settled(hints, "sigma_max", ends[1])
     elif hints.sigma_min is not None or hints.sigma_max is not None:
-        raise BridgeError(f"--sigma-min and --sigma-max are of VE models, and this is a {family} model; leave them out")
+        raise CheckpointError(
+            f"--sigma-min and --sigma-max are of VE models, and this is a {family} model; leave them out"
+        )
 
 
 ENDS = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -305,7 +311,7 @@ def image_size(configured: object, hints: Hints, layout: str) -> int:
     """Height and width of the images: those of the configuration, else the hint.
 
     Raises:
-        BridgeError: Neither is there; or both, and they differ.
+        CheckpointError: Neither is there; or both, and they differ.
     """
     size = settled(hints, "size", None if configured is None else int(str(configured)))
     if size is None:

@@ -1,4 +1,4 @@
-"""Reading what releases wrote, executing nothing: checkpoints, configurations, and what an unknown file looks like.
+"""Reading checkpoints and configurations without executing anything, and recognising unknown files.
 
 A PyTorch checkpoint is a pickle, and a pickle can run code. Only tensors, containers, numbers and NumPy scalars (a
 learning rate in the releases' optimiser state) are read; anything else is refused before it is made.
@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 
 LAYOUTS = ("score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers")
 """What `scorefield import` knows."""
@@ -40,24 +40,26 @@ def read_torch(path: Path) -> Any:
     """The content of a file written by `torch.save`, memory-mapped where its format allows it.
 
     Raises:
-        BridgeError: The file is no such file, is truncated, or holds code.
+        CheckpointError: The file is no such file, is truncated, or holds code.
     """
     if path.is_dir():
-        raise BridgeError(f"{path} is a folder; give the checkpoint file in it.{_fits(recognise(path))}")
+        raise CheckpointError(f"{path} is a folder; give the checkpoint file in it.{_fits(recognise(path))}")
     if not path.is_file():
-        raise BridgeError(f"there is no file {path}")
+        raise CheckpointError(f"there is no file {path}")
     kind = file_kind(path)
     if kind not in ("torch", "pickle"):
-        raise BridgeError(f"{path} is no PyTorch checkpoint: it is {_KINDS[kind]}.{_fits(_LAYOUT_OF_KIND.get(kind))}")
+        raise CheckpointError(
+            f"{path} is no PyTorch checkpoint: it is {_KINDS[kind]}.{_fits(_LAYOUT_OF_KIND.get(kind))}"
+        )
     if kind == "pickle" and is_edm(path):
-        raise BridgeError(f"{path} is a pickled network of EDM.{_fits('edm')}")
+        raise CheckpointError(f"{path} is a pickled network of EDM.{_fits('edm')}")
     mapped = kind == "torch" and zipfile.is_zipfile(path)  # files from before 2020 are no archives
     try:
         with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickles in newer protocols, which are refused below
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises a dozen types for damaged files
-        raise BridgeError(_why(path, error)) from None
+        raise CheckpointError(_why(path, error)) from None
 
 
 def _why(path: Path, error: Exception) -> str:
@@ -157,20 +159,20 @@ def read_config(path: Path | None, *, sections: bool = True) -> dict[str, Any] |
         sections: Whether fields lie in sections such as `model`.
 
     Raises:
-        BridgeError: No such file, or one that is neither.
+        CheckpointError: No such file, or one that is neither.
     """
     if path is None:
         return None
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BridgeError(f"the configuration {path} cannot be read: {error}") from None
+        raise CheckpointError(f"the configuration {path} cannot be read: {error}") from None
     try:
         found = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Plain)
     except (json.JSONDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BridgeError(f"the configuration {path} is neither JSON nor YAML: {error}") from None
+        raise CheckpointError(f"the configuration {path} is neither JSON nor YAML: {error}") from None
     if not isinstance(found, dict) or (sections and not any(isinstance(v, dict) for v in found.values())):
-        raise BridgeError(
+        raise CheckpointError(
             f"the configuration {path} holds no sections such as `model` and `data`; give the file that the release"
             " trained with, or its ml_collections dictionary as JSON (config.to_json_best_effort()) or YAML"
         )
@@ -199,23 +201,23 @@ def without_prefix(state: Mapping[Any, Any], checkpoint: Path) -> dict[str, Tens
     """A state dictionary without the `module.` that data parallelism puts before every key.
 
     Raises:
-        BridgeError: An entry is no tensor.
+        CheckpointError: An entry is no tensor.
     """
     if bad := [str(name) for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise BridgeError(f"the model in {checkpoint} holds {bad[0]}, which is no tensor")
+        raise CheckpointError(f"the model in {checkpoint} holds {bad[0]}, which is no tensor")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def weight(tensors: Mapping[str, Tensor], name: str, axes: int, checkpoint: Path) -> Tensor:
-    """A tensor that a bridge reads sizes from.
+    """A tensor from which a reader takes sizes.
 
     Raises:
-        BridgeError: It is not there, or has another number of axes.
+        CheckpointError: The tensor is missing, or has another number of axes.
     """
     if name not in tensors:
-        raise BridgeError(f"the model in {checkpoint} has no {name}: it is incomplete, or of another network")
+        raise CheckpointError(f"the model in {checkpoint} has no {name}: it is incomplete, or of another network")
     if (found := tensors[name]).ndim != axes:
-        raise BridgeError(f"{name} in {checkpoint} has the shape {tuple(found.shape)}; it should have {axes} axes")
+        raise CheckpointError(f"{name} in {checkpoint} has the shape {tuple(found.shape)}; it should have {axes} axes")
     return found
 
 
@@ -239,7 +241,7 @@ def recognise(path: Path) -> str | None:
         if kind == "pickle" and is_edm(path):
             return "edm"
         return layout_of(read_torch(path)) if kind in ("torch", "pickle") else _LAYOUT_OF_KIND.get(kind)
-    except (OSError, BridgeError):
+    except (OSError, CheckpointError):
         return None
 
 
@@ -269,13 +271,13 @@ def expect(content: Any, layout: str, path: Path) -> None:
     """Refuse a checkpoint of another layout than the one asked for.
 
     Raises:
-        BridgeError: It looks like another one, which is named, or like none.
+        CheckpointError: The checkpoint looks like another layout, which is named, or like none.
     """
     found = layout_of(content)
     if found == layout:
         return
     what = f"it holds {describe(content)}"
-    raise BridgeError(f"{path} is not a checkpoint of the layout {layout}: {what}.{_fits(found)}")
+    raise CheckpointError(f"{path} is not a checkpoint of the layout {layout}: {what}.{_fits(found)}")
 
 
 def describe(content: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a release's configuration file says, each field of the kind that it must be."""
+"""Fields of a release's configuration file, each checked for its type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from scorefield._codec import near
-from scorefield.interop.imported import BridgeError
+from scorefield.interop.import_result import CheckpointError
 
 LARGEST = 2**31
 """No count in a configuration is larger."""
@@ -19,10 +19,10 @@ class Fields:
     Each method takes the value of a field that is not there, or null; without that the field is needed.
 
     Args:
-        config: As `read_config` returns it; None where there is no file, which has no fields.
+        config: The configuration that `read_config` returns; None, without fields, where there is no file.
 
     Raises:
-        BridgeError: By every method: the field is needed and not there, or of another kind.
+        CheckpointError: From every method: the field is required and missing, or of another type.
     """
 
     def __init__(self, config: Mapping[str, Any] | None):
@@ -66,7 +66,7 @@ class Fields:
         known = {choice.lower(): choice for choice in choices}
         word = str(value).lower()
         if word not in known:
-            raise BridgeError(f"the configuration's {path} is {value!r}.{near(str(value), choices)}")
+            raise CheckpointError(f"the configuration's {path} is {value!r}.{near(str(value), choices)}")
         return known[word]
 
     def text(self, path: str, *default: str) -> str:
@@ -85,7 +85,7 @@ class Fields:
         value = self._find(path)
         if value is not None or default:
             return default[0] if value is None else value
-        raise BridgeError(
+        raise CheckpointError(
             f"the configuration has no field {path}, which this layout needs. Is it that of another release?"
         )
 
@@ -99,4 +99,4 @@ class Fields:
 
 
 def _refuse(path: str, value: object, what: str) -> NoReturn:
-    raise BridgeError(f"the configuration's {path} must be {what}; it is {value!r}")
+    raise CheckpointError(f"the configuration's {path} must be {what}; it is {value!r}")
