@@ -31,8 +31,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from scorefield._math import LOG_2PI
-from scorefield.energy.annealed_importance import AISSettings, GaussianBase, pilot, work
-from scorefield.energy.annealed_importance import Path as Route
+from scorefield.energy.annealed_importance import AISSettings, AnnealingPath, GaussianBase, collect_work, pilot_schedule
 from scorefield.energy.bridge_sampling import bridge
 from scorefield.energy.chains import run_chains
 from scorefield.energy.convergence import ess_bulk, ess_mean
@@ -128,13 +127,13 @@ def coverage(name: str, d: int, replicates: int, chains: int, most_rungs: int, s
     began, noise, n = time.process_time(), Batch(seed), replicates * chains
     target = TARGETS[name](d, n, noise)
     base = GaussianBase.matched(TARGETS[name](d, 2000, Batch(seed + 1)).draws, widen=1.2)
-    route = Route((base.energy, target.energy), (1.0, 0.0), (0.0, 1.0))
+    route = AnnealingPath((base.energy, target.energy), (1.0, 0.0), (0.0, 1.0))
     settings = AISSettings(most_rungs=most_rungs, pilot=128)
     start = base.draw(Batch(seed + 2), torch.empty(settings.pilot, d, dtype=F64))
-    schedule = pilot(route, start, settings, seed=seed)
+    schedule = pilot_schedule(route, start, settings, seed=seed)
     first = base.draw(noise, torch.empty(n, d, dtype=F64))
-    there = work(route, schedule, first, noise).log_weight.reshape(replicates, chains)
-    back = work(route, schedule, target.draws, noise, reverse=True).log_weight.reshape(replicates, chains)
+    there = collect_work(route, schedule, first, noise).log_weight.reshape(replicates, chains)
+    back = collect_work(route, schedule, target.draws, noise, reverse=True).log_weight.reshape(replicates, chains)
     found = bridge(there, back, resamples=300)
     inside = (found.low <= target.log_z) & (target.log_z <= found.high)
     ok = found.verdict == 0

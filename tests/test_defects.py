@@ -149,7 +149,7 @@ def bias(std: float, reverse: bool) -> float:
     """Of the mean weight, standard errors: zero for moves that leave their law invariant, however few."""
     noise, n = Generated(0), 20_000
     start = (std if reverse else 1.0) * noise.normal(torch.empty(n, 1, dtype=F64), 0, 0)
-    found = annealing.work(path_to(parabola(std), BASE), FEW, start, noise, reverse=reverse).log_weight
+    found = annealing.collect_work(path_to(parabola(std), BASE), FEW, start, noise, reverse=reverse).log_weight
     log_z = math.log(std * math.sqrt(2.0 * math.pi))
     weight = (found + log_z if reverse else found - log_z).exp()
     return abs(float((weight.mean() - 1.0) / (weight.std() / math.sqrt(n))))
@@ -168,8 +168,8 @@ def test_a_step_that_follows_other_chains_is_seen(monkeypatch: pytest.MonkeyPatc
 
     def depends() -> bool:
         laws = path_to(parabola(0.5), BASE)
-        together = annealing.work(laws, FEW, x, IndexedNoise(0, range(6))).log_weight
-        alone = [annealing.work(laws, FEW, x[k : k + 1], IndexedNoise(0, [k])).log_weight for k in range(6)]
+        together = annealing.collect_work(laws, FEW, x, IndexedNoise(0, range(6))).log_weight
+        alone = [annealing.collect_work(laws, FEW, x[k : k + 1], IndexedNoise(0, [k])).log_weight for k in range(6)]
         return not torch.allclose(together, torch.cat(alone), rtol=1e3 * FLOAT64, atol=1e3 * FLOAT64)
 
     true = moves.transition

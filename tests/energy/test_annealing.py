@@ -1,4 +1,4 @@
-"""Annealed chains: every move exact at its own temperature, and the published schedule."""
+"""Annealed chains: every step exact at its own temperature, and the published schedule."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F64 = torch.float64
 
 
 def bowl(x: Tensor) -> Tensor:
-    """Curvature 1 / sigma_0^2 = 100 around 0.5: at T a Gaussian of deviation 0.1 sqrt(T)."""
+    """An energy of curvature 1 / sigma_0^2 = 100 around 0.5: at T a Gaussian of standard deviation 0.1 sqrt(T)."""
     return 50.0 * (x - 0.5).square().flatten(1).sum(1)
 
 
@@ -36,7 +36,7 @@ def test_the_published_schedule() -> None:
 
 
 def test_every_move_leaves_its_temperature_alone() -> None:
-    """Draws of exp(-E / 2.5), led through two rungs at that very temperature, are still draws of it."""
+    """Draws of exp(-E / 2.5) keep their distribution through two rungs at the temperature 2.5."""
     ladder = Ladder(2.5, 2.5, rungs=2, steps=6, epsilons=(0.75, 0.5))
     end = anneal(gumbel, exact(10_000), ladder, noise=Generated(1)).x
     assert p_value(end) > SIGNIFICANCE
@@ -60,7 +60,7 @@ def test_a_ladder_arrives_and_reports_each_rung() -> None:
 
 
 def test_the_published_run_ends_where_the_theory_says() -> None:
-    """On the ideal energy the jump lands on the mode, and the quench ends at a deviation of 0.035."""
+    """On the ideal energy the jump returns the mode, and before it the standard deviation is 0.035."""
     calls = []
 
     def counted(x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def test_the_published_run_ends_where_the_theory_says() -> None:
         return bowl(x)
 
     class Short(PublishedAnneal):
-        """The last 300 steps, from exact draws of T = 1."""
+        """The last 300 temperatures of the schedule, from exact draws at T = 1."""
 
         def stages(self):  # type: ignore[no-untyped-def]
             return super().stages()[-200:]
@@ -90,5 +90,5 @@ def test_mates_and_mistakes() -> None:
         anneal(ENERGY, start, Ladder())
     with pytest.raises(ValueError, match="no sigma_0"):
         anneal(Energy(bowl), start, PublishedAnneal())
-    with pytest.raises(ValueError, match="is no ladder"):
+    with pytest.raises(ValueError, match="is not a ladder"):
         Ladder(1.0, 2.0)

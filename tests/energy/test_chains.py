@@ -1,4 +1,4 @@
-"""Metropolis chains of energies: exact at any temperature and event shape, a gradient a step, honest about failure."""
+"""Metropolis chains of energies: exact at any temperature and event shape, one gradient per step, failures reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = 2.5
 
 
 def gumbel(x: Tensor) -> Tensor:
-    """E with exp(-E / T) a product of Gumbel laws: skewed, off-centre, and exact draws at hand."""
+    """E with exp(-E / T) a product of Gumbel distributions: skewed, off-centre, and with exact draws."""
     return T * (x + torch.exp(-x)).flatten(1).sum(1)
 
 
@@ -38,7 +38,7 @@ def exact(n: int, seed: int = 0) -> Tensor:
 
 
 def p_value(x: Tensor) -> float:
-    """Of x being Gumbel: Kolmogorov and Smirnov on every coordinate, and mean and variance; Bonferroni over all."""
+    """p-value of x being Gumbel: Kolmogorov-Smirnov, mean and variance of each coordinate, Bonferroni-corrected."""
     flat, n = x.flatten(1), len(x)
     shape = [kstest(column.numpy(), lambda q: np.exp(-np.exp(-q))).pvalue for column in flat.T]
     variance = math.pi**2 / 6
@@ -76,7 +76,7 @@ def test_mutants_are_noticed(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_without_the_closing_half_kick_chains_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The released annealed importance sampler: a half kick at the start, full kicks after, none to close."""
+    """The defect of the published annealed importance sampler: one half kick, then full kicks, no closing half kick."""
     true = moves.leapfrog
 
     def released(field, x, momentum, slope, h, steps):  # type: ignore[no-untyped-def]
@@ -88,7 +88,7 @@ def test_without_the_closing_half_kick_chains_are_off(monkeypatch: pytest.Monkey
 
 
 def test_a_trajectory_of_a_period_does_not_freeze_a_direction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten leapfrog steps of 2 sin(pi / 10) turn a unit Gaussian's phase by 2 pi: chains of fixed length never move."""
+    """Ten leapfrog steps of 2 sin(pi / 10) are one period of a unit Gaussian: without jitter the chains never move."""
     bowl = Energy(lambda x: 0.5 * x.square().sum(1), with_gradient=lambda x: (0.5 * x.square().sum(1), x))
     period = Kernel(leapfrog=10, epsilon=2.0 * math.sin(math.pi / 10))
     start = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
@@ -103,7 +103,7 @@ def test_a_trajectory_of_a_period_does_not_freeze_a_direction(monkeypatch: pytes
 
 
 def test_the_published_step_is_accepted_19_times_of_20() -> None:
-    """On the ideal multi-scale energy, curvature 1 / sigma_0^2 = 100, D = 3072: 2 Phi(-sqrt(h^3 D) / 8), at any T."""
+    """The acceptance on the ideal energy, curvature 100 and D = 3072, is 2 Phi(-sqrt(h^3 D) / 8) at any T."""
     energy = Energy(lambda x: 50.0 * ((x - 0.5) ** 2).sum((1, 2, 3)), sigma_0=0.1)
     noise = Generated(0)
     for temperature in (1.0, 100.0):
@@ -114,14 +114,14 @@ def test_the_published_step_is_accepted_19_times_of_20() -> None:
             size = Kernel(epsilon=0.02).size(temperature)
             tried = transition((energy,), (1.0 / temperature,), state, size, 1, StepNoise(noise, k))
             state = tried.state
-            chances.append(tried.chance)
+            chances.append(tried.acceptance_probability)
         found, h = float(torch.cat(chances).mean()), 0.02**2 / 0.1**2
         assert abs(found - math.erfc(math.sqrt(h**3 * 3072) / 8 / math.sqrt(2))) < ACCEPTANCE
         assert abs(found - 0.954) < ACCEPTANCE
 
 
 def test_the_proposal_is_the_papers() -> None:
-    """y = x - (epsilon^2 / 2) grad E + epsilon sqrt(T) z with the paper's acceptance ratio, written out."""
+    """The proposal y = x - (epsilon^2 / 2) grad E + epsilon sqrt(T) z with the acceptance ratio of the paper."""
     energy, x = Energy(gumbel), exact(64)
     z, eta = Generated(5).normal(x, 0, 0), 0.5 * 0.4**2
     y = x - eta * energy.with_gradient(x)[1] + 0.4 * math.sqrt(T) * z
@@ -136,7 +136,9 @@ def test_the_proposal_is_the_papers() -> None:
 
     noise = StepNoise(Fixed(0), 0)
     tried = transition((energy,), (1.0 / T,), State.at((energy,), x), Kernel(epsilon=0.4).size(T), 1, noise)
-    torch.testing.assert_close(tried.chance, ratio.clamp_max(0.0).exp(), rtol=1e3 * FLOAT64, atol=1e3 * FLOAT64)
+    torch.testing.assert_close(
+        tried.acceptance_probability, ratio.clamp_max(0.0).exp(), rtol=1e3 * FLOAT64, atol=1e3 * FLOAT64
+    )
     torch.testing.assert_close(tried.state.x[tried.accepted], y[tried.accepted], rtol=1e2 * FLOAT64, atol=1e2 * FLOAT64)
 
 
@@ -203,7 +205,7 @@ def test_outside_a_box_is_no_failure() -> None:
 
 
 def test_lower_energy_is_more_likely_whatever_the_source() -> None:
-    """A function, a network and a closed form: exp(-E / T), T and the noise that it stands for."""
+    """Energies from a function, a network and a closed form, each with its T and noise level."""
     process = VE(0.05, 1.2)
     low, high = torch.zeros(1, 2, dtype=F64), torch.full((1, 2), 3.0, dtype=F64)
     law = skewed_gaussian(process)
@@ -262,7 +264,7 @@ def test_export(tmp_path) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_the_posterior_of_a_gaussian_is_left_exactly() -> None:
-    """E = T times -log p of an oracle: at T the prior is the oracle's law, and the posterior is in closed form."""
+    """With E = -T log p of an oracle the prior at T is that oracle, and the posterior has a closed form."""
     prior = skewed_mixture(VE(), 3)
     A = torch.tensor([[1.0, -0.5, 0.3], [0.2, 0.8, -1.0]], dtype=F64)
     y, std = torch.tensor([0.4, -0.7], dtype=F64), 0.5

@@ -17,7 +17,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def autoregression(phi: float, chains: int = 40, draws: int = 1500) -> Tensor:
-    """x_t = phi x_(t-1) + z, stationary: the mean of S draws has the variance of S (1 - phi) / (1 + phi) free ones."""
+    """Stationary x_t = phi x_(t-1) + z, for which S draws have the ESS S (1 - phi) / (1 + phi)."""
     z = normal(chains, draws, 3)
     x = [z[:, 0] / (1 - phi**2) ** 0.5]
     for k in range(1, draws):

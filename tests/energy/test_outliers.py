@@ -1,4 +1,4 @@
-"""Outlier scores on closed forms, conformal p-values, the uniformity test, complexity without a model."""
+"""Outlier scores against closed forms, conformal p-values, the uniformity test, and complexity baselines."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def normal(seed: int, *shape: int) -> Tensor:
 
 
 def law() -> EnergyScore:
-    """E of N(0, I) data, T = 1."""
+    """The energy of N(0, I) data at T = 1."""
     return EnergyScore(lambda x, t, c: 0.5 * x.square().sum(1), LADDER)
 
 
 def test_statistics_of_a_quadratic_energy() -> None:
-    """E(x + sigma z) has the mean (|x|^2 + D sigma^2) / 2, and examples do not depend on their batch."""
+    """E(x + sigma z) has the mean (|x|^2 + D sigma^2) / 2, and values of an example do not depend on its batch."""
     x = normal(0, 6, 50)
     found = statistics(law(), x, indices=range(6), sigma=0.1, draws=40)
     expected = 0.5 * (x.square().sum(1) + 50 * 0.1**2)
@@ -80,7 +80,7 @@ def test_conformal_p_values() -> None:
 
 
 def test_p_values_keep_their_promise_and_uniformity_is_tested() -> None:
-    """P(p <= alpha) <= alpha over calibration sets; a shifted law is noticed."""
+    """P(p <= alpha) <= alpha over calibration sets, and a shifted distribution is rejected."""
     draws = normal(4, 4000, 40)
     p = torch.stack([conformal(row[:39], row[39:]) for row in draws])[:, 0]
     for alpha in (0.05, 0.25):

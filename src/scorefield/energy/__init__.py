@@ -1,26 +1,32 @@
-"""Energy-based models: exact chains, normalising constants and outliers.
+"""Energy-based models: exact Markov chains, normalising constants and outlier detection.
 
-An energy E says more than its score: p_T is exp(-E / T) / Z(T), and the difference of two energies decides whether a
-move is accepted. Chains that do leave p_T exactly invariant at any step length; what they leave open is whether they
-have mixed.
+An energy E defines the density p_T(x) = exp(-E(x) / T) / Z(T). It determines more than its score -grad E / T does: the
+difference of two energies gives the acceptance probability of a move, so that Markov chains can leave p_T exactly
+invariant at any step length. Whether the chains have mixed is a separate question, which R-hat and effective sample
+sizes answer.
 
-    transition           one Metropolis move, its step length tuned on a pilot and then frozen
-    chains               draws of p_T with acceptance, energies, chains that are not finite
-    convergence          split R-hat and effective sample sizes
-    annealing            chains led through falling temperatures, every move exact at its own
-    posterior            posteriors of an energy under y = A(x) + noise, for the same chains
+    module       contents
+    transition   one Metropolis step, whose step length is tuned on pilot chains and then frozen
+    chains       chains of p_T with their acceptance rates, energies, and proposals that were not finite
+    convergence  split R-hat and effective sample sizes
+    annealing    chains at decreasing temperatures, with every step exact at its own temperature
+    posterior    the posterior of an energy under y = A(x) + noise, as an energy for the same chains
 
-log Z is found by annealing from a law whose normaliser is known and back; the two sets of work values have
-p_F(w) / p_R(-w) = exp(w - log Z_1 / Z_0), so that they can be told apart only as far as log Z is known.
+log Z is estimated by annealed importance sampling between p_T and a distribution whose normalising constant Z_0 is
+known, in both directions. The work values w of forward and reverse chains have distributions with
+p_F(w) / p_R(-w) = exp(w - log Z_1 / Z_0), which Bennett's acceptance ratio solves for log Z_1 / Z_0. The estimate comes
+with an interval and a verdict, because its error bar is reliable only where the two sets of work values overlap.
 
-    annealed_importance  forward and reverse chains along a schedule that a pilot has frozen
-    bridge_sampling      Bennett's acceptance ratio, its interval, overlap and verdict
-    normalising_constant log Z, evidence, log densities and bits per dimension of energies
+    module                contents
+    annealed_importance   forward and reverse chains along a schedule that pilot chains have set
+    bridge_sampling       Bennett's acceptance ratio with its interval, the overlap and the verdict
+    normalising_constant  log Z, the evidence, log densities and bits per dimension of energies
 
-What a model finds unusual is a matter of scores that are compared with held-out data; complexity without a model
-stands beside each of them.
+Outliers are detected by scores that are compared with those of held-out data. They are reported together with
+complexity baselines, which use no model.
 
-    outliers             scores, conformal p-values, complexity baselines
+    module    contents
+    outliers  outlier scores, conformal p-values, complexity baselines
 """
 
 from __future__ import annotations

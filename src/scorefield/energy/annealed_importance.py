@@ -1,9 +1,10 @@
 """Annealed importance sampling in both directions along one frozen schedule (Neal 2001; Crooks 2000).
 
-The path is exp(-sum_k w_k(beta) U_k(x)) with weights linear in beta. A forward chain starts in the law at beta = 0 and
-collects -sum_k (w_k' - w_k) U_k(x) at every rung *before* it moves under the new law; a reverse chain does the same
-from beta = 1 down, through the same laws with the same moves. The schedule and the step lengths come from a pilot and
-do not change afterwards, so the averages of exp(work) are exact however badly the chains mix.
+The path is exp(-sum_k w_k(beta) U_k(x)) with weights linear in beta. A forward chain starts from the distribution at
+beta = 0. At every rung it adds -sum_k (w_k' - w_k) U_k(x) to its work, where w' are the weights of the next rung,
+*before* it moves under these weights. A reverse chain does the same from beta = 1 down, through the same distributions
+and with the same kernels. The schedule and the step sizes come from pilot chains and are fixed afterwards, so the mean
+of exp(work) has the exact expectation even where the chains mix badly.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ OnStep = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class GaussianBase:
-    """N(mean, std^2) with independent coordinates, where forward chains start.
+    """N(mean, std^2) with independent coordinates, from which forward chains start.
 
     Args:
-        mean: One number or event shape, model units.
-        std: One number or event shape.
+        mean: Mean, one number or event shape, model units.
+        std: Standard deviation, one number or event shape, model units.
     """
 
     mean: Tensor
@@ -39,14 +40,14 @@ class GaussianBase:
 
     @classmethod
     def matched(cls, x: Tensor, widen: float = 1.0) -> GaussianBase:
-        """With the mean of each coordinate of x, (n, *event), and its standard deviation times `widen`."""
+        """The base with the mean of each coordinate of x, (n, *event), and its standard deviation times `widen`."""
         x = x.double()
         floor = 1e-3 * x.std()
         return cls(x.mean(dim=0), widen * x.std(dim=0).clamp_min(floor))
 
     @property
     def energy(self) -> Energy:
-        """-log density, normalised."""
+        """-log density as an energy, including the normalising constant."""
 
         def density(x: Tensor) -> tuple[Tensor, Tensor]:
             std = self.std.to(x).expand(x.shape[1:])
@@ -57,17 +58,17 @@ class GaussianBase:
         return Energy(lambda x: density(x)[0], with_gradient=density)
 
     def draw(self, noise: Noise, like: Tensor) -> Tensor:
-        """One point per example of `like`."""
+        """One draw for each example of `like`, shape of `like`."""
         return self.mean.to(like) + self.std.to(like) * noise.normal(like, PRIOR_STEP, 0)
 
 
 @dataclass(frozen=True)
 class BoxBase:
-    """Uniform on a box, for energies that are confined to it.
+    """The uniform distribution on a box, for energies that are confined to this box.
 
     Args:
         low: Lower end of every coordinate, model units.
-        high: Upper end.
+        high: Upper end of every coordinate, model units.
     """
 
     low: float
@@ -75,7 +76,7 @@ class BoxBase:
 
     @property
     def energy(self) -> Energy:
-        """D log(high - low) inside and infinite outside, normalised."""
+        """-log density as an energy: D log(high - low) inside the box and infinite outside."""
 
         def density(x: Tensor) -> tuple[Tensor, Tensor]:
             volume = math.prod(x.shape[1:]) * math.log(self.high - self.low)
@@ -85,7 +86,7 @@ class BoxBase:
         return Energy(lambda x: density(x)[0], with_gradient=density)
 
     def draw(self, noise: Noise, like: Tensor) -> Tensor:
-        """One point per example of `like`."""
+        """One draw for each example of `like`, shape of `like`."""
         return self.low + (self.high - self.low) * noise.uniform(like, PRIOR_STEP, 0)
 
 
@@ -93,8 +94,8 @@ Base = GaussianBase | BoxBase
 
 
 @dataclass(frozen=True)
-class Path:
-    """exp(-sum_k w_k(beta) U_k), w(beta) = (1 - beta) start + beta end.
+class AnnealingPath:
+    """The annealing path exp(-sum_k w_k(beta) U_k) with w(beta) = (1 - beta) start + beta end.
 
     Args:
         terms: The U_k.
@@ -118,14 +119,17 @@ class Path:
 
 @record
 class Schedule:
-    """Rungs beta_0 = 0 < ... < beta_K = 1 and the moves at those between, frozen.
+    """The rungs beta_0 = 0 < ... < beta_K = 1 of an annealing path and the step sizes at those in between.
 
     Args:
-        betas: K + 1 numbers.
+        betas: The K + 1 values of beta.
         sizes: e of `transition` at beta_1 ... beta_(K-1).
-        leapfrog: Leapfrog steps of a move; 1 is MALA.
-        length: Thermodynamic length of the path as the pilot measured it: the work variance of K rungs with perfect
-            moves is length^2 / K.
+        leapfrog: Number of leapfrog steps of a transition; 1 is MALA.
+        length: Thermodynamic length of the path, measured by the pilot. With K rungs and perfectly mixing transitions
+            the variance of the work would be length^2 / K.
+
+    Raises:
+        ValueError: The betas do not increase from 0 to 1, or the number of sizes does not fit.
     """
 
     betas: tuple[float, ...]
@@ -136,9 +140,13 @@ class Schedule:
     def __post_init__(self) -> None:
         b = self.betas
         if len(b) < 2 or b[0] != 0.0 or b[-1] != 1.0 or any(x >= y for x, y in zip(b, b[1:], strict=False)):
-            raise ValueError(f"betas={b[:3]}... must rise from 0 to 1; `pilot` finds them")
+            raise ValueError(
+                f"betas={b[:3]}... must increase from 0 to 1; pilot_schedule(...) computes such a schedule"
+            )
         if len(self.sizes) != len(b) - 2:
-            raise ValueError(f"{len(self.sizes)} sizes for {len(b) - 2} moves between {len(b)} rungs")
+            raise ValueError(
+                f"a schedule of {len(b)} betas needs {len(b) - 2} step sizes, and {len(self.sizes)} were given"
+            )
 
     @property
     def rungs(self) -> int:
@@ -148,14 +156,18 @@ class Schedule:
 
 @record
 class AISSettings:
-    """How a pilot chooses a schedule.
+    """Settings of the pilot that computes a schedule.
 
     Args:
-        leapfrog: Leapfrog steps of a move: 1 is MALA.
-        rungs: K; None: as many as bring the variance of the pilot's work down to `work_variance`.
-        most_rungs: Of those.
-        work_variance: Aimed at for the work of one chain, in either direction; half the chains are effective at 0.7.
-        pilot: Pilot chains.
+        leapfrog: Number of leapfrog steps of a transition; 1 is MALA.
+        rungs: K; None for as many as are needed to reduce the variance of the pilot's work to `work_variance`.
+        most_rungs: Largest number of rungs in that case.
+        work_variance: Variance of the work of a chain to aim at, in both directions; at 0.7 half of the chains are
+            effective.
+        pilot: Number of pilot chains.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     leapfrog: int = 1
@@ -166,20 +178,24 @@ class AISSettings:
 
     def __post_init__(self) -> None:
         if self.leapfrog < 1 or self.pilot < 8 or self.most_rungs < 2 or (self.rungs is not None and self.rungs < 1):
-            raise ValueError(f"{self} cannot be run: leapfrog and rungs at least 1, most_rungs 2, pilot 8")
+            raise ValueError(
+                f"{self} cannot be run: leapfrog and rungs must be at least 1, most_rungs at least 2 and pilot at least"
+                " 8"
+            )
         if not self.work_variance > 0:
             raise ValueError(f"work_variance={self.work_variance} must be positive, for example 0.7")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What chains collected along a schedule.
+    """The work that chains collected along a schedule.
 
     Args:
-        log_weight: (n,), float64; -inf for a chain that met energies that are not finite or has no density.
-        acceptance: Mean acceptance at each rung between, (K - 1,).
-        not_finite: Proposals that were not finite, per chain, (n,).
-        broken: Chains whose start was not finite, (n,).
+        log_weight: Work of each chain, the log of its importance weight, (n,) float64; -inf for a chain with an energy
+            that is not finite.
+        acceptance: Mean acceptance probability at each rung between the two ends, (K - 1,).
+        not_finite: Number of proposals of each chain whose energy or gradient was not finite, (n,).
+        broken: Whether the energy of the chain was not finite at its start, or its work is NaN, (n,).
     """
 
     log_weight: Tensor
@@ -188,8 +204,8 @@ class Work:
     broken: Tensor
 
 
-def work(
-    path: Path,
+def collect_work(
+    path: AnnealingPath,
     schedule: Schedule,
     x: Tensor,
     noise: Noise,
@@ -200,12 +216,12 @@ def work(
     """Run chains along the schedule and collect their log weights.
 
     Args:
-        path: The laws.
-        schedule: Frozen.
-        x: Starts: draws of the law at beta = 0, or at beta = 1 in reverse.
-        noise: Of the chains.
-        reverse: From beta = 1 to 0.
-        on_step: Called with the rungs done and of all.
+        path: The annealing path.
+        schedule: The rungs and step sizes.
+        x: Initial states, (n, *event): draws of the distribution at beta = 0, or at beta = 1 if `reverse`.
+        noise: Source of the noise of the chains.
+        reverse: Whether to run from beta = 1 to 0.
+        on_step: Called after each rung with the number of rungs done and the total.
     """
     betas = schedule.betas[::-1] if reverse else schedule.betas
     sizes = schedule.sizes[::-1] if reverse else schedule.sizes
@@ -218,9 +234,9 @@ def work(
         log_weight = log_weight - state.potential(tuple(step * d for d in path.direction))
         if k + 1 < schedule.rungs:
             weights = path.weights(betas[k + 1])
-            tried = transition(path.terms, weights, state, sizes[k], schedule.leapfrog, StepNoise(noise, k))
-            state, not_finite = tried.state, not_finite + tried.not_finite
-            shares.append(tried.chance.mean().cpu())
+            outcome = transition(path.terms, weights, state, sizes[k], schedule.leapfrog, StepNoise(noise, k))
+            state, not_finite = outcome.state, not_finite + outcome.not_finite
+            shares.append(outcome.acceptance_probability.mean().cpu())
         if on_step is not None:
             on_step(k + 1, schedule.rungs)
     broken = broken | log_weight.isnan()
@@ -229,27 +245,28 @@ def work(
     return Work(log_weight.cpu(), acceptance, not_finite.cpu(), broken.cpu())
 
 
-def pilot(path: Path, start: Tensor, settings: AISSettings, *, seed: int = 0) -> Schedule:
-    """A schedule of about equal work variance at each rung, with tuned moves, from chains used for nothing else.
+def pilot_schedule(path: AnnealingPath, start: Tensor, settings: AISSettings, *, seed: int = 0) -> Schedule:
+    """A schedule with about equal work variance at each rung and tuned step sizes, from separate pilot chains.
 
-    Sequential Monte Carlo walks the path with rungs of standard deviation 1/2 and measures on the way the spread of
-    dU / dbeta and the step length; rungs are then placed at equal steps of the integral of that spread. Their number
-    is raised until trial runs in both directions have the work variance asked for.
+    Sequential Monte Carlo follows the path with rungs at which the work has standard deviation 1/2, and measures the
+    standard deviation of dU / dbeta and the step size along it. The rungs are then placed at equal steps of the
+    integral of that standard deviation, and their number is increased until trial runs in both directions have the
+    work variance of the settings.
 
     Args:
-        path: The laws.
-        start: Draws at beta = 0, for the pilot alone, (P, *event).
-        settings: How.
-        seed: Of the pilot's noise.
+        path: The annealing path.
+        start: Draws of the distribution at beta = 0, used for the pilot only, (P, *event).
+        settings: Settings of the pilot.
+        seed: Seed of the pilot's noise.
 
     Raises:
-        ValueError: The laws fall apart on the way: no chain has a finite energy.
+        ValueError: On the way fewer than four pilot chains have a finite energy.
     """
     noise, kernel = pilot_noise(seed, len(start)), Kernel(settings.leapfrog)
-    betas, spreads, sizes, end = _walk(path, start, kernel, noise, seed)
+    betas, spreads, sizes, end = _pilot_run(path, start, kernel, noise, seed)
     length = np.concatenate([[0.0], np.cumsum(0.5 * (spreads[1:] + spreads[:-1]) * np.diff(betas))])
 
-    def placed(K: int) -> Schedule:
+    def schedule_of(K: int) -> Schedule:
         even = np.linspace(0.0, length[-1], K + 1)
         rungs = np.interp(even, length, betas) if length[-1] > 0 else np.linspace(0.0, 1.0, K + 1)
         rungs[0], rungs[-1] = 0.0, 1.0
@@ -257,12 +274,12 @@ def pilot(path: Path, start: Tensor, settings: AISSettings, *, seed: int = 0) ->
         return Schedule(tuple(map(float, rungs)), tuple(map(float, moves)), settings.leapfrog, float(length[-1]))
 
     if settings.rungs is not None:
-        return placed(settings.rungs)
+        return schedule_of(settings.rungs)
     K = min(settings.most_rungs, max(4, math.ceil(float(length[-1]) ** 2 / settings.work_variance)))
     while True:
-        schedule = placed(K)
+        schedule = schedule_of(K)
         fresh = pilot_noise(seed + 1 + K, len(start))
-        trials = (work(path, schedule, start, fresh), work(path, schedule, end, fresh, reverse=True))
+        trials = (collect_work(path, schedule, start, fresh), collect_work(path, schedule, end, fresh, reverse=True))
         variance = max(_variance(trial.log_weight) for trial in trials)
         if variance <= settings.work_variance or settings.most_rungs == K:
             return schedule
@@ -270,15 +287,16 @@ def pilot(path: Path, start: Tensor, settings: AISSettings, *, seed: int = 0) ->
 
 
 def _variance(log_weight: Tensor) -> float:
+    """Variance of the finite work values; infinite for fewer than three."""
     finite = log_weight[log_weight.isfinite()]
     return float(finite.var()) if len(finite) > 2 else math.inf
 
 
-def _walk(
-    path: Path, start: Tensor, kernel: Kernel, noise: Noise, seed: int
+def _pilot_run(
+    path: AnnealingPath, start: Tensor, kernel: Kernel, noise: Noise, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-    """The pilot's betas, spreads of dU / dbeta and step lengths, and where its chains end."""
-    state, picker, step = State.at(path.terms, start), philox(seed, PILOT + 2**20), 0
+    """The betas of the pilot, the standard deviation of dU / dbeta and the step size at each, and its final states."""
+    state, generator, step = State.at(path.terms, start), philox(seed, PILOT + 2**20), 0
     size, state = tuned_size(path.terms, path.weights(0.0), state, kernel, noise, steps=30)
     beta, step, betas, spreads, sizes = 0.0, 30, [0.0], [], [size]
     while True:
@@ -286,26 +304,26 @@ def _walk(
         finite = slope.isfinite()
         if int(finite.sum()) < 4:
             raise ValueError(
-                f"{int(finite.sum())} of {len(start)} pilot chains have a finite energy at beta = {beta:.3g}; choose a"
-                " base that lies where the energy is finite (its confinement, its training data)"
+                f"only {int(finite.sum())} of {len(start)} pilot chains have a finite energy at beta = {beta:.3g};"
+                " choose a base that lies where the energy is finite (inside its box, or near its training data)"
             )
         spread = float(slope[finite].std())
         spreads.append(spread)
         if beta >= 1.0:
             return np.array(betas), np.array(spreads), np.array(sizes), state.x
         gain = min(1.0 - beta, max(0.5 / spread, 1e-9) if spread > 0 else 1.0)
-        state = state.rows(_resampled(torch.where(finite, -gain * slope, -torch.inf), picker))
+        state = state.rows(_resampled(torch.where(finite, -gain * slope, -torch.inf), generator))
         beta = 1.0 if beta + gain > 1.0 - 1e-9 else beta + gain
-        for _ in range(6):
-            tried = transition(path.terms, path.weights(beta), state, size, kernel.leapfrog, StepNoise(noise, step))
-            state, step = tried.state, step + 1
-            size *= math.exp(0.5 * (float(tried.chance.mean()) - kernel.aim))
+        for _ in range(6):  # moves under the new weights, each of which also adapts the step size
+            outcome = transition(path.terms, path.weights(beta), state, size, kernel.leapfrog, StepNoise(noise, step))
+            state, step = outcome.state, step + 1
+            size *= math.exp(0.5 * (float(outcome.acceptance_probability.mean()) - kernel.aim))
         betas.append(beta)
         sizes.append(size)
 
 
 def _resampled(log_weight: Tensor, generator: np.random.Generator) -> Tensor:
-    """Systematic resampling: row numbers in proportion to the weights."""
+    """Systematic resampling: row indices drawn in proportion to the weights, (n,)."""
     n = len(log_weight)
     total = torch.softmax(log_weight, dim=0).cumsum(0).cpu()
     places = (torch.arange(n, dtype=torch.float64) + generator.random()) / n

@@ -1,4 +1,4 @@
-"""Metropolis-exact chains of an energy at a temperature."""
+"""Markov chains of an energy at one temperature, exact by the Metropolis test."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Chains:
 
     Args:
         x: Draws, model units, on the CPU, (chain, draw, *event).
-        energy: E of each, float64, (chain, draw).
-        acceptance: Share of accepted proposals of each chain after the warm-up, (chain,).
-        not_finite: Number of proposals of each chain whose energy or gradient was not finite; they were rejected and
-            the chain stayed where it was, (chain,).
-        broken: Chains that started where E or its gradient is not finite, and never moved, (chain,).
-        first: Index of the first chain in the noise.
+        energy: E of each draw, float64, (chain, draw).
+        acceptance: Fraction of accepted proposals of each chain after the warm-up, (chain,).
+        not_finite: Number of proposals of each chain whose energy or gradient was not finite; they were rejected,
+            (chain,).
+        broken: Whether the chain started where E or its gradient is not finite, and therefore never moved, (chain,).
+        first: Noise index of the first chain.
         temperature: T.
-        noise: sigma_0 sqrt(T), the noise level that T stands for; None where it stands for none.
-        kernel: What moved them.
-        gradients: Evaluations of the gradient by each chain.
+        noise: sigma_0 sqrt(T), the noise level that corresponds to T; None for an energy without sigma_0.
+        kernel: The transition kernel.
+        gradients: Number of gradient evaluations of each chain.
     """
 
     x: Tensor
@@ -48,16 +48,16 @@ class Chains:
 
     @property
     def last(self) -> Tensor:
-        """The last draw of each chain, (chain, *event): independent of each other."""
+        """The last draw of each chain, (chain, *event); they are independent, as each comes from another chain."""
         return self.x[:, -1]
 
     @property
     def finite(self) -> float:
-        """Share of chains that never met an energy or a gradient that is not finite."""
+        """Fraction of chains in which every energy and gradient was finite."""
         return float(((self.not_finite == 0) & ~self.broken).double().mean())
 
     def failures(self) -> tuple[str, ...]:
-        """A line for each chain that met energies or gradients that are not finite."""
+        """One line for each chain in which an energy or a gradient was not finite."""
         lines = []
         for k in range(len(self.x)):
             name = f"chain {self.first + k}"
@@ -74,8 +74,9 @@ class Chains:
         return Diagnostics.of(self.x, self.energy)
 
     def export(self, path: str | Path) -> None:
-        """Write draws as (chain, draw, dim) with energies, for ArviZ and its like: an .npz without pickles."""
+        """Write draws as (chain, draw, dim) with their energies to an .npz without pickles, for ArviZ and others."""
         path = Path(path)
+        # Written beside and renamed, so that an interrupted export leaves no incomplete file under this name.
         partial = path.with_name(path.name + ".partial")
         with partial.open("wb") as file:
             np.savez(
@@ -107,30 +108,30 @@ def run_chains(
     noise: Noise | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Chains:
-    """Run one chain from each start, all with the same frozen kernel, which leaves exp(-E / T) exactly invariant.
+    """Run one chain from each start with a fixed kernel, which leaves exp(-E / T) exactly invariant.
 
-    Chain k is a function of its start, of the kernel and of (seed, first + k): its batch mates do not matter.
+    Chain k depends on its start, the kernel and (seed, first + k), and not on the other chains.
 
     Args:
-        energy: E; anything that `Energy.of` takes.
-        start: (chain, *event), model units.
-        draws: Draws kept of each chain.
-        kernel: With a step length, by `tune` or given.
+        energy: E; anything that `Energy.of` accepts.
+        start: Initial states, (chain, *event), model units.
+        draws: Number of draws kept of each chain.
+        kernel: The transition kernel with a step length, from `tune` or given.
         temperature: T.
-        warmup: Steps before the first draw.
-        thin: Steps per draw.
-        seed: Of the noise.
-        first: Index of the first chain.
-        noise: In place of (seed, first).
-        on_step: Called with the number of steps done and of all.
+        warmup: Number of steps before the first draw.
+        thin: Number of steps per draw.
+        seed: Seed of every random draw.
+        first: Noise index of the first chain.
+        noise: Source of noise used instead of that of (seed, first).
+        on_step: Called after each step with the number of steps done and the total.
 
     Raises:
-        ValueError: A kernel without a step length, a temperature that is not positive, or counts that keep nothing.
+        ValueError: The kernel has no step length, the temperature is not positive, or a count is out of range.
     """
     energy = Energy.of(energy)
     check_temperature(temperature)
     if draws < 1 or thin < 1 or warmup < 0:
-        raise ValueError(f"draws={draws}, thin={thin}, warmup={warmup} keep nothing; draws and thin are at least 1")
+        raise ValueError(f"draws={draws} and thin={thin} must be at least 1, and warmup={warmup} must not be negative")
     size, total = kernel.size(temperature), warmup + draws * thin
     source = noise or IndexedNoise(seed, range(first, first + len(start)))
     terms, weights = (energy,), (1.0 / temperature,)
@@ -140,11 +141,11 @@ def run_chains(
     kept: list[Tensor] = []
     energies: list[Tensor] = []
     for k in range(total):
-        tried = transition(terms, weights, state, size, kernel.leapfrog, StepNoise(source, k))
-        state = tried.state
-        not_finite = not_finite + tried.not_finite
+        outcome = transition(terms, weights, state, size, kernel.leapfrog, StepNoise(source, k))
+        state = outcome.state
+        not_finite = not_finite + outcome.not_finite
         if k >= warmup:
-            accepted = accepted + tried.accepted
+            accepted = accepted + outcome.accepted
             if (k - warmup + 1) % thin == 0:
                 kept.append(state.x.cpu())
                 energies.append(state.values[0].cpu())
@@ -165,6 +166,6 @@ def run_chains(
 
 
 def broken_at(state: State) -> Tensor:
-    """Where no chain can start: an energy or a gradient that is not finite, (B,)."""
+    """Whether the energy or its gradient is not finite, so that no chain can start there, (B,)."""
     slopes = torch.stack([slope.flatten(1).isfinite().all(dim=1) for slope in state.slopes]).all(dim=0)
     return ~(state.values.isfinite().all(dim=0) & slopes)

@@ -1,8 +1,8 @@
-"""Have the chains mixed, and how many independent draws are they worth: split R-hat and effective sample sizes.
+"""Convergence diagnostics of Markov chains: split R-hat and effective sample sizes.
 
-All take draws of shape (chain, draw, ...) and give one number for each entry of the remaining axes. Rank-normalised, as
-in Vehtari, Gelman, Simpson, Carpenter and Buerkner, "Rank-normalization, folding, and localization: an improved R-hat
-for assessing convergence of MCMC" (Bayesian Analysis 2021).
+All functions take draws of shape (chain, draw, ...) and return one number for each entry of the remaining axes. They
+are rank-normalised as in Vehtari, Gelman, Simpson, Carpenter and Buerkner, "Rank-normalization, folding, and
+localization: an improved R-hat for assessing convergence of MCMC" (Bayesian Analysis 2021).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 TRUSTED_R_HAT = 1.01
-"""Above it chains have not mixed (Vehtari et al. 2021, section 4.1)."""
+"""R-hat above which chains have not mixed (Vehtari et al. 2021, section 4.1)."""
 
 
 def r_hat(draws: Tensor) -> Tensor:
-    """Rank-normalised split R-hat: the larger of that of the draws and that of their distances from the median.
+    """Rank-normalised split R-hat: the larger of the values for the draws and for their distances from the median.
 
-    sqrt(((N - 1) / N W + B / N) / W) with the variance W within and B between half chains of N draws. Infinite where
-    chains do not move and differ; NaN where all draws are equal.
+    R-hat = sqrt(((N - 1) / N W + B / N) / W) with W the variance within and B that between half chains of N draws. It
+    is infinite where chains are constant and differ, and NaN where all draws are equal.
 
     Args:
-        draws: Shape (chain, draw, ...), at least four draws.
+        draws: Draws, (chain, draw, ...), with at least four draws per chain.
 
     Raises:
-        ValueError: Fewer draws.
+        ValueError: There are fewer than four draws per chain.
     """
     halves = _halves(draws)
     folded = (halves - _median(halves)).abs()
@@ -36,12 +36,12 @@ def r_hat(draws: Tensor) -> Tensor:
 
 
 def ess_bulk(draws: Tensor) -> Tensor:
-    """Effective sample size for the centre of the law: that of the rank-normalised half chains."""
+    """Effective sample size for the centre of the distribution, from the rank-normalised half chains."""
     return _effective(_rank_normalised(_halves(draws)))
 
 
 def ess_tail(draws: Tensor) -> Tensor:
-    """Effective sample size for the tails: the smaller of those of the 5 and 95 percent quantiles."""
+    """Effective sample size for the tails: the smaller of those for the 5 and the 95 percent quantile."""
     halves = _halves(draws)
     flat = halves.reshape(-1, *halves.shape[2:])
     sizes = [_effective((halves <= _quantile(flat, q)).double()) for q in (0.05, 0.95)]
@@ -49,23 +49,24 @@ def ess_tail(draws: Tensor) -> Tensor:
 
 
 def ess_mean(draws: Tensor) -> Tensor:
-    """Effective sample size for the mean: the sample variance over the variance of the mean of the draws as they are.
+    """Effective sample size for the mean, from the draws without rank normalisation.
 
-    S / (1 + 2 sum_t rho_t) with the autocorrelations summed over Geyer's initial monotone sequence of pairs.
+    S / (1 + 2 sum_t rho_t) for S draws, where the autocorrelations rho_t are summed over Geyer's initial monotone
+    sequence of pairs.
     """
     return _effective(_halves(draws))
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """Of some chains at one temperature.
+    """Convergence diagnostics of chains at one temperature.
 
     Args:
         r_hat: Split R-hat of each coordinate, event shape.
-        ess_bulk: Effective sample sizes of their centres.
-        ess_tail: And of their tails.
+        ess_bulk: Effective sample size for the centre of each coordinate, event shape.
+        ess_tail: Effective sample size for the tails of each coordinate, event shape.
         energy_r_hat: Split R-hat of the energies.
-        energy_ess: Effective sample size of the energies.
+        energy_ess: Effective sample size for the centre of the energies.
     """
 
     r_hat: Tensor
@@ -76,22 +77,24 @@ class Diagnostics:
 
     @classmethod
     def of(cls, x: Tensor, energy: Tensor) -> Diagnostics:
-        """Of draws (chain, draw, *event) and their energies (chain, draw)."""
+        """Compute the diagnostics of draws (chain, draw, *event) and their energies (chain, draw)."""
         return cls(r_hat(x), ess_bulk(x), ess_tail(x), float(r_hat(energy)), float(ess_bulk(energy)))
 
     @property
     def mixed(self) -> bool:
-        """Whether no R-hat, of any coordinate or of the energy, is above 1.01."""
-        worst = max(float(self.r_hat.max()), self.energy_r_hat)  # NaN compares false
+        """Whether the R-hat of every coordinate and of the energy is finite and at most 1.01."""
+        worst = max(float(self.r_hat.max()), self.energy_r_hat)  # a NaN makes the comparison below false
         return bool(self.r_hat.isfinite().all()) and worst <= TRUSTED_R_HAT
 
 
 def _halves(draws: Tensor) -> Tensor:
-    """(chain, draw, ...) -> (2 chain, draw // 2, ...), float64; the middle one of an odd number is left out."""
+    """(chain, draw, ...) -> (2 chain, draw // 2, ...), float64; the middle draw of an odd number is left out."""
     draws = draws.detach().double().cpu()
     if draws.ndim < 2 or draws.shape[1] < 4:
         raise ValueError(
-            f"diagnostics compare half chains of two draws or more; got draws of shape {tuple(draws.shape)}"
+            "diagnostics compare half chains of at least two draws each, so they need shape (chain, draw, ...) with"
+            " four"
+            f" draws or more; got draws of shape {tuple(draws.shape)}"
         )
     half = draws.shape[1] // 2
     return torch.cat([draws[:, :half], draws[:, -half:]])
@@ -106,7 +109,7 @@ def _quantile(flat: Tensor, q: float) -> Tensor:
 
 
 def _rank_normalised(halves: Tensor) -> Tensor:
-    """Phi^-1((rank - 3/8) / (S + 1/4)), ranks among all draws, those of equal draws averaged."""
+    """Phi^-1((rank - 3/8) / (S + 1/4)) with ranks among all S draws; equal draws have the mean of their ranks."""
     flat = halves.reshape(halves.shape[0] * halves.shape[1], -1).T.contiguous()
     ordered, order = flat.sort(dim=1)
     left = torch.searchsorted(ordered, ordered)
@@ -117,6 +120,7 @@ def _rank_normalised(halves: Tensor) -> Tensor:
 
 
 def _ratio(halves: Tensor) -> Tensor:
+    """R-hat of half chains."""
     N = halves.shape[1]
     within = halves.var(dim=1).mean(dim=0)
     between = halves.mean(dim=1).var(dim=0)
@@ -124,6 +128,7 @@ def _ratio(halves: Tensor) -> Tensor:
 
 
 def _effective(halves: Tensor) -> Tensor:
+    """Effective sample size of half chains; NaN where all draws are equal."""
     M, N = halves.shape[:2]
     centred = halves - halves.mean(dim=1, keepdim=True)
     spectrum = torch.fft.rfft(centred, n=2 * N, dim=1).abs().square()
@@ -136,5 +141,5 @@ def _effective(halves: Tensor) -> Tensor:
     positive = (pairs > 0).to(torch.long).cumprod(dim=0).bool()
     monotone = torch.where(positive, pairs, 0.0).cummin(dim=0).values
     tau = -1.0 + 2.0 * monotone.sum(dim=0)
-    # Antithetic chains may be worth more than their number, but not without limit (Vehtari et al. 2021, section 3.2).
+    # Antithetic chains may have more effective draws than draws, up to a limit (Vehtari et al. 2021, section 3.2).
     return M * N / tau.clamp_min(1.0 / math.log10(M * N)) + 0.0 * total.reciprocal().sqrt()

@@ -1,21 +1,22 @@
-"""Outliers: scores that are larger the more unusual an example is, and what they mean against held-out data.
+"""Outlier detection: scores that increase with how unusual an example is, and their calibration on held-out data.
 
-An energy is trained on noisy examples alone, so its value on clean ones is an extrapolation; every score here is taken
-at x + sigma z and averaged over draws (Li et al. 2019). With E the energy, s the score and D the posterior mean,
+An energy is trained on noisy examples only, so its value at clean ones is an extrapolation. Every score is therefore
+evaluated at x + sigma z and averaged over draws of z (Li et al. 2019). With E the energy, s the score function and D
+the posterior mean, the outlier scores are
 
     energy               E(x + sigma z)
-    gradient norm        |s(x + sigma z)| sigma: of an energy |grad E| up to a constant
+    gradient norm        |s(x + sigma z)| sigma, which is |grad E| up to a constant for an energy
     denoising residual   |x - D(x + sigma z)|
-    typicality           |E - median of E over the data|, of -log p where there is no energy
-    noise levels         distance of (log |s(x + sigma_l z)| sigma_l)_l from its mean over the data, in their covariance
+    typicality           |E - median of E over the data|, with -log p instead of E where there is no energy
+    noise levels         Mahalanobis distance of (log |s(x + sigma_l z)| sigma_l)_l from its mean over the data
                          (Mahmood et al. 2021)
     likelihood           -log p(x) by the probability flow, which the caller computes
 
-Such scores, like other deep likelihoods, mostly follow how complicated an example is (Serra et al. 2020). So the
-complexity baselines below, which know no model, belong beside every one of them.
+Such scores, like other deep likelihoods, mostly measure how complex an example is (Serra et al. 2020). Complexity
+baselines, which use no model, are therefore computed beside them.
 
-With the scores of n examples the model has not seen, p = (1 + #{s_i >= s}) / (n + 1) is a valid p-value of any score:
-an example of the same law has P(p <= a) <= a (Vovk et al. 2005).
+With the scores s_i of n held-out examples, p = (1 + #{s_i >= s}) / (n + 1) is a valid p-value for any score: an example
+of the same distribution has P(p <= a) <= a (Vovk et al. 2005).
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from scorefield.score.energy import EnergyScore
 from scorefield.score.score import Score
 
 LEVELS = 10
-"""Noise levels of the score over noise levels."""
+"""Number of noise levels of the outlier score "noise levels"."""
 
 RIDGE = 1e-3
-"""Of the variance of every level, added to the covariance over noise levels."""
+"""Fraction of the variance of each level that is added to the diagonal of the covariance over noise levels."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is measured of every example, before anything is compared with data.
+    """Measurements of examples, before they are compared with data.
 
     Args:
-        values: Name -> (n,), larger is more outlying.
+        values: Name of an outlier score -> its values, (n,); larger is more unusual.
         norms: log(|s| sigma) at the noise levels, (n, L).
-        missing: Name of a score -> why this model has none.
+        missing: Name of an outlier score -> the reason why this model does not have it.
     """
 
     values: Mapping[str, Tensor]
@@ -62,12 +63,12 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Reference:
-    """The data as the scores see them, from examples that are not used for calibration.
+    """Statistics of the data that some scores are relative to, from examples that are not used for calibration.
 
     Args:
-        median: Of the score whose typicality is taken, and its name.
-        of: That name; None where there is none.
-        mean: Of the norms over noise levels, (L,).
+        median: Median of the score whose typicality is computed; 0 where there is none.
+        of: Name of that score, "energy" or "likelihood"; None where the model has neither.
+        mean: Mean of the norms at the noise levels, (L,).
         precision: Inverse of their covariance, (L, L).
     """
 
@@ -78,15 +79,16 @@ class Reference:
 
     @classmethod
     def fit(cls, found: Statistics) -> Reference:
-        """From the statistics of examples of the data.
+        """Compute the reference from the measurements of examples of the data.
 
         Raises:
-            ValueError: Too few for a covariance.
+            ValueError: There are too few examples for a covariance.
         """
         n, levels = found.norms.shape
         if n < 2 * levels:
             raise ValueError(
-                f"{n} examples do not determine a covariance of {levels} noise levels; give at least {2 * levels}"
+                f"{n} examples do not determine the covariance of {levels} noise levels; give at least {2 * levels}"
+                " examples"
             )
         of = next((name for name in ("energy", "likelihood") if name in found.values), None)
         median = float(found.values[of].median()) if of is not None else 0.0
@@ -95,12 +97,13 @@ class Reference:
         return cls(median, of, found.norms.double().mean(0), torch.linalg.inv(covariance))
 
     def scores(self, found: Statistics) -> dict[str, Tensor]:
-        """All scores of examples, name -> (n,) float64, larger is more outlying."""
+        """All outlier scores of examples, name -> (n,) float64; larger is more unusual."""
         out = {name: value.double() for name, value in found.values.items()}
         if self.of is not None:
             out["typicality"] = (out[self.of] - self.median).abs()
-        off = found.norms.double() - self.mean
-        out["noise levels"] = torch.einsum("nl,lk,nk->n", off, self.precision, off).clamp_min(0.0).sqrt()
+        deviation = found.norms.double() - self.mean
+        squared = torch.einsum("nl,lk,nk->n", deviation, self.precision, deviation)
+        out["noise levels"] = squared.clamp_min(0.0).sqrt()
         return out
 
 
@@ -115,30 +118,31 @@ def statistics(
     condition: Condition | None = None,
     ladder: Tabulated | None = None,
 ) -> Statistics:
-    """Measure examples; each depends on its index, the seed and itself alone.
+    """Measure examples; the values of an example depend only on the example, its index and the seed.
 
     Args:
-        score: Any score; an energy has more to say.
+        score: Any score; an energy provides the outlier score "energy" too.
         x: Examples in model units, (B, *event).
-        indices: Their numbers, which decide their noise.
-        sigma: Noise level at which they are looked at, model units, in the ratio sigma / alpha.
-        draws: Draws of noise to average over.
-        seed: Of the noise.
-        condition: What is known of each.
-        ladder: Levels a network was trained on, the only times it is then asked at; that of the process by default.
+        indices: Indices of the examples, which determine their noise.
+        sigma: Noise level sigma / alpha at which the examples are evaluated, model units.
+        draws: Number of draws of the noise that are averaged.
+        seed: Seed of every random draw.
+        condition: The variables that the score is conditioned on, by name, one row per example.
+        ladder: The levels on which the network was trained; it is evaluated at these only. By default the process, if
+            it is a ladder.
 
     Raises:
-        ValueError: A noise level outside the process, or no draw.
-        TypeError: An energy that is not one number per example.
+        ValueError: The noise level is outside the range of the process, or `draws` is below 1.
+        TypeError: The energy is not one number per example.
     """
     if draws < 1:
-        raise ValueError(f"draws={draws} of noise average nothing; take 1 or more")
+        raise ValueError(f"draws={draws} is the number of noise draws that are averaged and must be at least 1")
     process = score.process
     ladder = ladder or (process if isinstance(process, Tabulated) else None)
     t, levels = time_of_noise(score, sigma), torch.linspace(process.t_min.sampling, 1.0, LEVELS, dtype=torch.float64)
     if ladder is not None:
         levels = ladder.time((levels * (ladder.levels - 1)).round().unique())
-        # An energy knows no level; a network of integer labels knows no other.
+        # An energy is not conditioned on the level, so any time will do. A network may be defined at its levels only.
         t = t if isinstance(score, EnergyScore) else ladder.time(ladder.position(t).round())
     t = t.expand(len(x))
     rows = {name: torch.zeros(len(x), dtype=torch.float64) for name in ("gradient norm", "denoising residual")}
@@ -147,11 +151,11 @@ def statistics(
     with torch.no_grad():
         for draw in range(draws):
             z = StepNoise(noise, draw)
-            seen = process.perturb(x, t, z(x))
-            rows["denoising residual"] += norm_event(score.denoised(seen, t, condition) - x).cpu().double() / draws
-            rows["gradient norm"] += _scaled_norm(score, seen, t, condition) / draws
+            x_t = process.perturb(x, t, z(x))
+            rows["denoising residual"] += norm_event(score.denoised(x_t, t, condition) - x).cpu().double() / draws
+            rows["gradient norm"] += _scaled_norm(score, x_t, t, condition) / draws
             if isinstance(score, EnergyScore):
-                energies += _energy(score, seen, t, condition) / draws
+                energies += _energy(score, x_t, t, condition) / draws
             for k, level in enumerate(levels):
                 at = level.expand(len(x))
                 norms[:, k] += _scaled_norm(score, process.perturb(x, at, z(x)), at, condition).log() / draws
@@ -161,10 +165,10 @@ def statistics(
 
 
 def time_of_noise(score: Score, sigma: float) -> Tensor:
-    """The time of a noise level sigma / alpha, (1,).
+    """The time at which the process has the noise level sigma / alpha, (1,).
 
     Raises:
-        ValueError: The process does not reach it.
+        ValueError: The noise level is outside the range of the process.
     """
     process = score.process
     ends = torch.tensor([process.t_min.smallest, 1.0], dtype=torch.float64)
@@ -172,7 +176,7 @@ def time_of_noise(score: Score, sigma: float) -> Tensor:
     if not low * (1 - 1e-9) <= sigma <= high * (1 + 1e-9):
         raise ValueError(
             f"this model was trained on the noise levels {low:.4g} to {high:.4g} (model units, sigma / alpha), and"
-            f" {sigma:g} is not among them; give one that is, --noise {math.sqrt(low * high):.3g} for example"
+            f" {sigma:g} is not among them; give one in this range, for example --noise {math.sqrt(low * high):.3g}"
         )
     if low == high:
         return ends[1:]
@@ -180,17 +184,18 @@ def time_of_noise(score: Score, sigma: float) -> Tensor:
 
 
 def _scaled_norm(score: Score, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
-    """|s| sigma, (B,) float64; of pure noise about sqrt(D)."""
+    """|s| sigma, (B,) float64; about sqrt(D) for pure noise."""
     return norm_event(score(x, t, condition)).cpu().double() * score.process.sigma(t).cpu().double()
 
 
 def _energy(score: EnergyScore, x: Tensor, t: Tensor, condition: Condition | None) -> Tensor:
+    """E(x), (B,) float64 on the CPU."""
     energy = score.energy(x, t, condition)
     if energy.shape != (len(x),):
         raise TypeError(
-            f"an energy is one number per example; for {len(x)} examples this network returns {tuple(energy.shape)}. A"
-            " network of several outputs is a score or a classifier: its energy would be one of them, or their"
-            " log-sum-exp, returned as shape (B,)"
+            f"an energy is one number per example, and for {len(x)} examples this network returns the shape"
+            f" {tuple(energy.shape)}. A network of several outputs is a score or a classifier; return one output, or"
+            " their log-sum-exp, as an energy of shape (B,)"
         )
     return energy.cpu().double()
 
@@ -199,16 +204,17 @@ def _energy(score: EnergyScore, x: Tensor, t: Tensor, condition: Condition | Non
 
 
 def complexity(x: Tensor, spec: DataSpec) -> dict[str, Tensor]:
-    """What can be said without a model: compressed length in bytes, variance, mean difference of neighbours.
+    """Complexity baselines without a model: compressed length in bytes, variance, mean difference of neighbours.
 
-    Values are turned into bytes over the range of the data, or five standard deviations where they are unbounded.
+    Values are quantised to bytes over the range of the data, or over five standard deviations to either side where the
+    data are unbounded.
 
     Args:
         x: Examples in data units, (n, *event).
-        spec: Of the data.
+        spec: The spec of the data.
 
     Returns:
-        Name -> (n,) float64.
+        Name of the baseline -> its values, (n,) float64.
     """
     unit = _unit(x.to(torch.float32), spec)
     flat = unit.flatten(1).double()
@@ -225,6 +231,7 @@ def complexity(x: Tensor, spec: DataSpec) -> dict[str, Tensor]:
 
 
 def _unit(x: Tensor, spec: DataSpec) -> Tensor:
+    """Data units mapped so that the range of the data is [0, 1]."""
     m = spec.to_model(x)
     if not spec.bounded:
         return 0.5 + m / 10.0
@@ -233,7 +240,7 @@ def _unit(x: Tensor, spec: DataSpec) -> Tensor:
 
 
 def _compressed(example: Tensor) -> int:
-    """Bytes of a PNG where the example is an image of one or three channels, else of a deflated stream."""
+    """Length in bytes as a PNG for images of one or three channels, else as a deflated stream."""
     array = example.cpu().numpy()
     if array.ndim == 3 and array.shape[0] in (1, 3):
         stream = io.BytesIO()
@@ -247,37 +254,41 @@ def _compressed(example: Tensor) -> int:
 
 
 def conformal(calibration: Tensor, scores: Tensor) -> Tensor:
-    """p = (1 + #{s_i >= s}) / (n + 1), (m,) float64.
+    """Conformal p-values p = (1 + #{s_i >= s}) / (n + 1), (m,) float64.
 
     Args:
-        calibration: Scores of examples of the data that neither trained the model nor fitted the score, (n,).
-        scores: Of the examples in question, (m,).
+        calibration: Scores s_i of held-out examples of the data, used neither to train the model nor to fit the score,
+            (n,).
+        scores: Scores s of the tested examples, (m,).
 
     Raises:
-        ValueError: No calibration example, or a NaN.
+        ValueError: There is no calibration example, or a score is NaN.
     """
-    held, asked = calibration.double().reshape(-1), scores.double().reshape(-1)
-    if not len(held):
-        raise ValueError("p-values are ranks among calibration examples; give at least one")
-    for name, values in (("calibration", held), ("asked", asked)):
+    reference, tested = calibration.double().reshape(-1), scores.double().reshape(-1)
+    if not len(reference):
+        raise ValueError(
+            "a p-value is a rank among calibration examples, and there are none; give at least one calibration score"
+        )
+    for name, values in (("calibration", reference), ("tested", tested)):
         if bad := int(values.isnan().sum()):
             raise ValueError(
-                f"{bad} of {len(values)} {name} scores are NaN and have no rank; leave them out and say so"
+                f"{bad} of {len(values)} {name} scores are NaN and have no rank; leave these examples out and report"
+                " their number"
             )
-    smaller = torch.searchsorted(held.sort().values, asked, side="left")
-    return (1.0 + len(held) - smaller.double()) / (len(held) + 1.0)
+    smaller = torch.searchsorted(reference.sort().values, tested, side="left")
+    return (1.0 + len(reference) - smaller.double()) / (len(reference) + 1.0)
 
 
 def uniformity(calibration: Tensor, scores: Tensor) -> float:
-    """p-value of the hypothesis that both sets of scores have one law, so that conformal p-values are uniform.
+    """p-value of the hypothesis that both sets of scores have the same distribution.
 
-    All p-values share their calibration set, which a one-sample test would not know of; they are uniform if and only if
-    the two sets are exchangeable, and that is tested: two-sample Kolmogorov-Smirnov by its asymptotic law (Stephens
-    1970), which ties make conservative.
+    Under this hypothesis conformal p-values are uniform. They share one calibration set and are therefore dependent,
+    which a one-sample test of uniformity would ignore. The test is the two-sample Kolmogorov-Smirnov test with its
+    asymptotic distribution (Stephens 1970), which is conservative where scores are tied.
 
     Args:
-        calibration: (n,).
-        scores: Of other examples of the data, (m,).
+        calibration: Scores of the calibration examples, (n,).
+        scores: Scores of other examples of the data, (m,).
     """
     a, b = calibration.double().sort().values, scores.double().sort().values
     both = torch.cat([a, b])

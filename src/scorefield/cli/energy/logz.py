@@ -25,7 +25,16 @@ from scorefield.cli.console.batches import Arrays, claim, in_batches, read, save
 from scorefield.cli.console.progress import sampling_display
 from scorefield.cli.console.reference_data import real_data
 from scorefield.cli.energy import NormalisingConstant
-from scorefield.energy.annealed_importance import AISSettings, Base, BoxBase, GaussianBase, Schedule, Work, pilot, work
+from scorefield.energy.annealed_importance import (
+    AISSettings,
+    Base,
+    BoxBase,
+    GaussianBase,
+    Schedule,
+    Work,
+    collect_work,
+    pilot_schedule,
+)
 from scorefield.energy.annealing import Ladder, anneal, tune_ladder
 from scorefield.energy.chains import run_chains
 from scorefield.energy.normalising_constant import (
@@ -146,7 +155,7 @@ def _task(command: NormalisingConstant, model: Model, score: NetworkEnergy, x: T
 def _confined(
     command: NormalisingConstant, energy: Energy, noisy: Tensor, noise: float, model: Model
 ) -> tuple[Confined, Base]:
-    """The energy with its confinement, and the law where forward chains start."""
+    """The energy with its confinement, and the distribution where forward chains start."""
     if command.confinement == "box":
         box = command.box
         if box is None:
@@ -202,7 +211,7 @@ def _shown(display: Any) -> Callable[[int, int], None]:
 
 
 def _sound(found: Arrays, source: str) -> Tensor:
-    """The starts that are draws of the law; chains that never moved are named and left out.
+    """The starts that are draws of the distribution; chains that never moved are named and left out.
 
     Raises:
         ValueError: Few are left.
@@ -231,7 +240,7 @@ def _schedule(task: Task) -> Schedule:
         print(f"pilot of {few} chains finds the rungs", flush=True)
         start = task.base.draw(pilot_noise(command.seed, few), task.noisy.new_empty((few, *task.noisy.shape[1:])))
         laws = path_to(task.energy, task.base, command.temperature)
-        write_text(path, dumps(pilot(laws, start, settings, seed=command.seed)))
+        write_text(path, dumps(pilot_schedule(laws, start, settings, seed=command.seed)))
     return loads(path.read_text(), Schedule)
 
 
@@ -244,7 +253,7 @@ def _work(task: Task, schedule: Schedule, name: str, start: Tensor | None, first
         noise = IndexedNoise(task.command.seed, range(first + rows.start, first + rows.stop))
         like = task.noisy.new_empty((rows.stop - rows.start, *task.noisy.shape[1:]))
         x = task.base.draw(noise, like) if start is None else start[rows].to(task.noisy)
-        found = work(laws, schedule, x, noise, reverse=start is not None)
+        found = collect_work(laws, schedule, x, noise, reverse=start is not None)
         shares = found.acceptance if len(found.acceptance) else torch.ones(1, dtype=torch.float64)
         return {
             "log weight": found.log_weight,
