@@ -208,13 +208,13 @@ def test_lower_energy_is_more_likely_whatever_the_source() -> None:
     """Energies from a function, a network and a closed form, each with its T and noise level."""
     process = VE(0.05, 1.2)
     low, high = torch.zeros(1, 2, dtype=F64), torch.full((1, 2), 3.0, dtype=F64)
-    law = skewed_gaussian(process)
+    target = skewed_gaussian(process)
     plain = Energy.of(lambda x: x.square().sum(1))
-    closed = Energy.of(law, t=0.3)
+    closed = Energy.of(target, t=0.3)
     t = torch.full((2,), 0.3, dtype=F64)
     x = torch.cat([low, high])
-    torch.testing.assert_close(closed(x), -law.log_prob(x, t), rtol=FLOAT64, atol=0)
-    torch.testing.assert_close(closed.with_gradient(x)[1], -law(x, t), rtol=FLOAT64, atol=0)
+    torch.testing.assert_close(closed(x), -target.log_prob(x, t), rtol=FLOAT64, atol=0)
+    torch.testing.assert_close(closed.with_gradient(x)[1], -target(x, t), rtol=FLOAT64, atol=0)
     assert float(plain(low)) < float(plain(high)) and closed.noise(4.0) is None
 
     class Bowl(torch.nn.Module):

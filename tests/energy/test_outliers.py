@@ -21,7 +21,7 @@ def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
-def law() -> EnergyScore:
+def energy_score() -> EnergyScore:
     """The energy of N(0, I) data at T = 1."""
     return EnergyScore(lambda x, t, c: 0.5 * x.square().sum(1), LADDER)
 
@@ -29,13 +29,13 @@ def law() -> EnergyScore:
 def test_statistics_of_a_quadratic_energy() -> None:
     """E(x + sigma z) has the mean (|x|^2 + D sigma^2) / 2, and values of an example do not depend on its batch."""
     x = normal(0, 6, 50)
-    found = statistics(law(), x, indices=range(6), sigma=0.1, draws=40)
+    found = statistics(energy_score(), x, indices=range(6), sigma=0.1, draws=40)
     expected = 0.5 * (x.square().sum(1) + 50 * 0.1**2)
     error = 0.1 * x.norm(dim=1) / 40**0.5
     assert bool(((found.values["energy"] - expected).abs() < 6 * error + 0.1).all())
     wrong = 0.5 * x.square().sum(1) * 1.5
     assert not bool(((found.values["energy"] - wrong).abs() < 6 * error + 0.1).all())
-    alone = statistics(law(), x[2:3], indices=[2], sigma=0.1, draws=40)
+    alone = statistics(energy_score(), x[2:3], indices=[2], sigma=0.1, draws=40)
     torch.testing.assert_close(alone.values["energy"], found.values["energy"][2:3], rtol=1e3 * FLOAT64, atol=0)
     assert found.norms.shape == (6, 10) and not found.missing
 
@@ -56,12 +56,12 @@ def test_scores_of_a_closed_form_find_wider_data() -> None:
 
 def test_typicality_is_the_distance_from_the_median() -> None:
     x = normal(3, 60, 20)
-    found = statistics(law(), x, indices=range(60), sigma=0.1, draws=1)
+    found = statistics(energy_score(), x, indices=range(60), sigma=0.1, draws=1)
     fitted = Reference.fit(found)
     scores = fitted.scores(found)
     torch.testing.assert_close(scores["typicality"], (found.values["energy"] - found.values["energy"].median()).abs())
     with pytest.raises(ValueError, match="do not determine"):
-        Reference.fit(statistics(law(), x[:5], indices=range(5), sigma=0.1, draws=1))
+        Reference.fit(statistics(energy_score(), x[:5], indices=range(5), sigma=0.1, draws=1))
 
 
 def test_energies_of_several_outputs_and_noise_off_the_ladder_are_refused() -> None:
@@ -69,7 +69,7 @@ def test_energies_of_several_outputs_and_noise_off_the_ladder_are_refused() -> N
     with pytest.raises(TypeError, match="one number per example"):
         statistics(wide, normal(0, 3, 4), indices=range(3), sigma=0.1)
     with pytest.raises(ValueError, match="not among them"):
-        statistics(law(), normal(0, 3, 4), indices=range(3), sigma=7.0)
+        statistics(energy_score(), normal(0, 3, 4), indices=range(3), sigma=7.0)
 
 
 def test_conformal_p_values() -> None:

@@ -20,27 +20,27 @@ F64 = torch.float64
 @pytest.mark.parametrize("name", PROCESSES)
 def test_it_is_the_density_of_where_it_ends(name: str) -> None:
     process = PROCESSES[name]
-    law = oracles.skewed_gaussian(process, 3)
+    target = oracles.skewed_gaussian(process, 3)
     z = process.prior_sample(torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0)))
-    down = decoded_density(law.bind(None), z, NoNoise(), TIGHT)
+    down = decoded_density(target.bind(None), z, NoNoise(), TIGHT)
     assert not down.status.any()
     start = process.t_min.likelihood
     torch.testing.assert_close(
-        down.latent, transport(law.bind(None), z, 1.0, start, TIGHT).latent, rtol=FLOW_DENSITY, atol=FLOW_DENSITY
+        down.latent, transport(target.bind(None), z, 1.0, start, TIGHT).latent, rtol=FLOW_DENSITY, atol=FLOW_DENSITY
     )
-    up = log_density(law.bind(None), down.latent, NoNoise(), TIGHT)
+    up = log_density(target.bind(None), down.latent, NoNoise(), TIGHT)
     torch.testing.assert_close(down.nats, up.nats, rtol=0, atol=10 * FLOW_DENSITY)
     torch.testing.assert_close(up.latent, z, rtol=10 * FLOW_DENSITY, atol=10 * FLOW_DENSITY)
 
 
 def test_probes_are_averaged_in_the_same_sense_both_ways() -> None:
     process = PROCESSES["VP"]
-    law = oracles.skewed_mixture(process)
-    z = torch.randn(3, *law.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
+    target = oracles.skewed_mixture(process)
+    z = torch.randn(3, *target.shape, dtype=F64, generator=torch.Generator().manual_seed(1))
     settings = FlowSettings(1e-6, 1e-6, divergence="hutchinson", probes=3)
     noise = IndexedNoise(0, range(3))
-    down = decoded_density(law.bind(None), z, noise, settings)
-    up = log_density(law.bind(None), down.latent, noise, settings)
+    down = decoded_density(target.bind(None), z, noise, settings)
+    up = log_density(target.bind(None), down.latent, noise, settings)
     torch.testing.assert_close(down.per_probe, up.per_probe, rtol=0, atol=1e-3)
     assert bool((down.std_error > 0).any())
 

@@ -93,52 +93,52 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("VE", "sub-VP", 
 @pytest.mark.parametrize("name", ["VP", *SLOW])
 def test_the_law_of_a_gaussian(name: str) -> None:
     process = PROCESSES[name]
-    law = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), 0.3)
-    run = sampler(process, 0.02).run(law, (2,), indices=range(400), seed=5, dtype=F64)
+    target = Gaussian(process, torch.tensor([0.7, -2.0], dtype=F64), 0.3)
+    run = sampler(process, 0.02).run(target, (2,), indices=range(400), seed=5, dtype=F64)
     assert not run.status.any()
     variance = 0.3 + float(process.sigma(torch.tensor([process.t_min.sampling], dtype=F64))) ** 2
 
     def p_value(x: Tensor) -> float:
         z = (x.var(dim=0) / variance - 1.0) * (len(x) / 2.0) ** 0.5
-        shift = (x.mean(dim=0) - law.mean) * (len(x) / variance) ** 0.5
+        shift = (x.mean(dim=0) - target.mean) * (len(x) / variance) ** 0.5
         return 4 * math.erfc(float(torch.cat([z, shift]).abs().max()) / math.sqrt(2.0))
 
     assert p_value(run.x) > SIGNIFICANCE
     centre = run.x.mean(dim=0)
-    assert p_value(centre + 1.35 * (run.x - centre)) < SIGNIFICANCE, "the test must notice a wider law"
+    assert p_value(centre + 1.35 * (run.x - centre)) < SIGNIFICANCE, "the test must notice a wider target"
 
 
 @pytest.mark.slow
 def test_tolerances_follow_one_path() -> None:
     """With the same noise, finer tolerances converge and take more steps; with other noise the result differs."""
     process = VP()
-    law = skewed_mixture(process)
+    target = skewed_mixture(process)
     ends, calls = [], []
     for tolerance in (0.1, 0.02, 0.004, 1e-3):
-        run = sampler(process, tolerance).run(law, law.shape, indices=range(4), seed=1, dtype=F64)
+        run = sampler(process, tolerance).run(target, target.shape, indices=range(4), seed=1, dtype=F64)
         assert not run.status.any()
         ends.append(run.x)
         calls.append(float(run.calls.double().mean()))
     off = [float((x - ends[-1]).square().mean().sqrt()) for x in ends[:-1]]
     assert off[2] < 0.5 * off[1] < 0.5 * off[0] and off[2] < 0.02
     assert calls == sorted(calls) and calls[0] < 0.4 * calls[-1]
-    other = sampler(process, 0.004).run(law, law.shape, indices=range(4), seed=2, dtype=F64).x
+    other = sampler(process, 0.004).run(target, target.shape, indices=range(4), seed=2, dtype=F64).x
     assert float((other - ends[-1]).square().mean().sqrt()) > 20 * off[2]
 
 
 def test_steps_too_long_to_see_collapse() -> None:
     """A limit on the step is needed: one step over the whole interval is accepted and returns a single point."""
-    law = Gaussian(VP(), torch.tensor([0.7], dtype=F64), 0.3)
+    target = Gaussian(VP(), torch.tensor([0.7], dtype=F64), 0.3)
     blind = Sampler(AdaptiveSDE(longest=0), Uniform(1), final="none")
-    run = blind.run(law, (1,), indices=range(100), seed=5, dtype=F64)
+    run = blind.run(target, (1,), indices=range(100), seed=5, dtype=F64)
     assert not run.status.any() and float(run.x.var()) < 0.8 * 0.3
 
 
 def test_batch_mates_do_not_matter() -> None:
     process = VP()
-    law, made = skewed_mixture(process), sampler(process, 0.02)
-    together = made.run(law, law.shape, indices=range(12), seed=4, dtype=F64)
-    alone = torch.cat([made.run(law, law.shape, indices=[i], seed=4, dtype=F64).x for i in (0, 5, 11)])
+    target, made = skewed_mixture(process), sampler(process, 0.02)
+    together = made.run(target, target.shape, indices=range(12), seed=4, dtype=F64)
+    alone = torch.cat([made.run(target, target.shape, indices=[i], seed=4, dtype=F64).x for i in (0, 5, 11)])
     assert float((together.x[[0, 5, 11]] - alone).abs().max()) <= SAMPLES_EQUAL
     assert len(set(together.calls.tolist())) > 1, "examples must take their own steps"
 
@@ -161,6 +161,6 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ValueError, match="longest <= depth"):
         AdaptiveSDE(depth=3)
     ladder = Tabulated(GeometricSigmas(0.5, 0.6, 2))
-    law = Gaussian(ladder, torch.zeros(1, dtype=F64), 0.3)
+    target = Gaussian(ladder, torch.zeros(1, dtype=F64), 0.3)
     with pytest.raises(ValueError, match="cannot step; end at a level with noise"):
-        Sampler(AdaptiveSDE(longest=0), EveryLevel(), final="none").run(law, (1,), indices=[0], dtype=F64)
+        Sampler(AdaptiveSDE(longest=0), EveryLevel(), final="none").run(target, (1,), indices=[0], dtype=F64)

@@ -57,15 +57,15 @@ SIZE = LadderScaled(0.6, LEVEL)  # e = 0.6 at the level: Langevin without a test
 @pytest.mark.parametrize("step", [MALA(SIZE), HMC(SIZE, leapfrog=3)], ids=["MALA", "HMC"])
 def test_the_law_is_left_exactly(step: HMC) -> None:
     """20,000 chains started in p_t keep its moments, at a step size at which unadjusted Langevin does not."""
-    law = gaussian(1.3)
-    x = law.sample(20_000, float(time(1)), seed=3)
-    end, memory = walk(step, law, x, 25)
-    assert far_from(end, law.mean, 1.3) > SIGNIFICANCE
+    target = gaussian(1.3)
+    x = target.sample(20_000, float(time(1)), seed=3)
+    end, memory = walk(step, target, x, 25)
+    assert far_from(end, target.mean, 1.3) > SIGNIFICANCE
     assert isinstance(memory, MetropolisMemory) and memory.proposed == 25
     share = float(memory.accepted.double().mean() / 25)
     assert 0.3 < share < 0.99, "a test that never rejects tests nothing"
-    mutant, _ = walk(Langevin(SIZE), law, x, 25)
-    assert far_from(mutant, law.mean, 1.3) < SIGNIFICANCE
+    mutant, _ = walk(Langevin(SIZE), target, x, 25)
+    assert far_from(mutant, target.mean, 1.3) < SIGNIFICANCE
 
 
 class Careless(MALA):
@@ -86,18 +86,18 @@ class Careless(MALA):
 
 
 def test_a_metropolis_test_without_the_momentum_is_rejected() -> None:
-    law = gaussian(1.3)
-    x = law.sample(20_000, float(time(1)), seed=3)
-    end, _ = walk(Careless(SIZE), law, x, 25)
-    assert far_from(end, law.mean, 1.3) < SIGNIFICANCE
+    target = gaussian(1.3)
+    x = target.sample(20_000, float(time(1)), seed=3)
+    end, _ = walk(Careless(SIZE), target, x, 25)
+    assert far_from(end, target.mean, 1.3) < SIGNIFICANCE
 
 
 def test_one_leapfrog_step_is_the_langevin_proposal() -> None:
-    law, x = gaussian(1.3), Generated(1).normal(torch.empty(64, 2, dtype=F64), 0, 0)
+    target, x = gaussian(1.3), Generated(1).normal(torch.empty(64, 2, dtype=F64), 0, 0)
     t, noise = time(64), IndexedNoise(0, range(64))
     small = LadderScaled(1e-3, LEVEL)
-    plain = Langevin(small)(law.bind(None), PROCESS, x, t, t, StepNoise(noise, 0)).x
-    adjusted = MALA(small)(law.bind(None), PROCESS, x, t, t, StepNoise(noise, 0))
+    plain = Langevin(small)(target.bind(None), PROCESS, x, t, t, StepNoise(noise, 0)).x
+    adjusted = MALA(small)(target.bind(None), PROCESS, x, t, t, StepNoise(noise, 0))
     accepted = adjusted.memory.accepted == 1
     assert int(accepted.sum()) > 60
     torch.testing.assert_close(adjusted.x[accepted], plain[accepted], rtol=FLOAT64, atol=FLOAT64)
@@ -106,15 +106,15 @@ def test_one_leapfrog_step_is_the_langevin_proposal() -> None:
 
 def test_detailed_balance_of_the_proposal() -> None:
     """Leapfrog is reversible and volume-preserving: the reversed trajectory has the inverse acceptance ratio."""
-    law = skewed_mixture(PROCESS)
-    x = law.sample(16, float(time(1)), seed=0).to(F64)
+    target = skewed_mixture(PROCESS)
+    x = target.sample(16, float(time(1)), seed=0).to(F64)
     t, h = time(16), 0.3
 
     def leapfrog(place: Tensor, momentum: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(3):
-            momentum = momentum + 0.5 * h * law(place, t)
+            momentum = momentum + 0.5 * h * target(place, t)
             place = place + h * momentum
-            momentum = momentum + 0.5 * h * law(place, t)
+            momentum = momentum + 0.5 * h * target(place, t)
         return place, momentum
 
     p = Generated(5).normal(x, 0, 0)
@@ -131,15 +131,15 @@ def test_detailed_balance_of_the_proposal() -> None:
             return torch.full_like(like, 0.5)
 
     step = HMC(LadderScaled(0.5 * h**2, LEVEL), leapfrog=3)
-    moved = step(law.bind(None), PROCESS, x, t, t, StepNoise(Fixed(), 0))
-    ratio = law.log_prob(y, t) - law.log_prob(x, t) + 0.5 * (sum_event(p**2) - sum_event(q**2))
+    moved = step(target.bind(None), PROCESS, x, t, t, StepNoise(Fixed(), 0))
+    ratio = target.log_prob(y, t) - target.log_prob(x, t) + 0.5 * (sum_event(p**2) - sum_event(q**2))
     expected = torch.where((math.log(0.5) < ratio)[:, None], y, x)
     torch.testing.assert_close(moved.x, expected, rtol=1e3 * FLOAT64, atol=1e3 * FLOAT64)
 
 
 def test_one_call_a_step_and_a_level_change_forgets() -> None:
-    law = gaussian(1.3)
-    bound, x = law.bind(None), torch.zeros(3, 2, dtype=F64)
+    target = gaussian(1.3)
+    bound, x = target.bind(None), torch.zeros(3, 2, dtype=F64)
     step = Chain((Repeat(MALA(SIZE), 4), Hold()))
     t, s = time(3), PROCESS.time_at_sigma(torch.tensor([0.4], dtype=F64)).expand(3)
     moved = step(bound, PROCESS, x, t, s, StepNoise(Generated(0), 0))
@@ -149,25 +149,25 @@ def test_one_call_a_step_and_a_level_change_forgets() -> None:
 
 
 def test_energies_know_their_density_and_fields_do_not() -> None:
-    law, x, t = gaussian(1.3), torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(0)), time(5)
-    energy = EnergyScore(lambda x, t, c: -3.0 * law.log_prob(x, t), PROCESS, lambda t: torch.full_like(t, 3.0))
+    target, x, t = gaussian(1.3), torch.randn(5, 2, dtype=F64, generator=torch.Generator().manual_seed(0)), time(5)
+    energy = EnergyScore(lambda x, t, c: -3.0 * target.log_prob(x, t), PROCESS, lambda t: torch.full_like(t, 3.0))
     density, score = energy.bind(None).with_density(x, t)
-    expected, slope = law.with_density(x, t)
+    expected, slope = target.with_density(x, t)
     torch.testing.assert_close(density, expected, rtol=FLOAT64, atol=FLOAT64)
     torch.testing.assert_close(score.detach(), slope, rtol=1e2 * FLOAT64, atol=FLOAT64)
-    field = FunctionScore(lambda x, t: law(x, t), PROCESS)
+    field = FunctionScore(lambda x, t: target(x, t), PROCESS)
     with pytest.raises(TypeError, match="only energies and closed forms.*line integral"):
         walk(MALA(SIZE), field, x, 1)
 
 
 def test_a_line_integral_is_close_and_is_not_exact() -> None:
     """The line integral is correct to third order in the step, and exact for the linear score of a Gaussian."""
-    law = gaussian(1.3)
-    field = FunctionScore(lambda x, t: law(x, t), PROCESS)
-    x = law.sample(20_000, float(time(1)), seed=3)
+    target = gaussian(1.3)
+    field = FunctionScore(lambda x, t: target(x, t), PROCESS)
+    x = target.sample(20_000, float(time(1)), seed=3)
     end, _ = walk(HMC(SIZE, 2, "line integral"), field, x, 25)
-    assert far_from(end, law.mean, 1.3) > SIGNIFICANCE
-    exact, _ = walk(HMC(SIZE, 2), law, x, 25)
+    assert far_from(end, target.mean, 1.3) > SIGNIFICANCE
+    exact, _ = walk(HMC(SIZE, 2), target, x, 25)
     torch.testing.assert_close(end, exact)
 
 

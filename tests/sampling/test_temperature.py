@@ -92,9 +92,9 @@ def spread_along(walk: TemperatureLangevin) -> dict[int, float]:
 
 def test_spread_along_the_published_anneal() -> None:
     """It is 1.005 sigma_0 sqrt(T) while T changes slowly, and 0.035 at the end, which the jump removes."""
-    law = spread_along(TemperatureLangevin())
+    spread = spread_along(TemperatureLangevin())
     for step, published in ((500, 1.004), (1500, 0.330), (2500, 0.103), (2600, 0.080), (2700, 0.035)):
-        assert law[step] == pytest.approx(published, abs=3e-3)
+        assert spread[step] == pytest.approx(published, abs=3e-3)
 
 
 def test_chains_spread_as_they_should_and_the_jump_lands() -> None:
@@ -110,10 +110,10 @@ def test_chains_spread_as_they_should_and_the_jump_lands() -> None:
             Ideal(shift=shift), (20,), indices=range(200), latent=x, noise=Generated(1), callbacks=callbacks
         )
 
-    found, law = run(0.0, [look]), spread_along(walk)
-    assert all(seen[step] == pytest.approx(law[step], rel=2 * SPREAD) for step in (50, 100, 150, 170))
+    found, spread = run(0.0, [look]), spread_along(walk)
+    assert all(seen[step] == pytest.approx(spread[step], rel=2 * SPREAD) for step in (50, 100, 150, 170))
     torch.testing.assert_close(found.x, torch.full_like(found.x, 0.3), rtol=FLOAT32, atol=FLOAT32)
-    assert abs(spread_along(replace(walk, step=0.03))[150] / law[150] - 1) > 4 * SPREAD
+    assert abs(spread_along(replace(walk, step=0.03))[150] / spread[150] - 1) > 4 * SPREAD
     assert torch.equal(run(7.0).raw, found.raw), "a constant in the energy changes no sample"
 
 

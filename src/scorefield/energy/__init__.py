@@ -3,7 +3,7 @@
 An energy E defines the density p_T(x) = exp(-E(x) / T) / Z(T). It determines more than its score -grad E / T does: the
 difference of two energies gives the acceptance probability of a move, so that Markov chains can leave p_T exactly
 invariant at any step length. Whether the chains have mixed is a separate question, which R-hat and effective sample
-sizes answer.
+sizes assess.
 
     module       contents
     transition   one Metropolis step, whose step length is tuned on pilot chains and then frozen

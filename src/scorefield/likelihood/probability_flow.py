@@ -13,7 +13,7 @@ from scorefield._codec import record
 from scorefield._random import IndexedNoise, Noise
 from scorefield.likelihood.divergence import Divergence, Exact, Hutchinson, HutchPlusPlus
 from scorefield.process.general import GeneralSDE
-from scorefield.sampling.adaptive import Solution, failure_messages, integrate
+from scorefield.sampling.adaptive import Solution, failure_messages, flow_field, integrate
 from scorefield.score.score import BoundScore, Score
 
 PROBE_STEP = 2**61
@@ -208,11 +208,14 @@ def integrate_density(
     # The log density is a sum of D terms, so its tolerance is sqrt(D) times that of a coordinate. With the same
     # tolerance the solver would take twice the evaluations and exceed the accuracy of a float32 network.
     unit = math.sqrt(D)
-    velocity = _Velocity(score, x)
+    flow = flow_field(score, score.process, x)
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        def velocity(u: Tensor) -> Tensor:
+            return flow(t, u.reshape(len(y), D), rows).reshape(u.shape)
+
         state = y[:, :D].reshape(len(y), *x.shape[1:])
-        value, estimates, carried = divergence.evaluate(lambda u: velocity(t, u, rows), state, rows)
+        value, estimates, carried = divergence.evaluate(velocity, state, rows)
         return torch.cat([value.reshape(len(y), D), estimates / unit, carried], dim=1)
 
     y = torch.cat([x.reshape(len(x), D).double(), x.new_zeros(len(x), P + divergence.carried).double()], dim=1)
@@ -315,16 +318,11 @@ def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: 
         ValueError: The score has no probability flow.
     """
     require_flow(score)
-    velocity = _Velocity(score, x)
-
-    def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        return velocity(t, y.reshape(len(y), *x.shape[1:]), rows).reshape(y.shape)
-
     times = [torch.full((len(x),), time, dtype=torch.float64) for time in (start, end)]
     y = x.reshape(len(x), math.prod(x.shape[1:]))
     with torch.no_grad():
         solved = integrate(
-            field,
+            flow_field(score, score.process, x),
             y,
             *times,
             rtol=settings.rtol,
@@ -348,19 +346,6 @@ def transport(score: BoundScore, x: Tensor, start: float, end: float, settings: 
 def _or_nan(solution: Solution) -> Tensor:
     """The final states, (B, n), NaN for failed examples."""
     return torch.where((solution.status == 0)[:, None], solution.y, torch.nan)
-
-
-class _Velocity:
-    """dx/dt of float64 states (b, *event) of the examples `rows` of the batch x; the score has the dtype of x."""
-
-    def __init__(self, score: BoundScore, x: Tensor):
-        self._score, self._x = score, x
-
-    def __call__(self, t: Tensor, state: Tensor, rows: Tensor) -> Tensor:
-        part = self._score if len(rows) == len(self._x) else self._score.rows(rows)
-        clock = t.cpu()
-        value = part(state.to(self._x.dtype), clock).to(torch.float64)
-        return part.process.flow_drift(state, clock, value)
 
 
 def choose_divergence(x: Tensor, noise: Noise, settings: FlowSettings, first: int = 0) -> Divergence:

@@ -313,10 +313,10 @@ def flow_field(score: BoundScore, process: Process, x: Tensor) -> Field:
     """
 
     def field(t: Tensor, y: Tensor, rows: Tensor) -> Tensor:
-        state, clock = y.reshape(len(y), *x.shape[1:]), t.cpu()
+        state, t_cpu = y.reshape(len(y), *x.shape[1:]), t.cpu()
         part = score if len(rows) == x.shape[0] else score.rows(rows)
-        value = part(state.to(x), clock).to(state)
-        return process.flow_drift(state, clock, value).reshape(y.shape)
+        value = part(state.to(x), t_cpu).to(state)
+        return process.flow_drift(state, t_cpu, value).reshape(y.shape)
 
     return field
 

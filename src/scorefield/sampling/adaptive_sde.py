@@ -36,25 +36,25 @@ class BrownianTree:
     only on the point, the example and the noise.
 
     Args:
-        clock: w(u), increasing for u in [0, 1].
+        w: w(u), increasing for u in [0, 1].
         noise: Source of the noise of the sampler step that uses this path.
         like: The batch, (B, *event).
     """
 
-    def __init__(self, clock: Callable[[float], float], noise: StepNoise, like: Tensor):
-        self._clock, self._noise, self._like = clock, noise, like
-        self._start = clock(0.0)
+    def __init__(self, w: Callable[[float], float], noise: StepNoise, like: Tensor):
+        self._w, self._noise, self._like = w, noise, like
+        self._start = w(0.0)
 
     def value(self, index: int, depth: int, rows: Sequence[int]) -> Tensor:
         """W at u = index / 2^depth for some examples, (len(rows), *event)."""
         zero = torch.zeros_like(self._like[list(rows)])
         if index == 0:
             return zero
-        left, right = (0.0, zero), (1.0, self._draw(0, math.sqrt(self._clock(1.0) - self._start), rows))
+        left, right = (0.0, zero), (1.0, self._draw(0, math.sqrt(self._w(1.0) - self._start), rows))
         target, node = index / 2**depth, 1
         while target != right[0]:
             middle = 0.5 * (left[0] + right[0])
-            low, mid, high = (self._clock(u) for u in (left[0], middle, right[0]))
+            low, mid, high = (self._w(u) for u in (left[0], middle, right[0]))
             share = (mid - low) / (high - low)
             spread = math.sqrt((mid - low) * (high - mid) / (high - low))
             point = (middle, torch.lerp(left[1], right[1], share) + self._draw(node, spread, rows))
@@ -122,7 +122,7 @@ class AdaptiveSDE(Step):
             ValueError: There is no noise at s, where w is infinite; denoise from t_min instead.
         """
         path = _LogSNRPath(process, float(t[0]), float(s[0]))
-        tree = BrownianTree(path.clock, noise, x)
+        tree = BrownianTree(path.w, noise, x)
         batch = len(x)
         x, status = x.clone(), torch.full((batch,), TOO_MANY_STEPS)
         calls = torch.zeros(batch, dtype=torch.long)
@@ -220,6 +220,6 @@ class _LogSNRPath:
         t = torch.where(u == 0.0, self._ends[0], torch.where(u == 1.0, self._ends[1], t))
         return _Coefficients(t, self._process.alpha(t), self._process.sigma(t))
 
-    def clock(self, u: float) -> float:
+    def w(self, u: float) -> float:
         """w at u."""
         return math.exp(float(self._log_snr[0] + u * (self._log_snr[1] - self._log_snr[0])))
