@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 if TYPE_CHECKING:
-    from scorefield.selftest import Bench, Room, Row
+    from scorefield.selftest import Bench, CheckGroup, CheckResult
 
 
 PackageName = Literal["process", "score", "losses", "nets", "sampling", "likelihood", "posteriors", "metrics", "data"]
-"""The keys of `selftest.ROOMS`; a test compares the two."""
+"""The keys of `selftest.GROUPS`; a test compares the two."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,25 @@ def run(command: Selftest) -> int:
 
     Raises:
         ValueError: There is no such device.
-        KeyboardInterrupt: It was stopped; what was done has been printed.
+        KeyboardInterrupt: The run was stopped; finished checks have been printed.
     """
     import torch
 
     from scorefield._files import write_json
     from scorefield.models.run_folder import environment_lines
     from scorefield.reports.report import write_report
-    from scorefield.selftest import bench_of, certify
+    from scorefield.selftest import bench_for, certify
     from scorefield.selftest.page import sections
-    from scorefield.selftest.running import rooms_named
+    from scorefield.selftest.running import groups_named
 
-    bench, rooms, began = bench_of(command.device), rooms_named(command.only), time.perf_counter()
-    rows: list[Row] = []
+    bench, groups, began = bench_for(command.device), groups_named(command.only), time.perf_counter()
+    rows: list[CheckResult] = []
     threads = torch.get_num_threads()
     # Tensors are small: a second thread would not help, and on a busy machine the two wait for each other.
     torch.set_num_threads(1)
     try:
-        for room in rooms:
-            print(_of_room(room, bench, rows), flush=True)
+        for group in groups:
+            print(_run_group(group, bench, rows), flush=True)
         certificate = certify(rows, bench, time.perf_counter() - began)
     except KeyboardInterrupt:
         print("\n" + certify(rows, bench, time.perf_counter() - began).text())
@@ -79,20 +79,20 @@ def run(command: Selftest) -> int:
     return 1 if certificate.failed else 0
 
 
-def _of_room(room: Room, bench: Bench, rows: list[Row]) -> str:
-    """Run the checks of a room, which go to `rows`; a line about them."""
+def _run_group(group: CheckGroup, bench: Bench, rows: list[CheckResult]) -> str:
+    """Run the checks of a group, which go to `rows`; a line about them."""
     from scorefield.cli.console.progress import bar
     from scorefield.selftest import run as run_checks
     from scorefield.selftest.running import checks_of
 
     with bar() as progress:
-        task = progress.add_task(room.name, total=len(checks_of(room, bench)))
+        task = progress.add_task(group.name, total=len(checks_of(group, bench)))
 
-        def one_more(row: Row) -> None:
+        def one_more(row: CheckResult) -> None:
             rows.append(row)
             progress.advance(task)
 
-        done = run_checks([room], bench, one_more)
+        done = run_checks([group], bench, one_more)
     bad = sum(not row.passed for row in done)
     verdict = f"{bad} FAILED" if bad else "passed"
-    return f"{room.name:10}  {len(done):3} checks  {sum(row.seconds for row in done):6.1f} s  {verdict}"
+    return f"{group.name:10}  {len(done):3} checks  {sum(row.seconds for row in done):6.1f} s  {verdict}"

@@ -1,4 +1,4 @@
-"""The certificate: every claim with its number, the machine it was measured on and the code it is of."""
+"""The certificate: every claim with its measurement, the machine it was made on, and the version of the code."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import torch
 from scorefield._version import __version__
 from scorefield.models.run_folder import environment
 from scorefield.selftest.check import Bench
-from scorefield.selftest.running import ROOMS, Row, checks_of
+from scorefield.selftest.running import GROUPS, CheckResult, checks_of
 
 SCHEMA = 1
-"""Of certificate.json."""
+"""Version of the fields of certificate.json."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the selftest found.
+    """Results of the selftest.
 
     Args:
-        rows: One for each check.
-        bench: The device and dtype that were asked for.
-        seconds: Wall time of all.
-        date: UTC.
-        code: Version and hash of the package, and the commit where it is a git checkout.
-        host: Python, torch and other versions, platform, threads, command.
+        rows: Result of each check.
+        bench: The requested device and dtype.
+        seconds: Wall-clock time of all checks.
+        date: Date and time, UTC.
+        code: Version and hash of the package, and the commit where the package is a git checkout.
+        host: Versions of Python, torch and other packages, platform, threads, command.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[CheckResult]
     bench: Bench
     seconds: float
     date: str
@@ -44,35 +44,35 @@ class Certificate:
     host: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def failed(self) -> list[Row]:
-        """The rows that did not pass."""
+    def failed(self) -> list[CheckResult]:
+        """Results that did not pass."""
         return [row for row in self.rows if not row.passed]
 
     @property
     def left_out(self) -> list[str]:
-        """Rooms without a row."""
-        return [name for name in ROOMS if name not in {row.check.room for row in self.rows}]
+        """Names of the groups of which no check was run."""
+        return [name for name in GROUPS if name not in {row.check.group for row in self.rows}]
 
     @property
     def not_run(self) -> list[str]:
-        """Checks without a row of rooms that have some: the selftest was stopped."""
+        """Checks that were not run, of groups of which some were: the selftest was interrupted."""
         done = {row.check.key for row in self.rows}
-        rooms = [room for name, room in ROOMS.items() if name not in self.left_out]
-        return [check.key for room in rooms for check in checks_of(room, self.bench) if check.key not in done]
+        groups = [group for name, group in GROUPS.items() if name not in self.left_out]
+        return [check.key for group in groups for check in checks_of(group, self.bench) if check.key not in done]
 
     @property
     def verdict(self) -> str:
-        """One line."""
-        n, bad = len(self.rows), self.failed
-        if bad:
-            return f"FAILED: {len(bad)} of {n} checks: {'; '.join(row.check.key for row in bad)}"
+        """The result in one line."""
+        n, failed = len(self.rows), self.failed
+        if failed:
+            return f"FAILED: {len(failed)} of {n} checks: {'; '.join(row.check.key for row in failed)}"
         if self.not_run:
-            return f"stopped: {n} checks passed, {len(self.not_run)} of the same rooms were not run"
+            return f"stopped: {n} checks passed, {len(self.not_run)} of the same groups were not run"
         rest = f"; not tested: {', '.join(self.left_out)}" if self.left_out else ""
         return f"passed: all {n} checks{rest}"
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON."""
+        """Return the certificate as strict JSON."""
         return {
             "schema": SCHEMA,
             "passed": not self.failed and not self.not_run,
@@ -90,7 +90,7 @@ class Certificate:
         }
 
     def facts(self) -> dict[str, str]:
-        """Of the code and the machine, in words."""
+        """Return facts about the code and the machine, in words."""
         commit = self.code.get("commit")
         state = "" if not commit else f", commit {commit}{' with changes' if self.code.get('changed') else ''}"
         packages = ", ".join(f"{k} {v}" for k, v in self.host.get("packages", {}).items() if v and k != "scorefield")
@@ -106,17 +106,17 @@ class Certificate:
         }
 
     def text(self) -> str:
-        """For a terminal."""
+        """Return the certificate as text for a terminal."""
         lines = ["scorefield selftest: certificate", ""]
         lines += [f"{name:9} {value}" for name, value in self.facts().items()]
         width = max((len(row.check.name) for row in self.rows), default=0)
-        for room, rows in groupby(self.rows, key=lambda row: row.check.room):
-            lines += ["", f"{room}: {ROOMS[room].about}"]
+        for group, rows in groupby(self.rows, key=lambda row: row.check.group):
+            lines += ["", f"{group}: {GROUPS[group].about}"]
             lines += [_line(row, width) for row in rows]
         return "\n".join([*lines, "", self.verdict])
 
 
-def _line(row: Row, width: int) -> str:
+def _line(row: CheckResult, width: int) -> str:
     mark = "  ok  " if row.passed else "  FAIL"
     if row.found is None:
         return f"{mark} {row.check.name:{width}}  {row.problem}"
@@ -126,8 +126,14 @@ def _line(row: Row, width: int) -> str:
     return line if row.passed else f"{line}\n{'':6} {row.check.claim} ({row.check.by})"
 
 
-def certify(rows: Sequence[Row], bench: Bench, seconds: float) -> Certificate:
-    """The certificate of finished rows, of this code and this machine."""
+def certify(rows: Sequence[CheckResult], bench: Bench, seconds: float) -> Certificate:
+    """Return the certificate of some results, with the facts of this code and this machine.
+
+    Args:
+        rows: Finished results.
+        bench: The requested device and dtype.
+        seconds: Wall-clock time of all checks.
+    """
     host = {**environment(), "cores": os.cpu_count()}
     if bench.device.type != "cuda":  # `environment` names the first CUDA card where there is one
         host["device"] = "Apple GPU" if bench.device.type == "mps" else _processor() or host["device"]
@@ -138,7 +144,7 @@ def certify(rows: Sequence[Row], bench: Bench, seconds: float) -> Certificate:
 
 
 def _processor() -> str | None:
-    """The processor's name, where the system tells it."""
+    """Return the name of the processor, or None where the system does not give it in /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -147,7 +153,7 @@ def _processor() -> str | None:
 
 
 def code_facts() -> dict[str, Any]:
-    """Version of the package, the hash of its source, and the commit where the source is under git."""
+    """Return the version of the package, the hash of its source files, and the commit if the source is under git."""
     package = Path(__file__).parents[2]
     digest, count = hashlib.sha256(), 0
     for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).as_posix()):
@@ -158,14 +164,15 @@ def code_facts() -> dict[str, Any]:
 
 
 def _git(package: Path) -> dict[str, Any]:
-    """Commit, and whether the package differs from it; nothing where its files are not under git."""
+    """Return the commit and whether the package differs from it; nothing where its files are not under git."""
 
-    def ask(*words: str) -> str:
-        command = ["git", "-C", str(package), *words]
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
-        ask("ls-files", "--error-unmatch", "_version.py")
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", "."))}
+        # Fails in a package that is installed inside another project's checkout, whose commit would be misleading.
+        git("ls-files", "--error-unmatch", "_version.py")
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return {}

@@ -1,4 +1,4 @@
-"""What a check is: a claim, how it is measured, what must come out, and how much it may be off."""
+"""Definition of a check: a claim, its measurement, the value it must have, and the allowed error."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from torch import Tensor
 from scorefield._random import philox
 
 SIGNIFICANCE = 1e-6
-"""Of every statistical check: of a million correct builds one fails. Seeds are fixed, so a pass stays a pass."""
+"""Two-sided significance of every statistical check: one correct build in a million fails.
+
+Seeds are fixed, so that a check that passes on a machine passes there again.
+"""
 
 DEVIATIONS = 4.8916
-"""Standard deviations that a normal number exceeds, on either side, with probability `SIGNIFICANCE`."""
+"""Number of standard deviations whose two-sided tail probability is `SIGNIFICANCE` for a normal distribution."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where checks are run.
+    """Device and dtype on which checks run.
 
     Args:
-        device: Of all states; coefficients of time are computed on the CPU, as everywhere.
-        dtype: float64, or float32 on a device that has no other.
+        device: Device of all states; functions of time such as alpha(t) are computed on the CPU, as in the library.
+        dtype: dtype of all states: float64, or float32 on a device without float64.
     """
 
     device: torch.device
@@ -33,84 +36,86 @@ class Bench:
 
     @property
     def double(self) -> bool:
-        """Whether states have float64."""
+        """Whether states are float64."""
         return self.dtype == torch.float64
 
     def to(self, x: Tensor) -> Tensor:
-        """A tensor on the bench, in its dtype."""
+        """Return a tensor with the bench's dtype on its device."""
         return x.to(self.dtype).to(self.device)
 
     def normal(self, *shape: int, seed: int = 0) -> Tensor:
-        """Standard normal numbers that depend on the seed and the shape alone."""
+        """Return standard normal numbers that depend on seed and shape only."""
         return self.to(torch.from_numpy(np.asarray(philox(20_110_324, seed).standard_normal(shape))))
 
 
-class Stream:
-    """Noise for steps from one generator of the CPU: fast where the index of an example does not matter.
+class SequentialNoise:
+    """Noise source that draws from one CPU generator in sequence.
+
+    It is faster than noise keyed by example, and serves checks that need no reproducibility of single examples.
 
     Args:
-        seed: Of the generator.
+        seed: Seed of the generator.
     """
 
     def __init__(self, seed: int):
         self._generator = torch.Generator().manual_seed(seed)
 
     def normal(self, like: Tensor, step: int, draw: int) -> Tensor:
-        """Standard normal noise like `like`."""
+        """Return standard normal noise with the shape, dtype and device of `like`."""
         return torch.randn(like.shape, generator=self._generator, dtype=torch.float32).to(like)
 
     def uniform(self, like: Tensor, step: int, draw: int) -> Tensor:
-        """Uniform noise on [0, 1) like `like`."""
+        """Return uniform noise on [0, 1) with the shape, dtype and device of `like`."""
         return torch.rand(like.shape, generator=self._generator, dtype=torch.float32).to(like)
 
 
 @dataclass(frozen=True)
-class Found:
-    """What was measured.
+class Measurement:
+    """Result of the measurement of a check.
 
     Args:
-        value: The number that is judged.
-        details: The numbers it was made of, by what they belong to.
+        value: The number that is compared with the check's target.
+        details: The single numbers behind it, by process, problem or setting.
     """
 
     value: float
     details: Mapping[str, float] = field(default_factory=dict)
 
 
-def largest(details: Mapping[str, float]) -> Found:
-    """The largest of several errors; one that is not a number counts as the largest."""
-    return Found(max(details.values(), key=lambda e: math.inf if math.isnan(e) else e), details)
+def largest(details: Mapping[str, float]) -> Measurement:
+    """Return the largest of several errors; NaN counts as the largest."""
+    return Measurement(max(details.values(), key=lambda e: math.inf if math.isnan(e) else e), details)
 
 
-def farthest(details: Mapping[str, float], target: float) -> Found:
-    """Of several measurements of one number, the one farthest from what it must be."""
-    return Found(max(details.values(), key=lambda v: math.inf if math.isnan(v) else abs(v - target)), details)
+def farthest(details: Mapping[str, float], target: float) -> Measurement:
+    """Return the value farthest from the target, of several that must all equal it; NaN counts as the farthest."""
+    return Measurement(max(details.values(), key=lambda v: math.inf if math.isnan(v) else abs(v - target)), details)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One claim.
+    """One claim with its measurement.
 
     Args:
-        room: Which room it is about.
-        name: Unique in its room; stays the same from release to release.
-        claim: What is proved, in words.
-        by: The equation or the algorithm.
-        measure: Makes the number.
-        unit: What the number is.
-        target: What the number must be.
-        allowed: How far from it in float64.
-        why: Why so far.
-        single: How far in float32, on devices without float64; None where float32 could not tell right from wrong: the
-            check is then run on the CPU.
-        accelerator: Compares an accelerator with the CPU, and is left out where there is none.
+        group: Name of the group it belongs to.
+        name: Name, unique in its group; certificates of different releases are compared by it.
+        claim: The claim in words.
+        by: The equation or algorithm by which it is measured.
+        measure: Function that makes the measurement.
+        unit: What the number is, for example "relative error" or "order".
+        target: Value that the number must have.
+        allowed: Allowed distance from the target in float64.
+        why: Reason for the allowed distance.
+        single: Allowed distance in float32, on devices without float64; None where float32 cannot distinguish a correct
+            result from a wrong one, so that the check runs on the CPU.
+        accelerator: Whether the check compares an accelerator with the CPU; it is skipped where there is none.
     """
 
-    room: str
+    group: str
     name: str
     claim: str
     by: str
-    measure: Callable[[Bench], Found]
+    measure: Callable[[Bench], Measurement]
     unit: str
     target: float
     allowed: float
@@ -120,24 +125,24 @@ class Check:
 
     @property
     def key(self) -> str:
-        """Its name in certificates."""
-        return f"{self.room}: {self.name}"
+        """Name with the group, as in certificates."""
+        return f"{self.group}: {self.name}"
 
-    def bench(self, given: Bench) -> Bench:
-        """Where it is run: on the bench given, or on the CPU where that has not the digits."""
-        return given if given.double or self.single is not None else Bench(torch.device("cpu"))
+    def bench(self, requested: Bench) -> Bench:
+        """Return where the check runs: on the requested bench, or on the CPU where float32 is not sufficient."""
+        return requested if requested.double or self.single is not None else Bench(torch.device("cpu"))
 
     def tolerance(self, bench: Bench) -> float:
-        """How far from its target it may be there."""
+        """Return the allowed distance from the target on a bench."""
         return self.allowed if bench.double or self.single is None else self.single
 
 
-class Room:
-    """The checks of one room.
+class CheckGroup:
+    """The checks about one part of the library.
 
     Args:
-        name: What `--only` calls it.
-        about: What is proved, to stand after the name.
+        name: Name of the group, as for `--only`.
+        about: What is checked, printed after the name.
     """
 
     def __init__(self, name: str, about: str):
@@ -156,11 +161,14 @@ class Room:
         target: float = 0.0,
         single: float | None = None,
         accelerator: bool = False,
-    ) -> Callable[[Callable[[Bench], Found]], Callable[[Bench], Found]]:
-        """Add the check that the decorated function measures; arguments as for `Check`."""
+    ) -> Callable[[Callable[[Bench], Measurement]], Callable[[Bench], Measurement]]:
+        """Return a decorator that adds a check to the group; the decorated function makes its measurement.
+
+        The arguments are those of `Check`.
+        """
         assert name not in {check.name for check in self.checks}, f"{self.name} has a check {name!r} already"
 
-        def add(measure: Callable[[Bench], Found]) -> Callable[[Bench], Found]:
+        def add(measure: Callable[[Bench], Measurement]) -> Callable[[Bench], Measurement]:
             self.checks.append(
                 Check(self.name, name, claim, by, measure, unit, target, allowed, why, single, accelerator)
             )
@@ -170,25 +178,37 @@ class Room:
 
 
 def exact(x: Tensor) -> Tensor:
-    """In float64 on the CPU, to which it goes first: not every device has float64."""
+    """Return a tensor in float64 on the CPU; it is moved first, because not every device has float64."""
     return x.detach().cpu().double()
 
 
-def relative(have: Tensor, want: Tensor) -> float:
-    """Largest difference over the largest entry of what is wanted; infinite where shapes differ or it is not finite."""
-    have, want = exact(have), exact(want)
-    if have.shape != want.shape:
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference over the largest expected entry; infinite if not finite or of another shape."""
+    found, expected = exact(found), exact(expected)
+    if found.shape != expected.shape:
         return math.inf
-    error = float((have - want).abs().max() / want.abs().max().clamp_min(1e-300))
+    error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-300))
     return error if math.isfinite(error) else math.inf
 
 
-def surprise(values: Tensor, expected: float) -> float:
-    """By how many standard errors the mean of independent values is off what is expected."""
+def z_score(values: Tensor, expected: float) -> float:
+    """Return the distance of the mean of independent values from its expectation, in standard errors."""
     values = exact(values)
     return float((values.mean() - expected).abs() / (values.std() / len(values) ** 0.5))
 
 
 def times(*values: float) -> Tensor:
-    """Times as a process wants them: float64, on the CPU."""
+    """Return a float64 tensor on the CPU, as processes take times."""
     return torch.tensor(values, dtype=torch.float64)
+
+
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor, h: float = 1e-4) -> Tensor:
+    """Return d function / dt by central differences of fourth order with steps h and 2 h."""
+    near, far = ((function(t + k * h) - function(t - k * h)) / (2.0 * k * h) for k in (1, 2))
+    return (4.0 * near - far) / 3.0
+
+
+def rotational_field(x: Tensor) -> Tensor:
+    """Return a vector field on R^3, (B, 3), that is not a gradient and whose components depend on all coordinates."""
+    a, b, c = x.unbind(1)
+    return torch.stack([(a * b).sin() - a, b.cos() * c - b**3, a - c * (0.3 * b).tanh()], dim=1)

@@ -1,4 +1,4 @@
-"""Checks of objectives: their values, floors and minima where the law of the data is known."""
+"""Checks of training objectives: their values, floors and minima where the distribution of the data is known."""
 
 from __future__ import annotations
 
@@ -23,20 +23,32 @@ from scorefield.losses import (
 from scorefield.process import VE, VP, Process
 from scorefield.score import EnergyScore, FunctionScore, Score
 from scorefield.score.oracles import Gaussian
-from scorefield.selftest.check import Bench, Found, Room, farthest, largest, relative, times
+from scorefield.selftest.check import (
+    Bench,
+    CheckGroup,
+    Measurement,
+    farthest,
+    largest,
+    relative,
+    rotational_field,
+    times,
+)
 from scorefield.selftest.process import PROCESSES
 
-ROOM = Room("losses", "values at the exact score, floors, minima, and how they are related")
+GROUP = CheckGroup("losses", "values at the exact score, floors, minima, and relations between objectives")
 
 MEAN, VARIANCE = 0.7, 0.25
-"""Of the data of one dimension."""
+"""Mean and variance of the one-dimensional Gaussian data."""
 
 TIMES = (0.02, 0.3, 0.8)
 _QUADRATURE = "Gauss-Hermite nodes are exact for these polynomials; float64 rounding over noise levels down to 0.02"
 
 
 def quadrature(nodes: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of N(0, 1): sum w h(z) = E h(z), exact for polynomials of degree below 2 nodes."""
+    """Return Gauss-Hermite nodes and weights of N(0, 1).
+
+    sum_i w_i h(z_i) = E h(z), exactly for polynomials h of degree below 2 `nodes`.
+    """
     z, w = np.polynomial.hermite_e.hermegauss(nodes)
     return torch.from_numpy(z), torch.from_numpy(w / math.sqrt(2.0 * math.pi))
 
@@ -44,7 +56,16 @@ def quadrature(nodes: int) -> tuple[Tensor, Tensor]:
 def expected(
     bench: Bench, objective: Objective, score: Score, t: float, probes: Tensor | None = None, nodes: int = 8
 ) -> Tensor:
-    """E over Gaussian data and over noise of a loss at one time, by quadrature over both."""
+    """Return the expectation of a loss at one time over Gaussian data and noise, by quadrature over both.
+
+    Args:
+        bench: Device and dtype.
+        objective: The objective.
+        score: A score of one-dimensional data.
+        t: The time.
+        probes: Directions of sliced objectives, (K, 1), the same for every node.
+        nodes: Nodes for each of data and noise.
+    """
     u, w = quadrature(nodes)
     x0 = (MEAN + VARIANCE**0.5 * u).repeat_interleave(nodes)[:, None]
     z = u.repeat(nodes)[:, None]
@@ -57,8 +78,8 @@ def expected(
     return torch.outer(w, w).reshape(-1).to(losses) @ losses
 
 
-class _Line(Score):
-    """score = (a x + b) / sigma."""
+class _LinearScore(Score):
+    """The score (a x + b) / sigma with coefficients (a, b)."""
 
     def __init__(self, process: Process, coefficients: Tensor):
         self.process, self.coefficients = process, coefficients
@@ -72,26 +93,30 @@ def _scales(process: Process, t: float) -> tuple[float, float]:
     return float(process.alpha(times(t))), float(process.sigma(times(t)))
 
 
-def _least(bench: Bench, process: Process, t: float, loss: Callable[[Tensor], Tensor]) -> float:
-    """Distance of the minimum of a loss quadratic in (a, b) from the exact score, by one Newton step."""
+def _quadratic_minimum(loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the minimum of a loss that is quadratic in two coefficients, by one Newton step."""
     start = times(0.2, -0.5).requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(start), start, create_graph=True)
     rows = [torch.autograd.grad(part, start, retain_graph=True)[0] for part in gradient]
-    found = (start - torch.linalg.solve(torch.stack(rows), gradient)).detach()
+    return (start - torch.linalg.solve(torch.stack(rows), gradient)).detach()
+
+
+def _minimum_error(process: Process, t: float, loss: Callable[[Tensor], Tensor]) -> float:
+    """Return the error of the minimising coefficients (a, b) of a linear score against the exact score's."""
     alpha, sigma = _scales(process, t)
     v = alpha**2 * VARIANCE + sigma**2
-    return relative(found, times(-sigma / v, alpha * MEAN * sigma / v))
+    return relative(_quadratic_minimum(loss), times(-sigma / v, alpha * MEAN * sigma / v))
 
 
-@ROOM.check(
+@GROUP.check(
     "DSM value",
-    claim="denoising score matching at the exact score is what it must be, draw by draw",
+    claim="denoising score matching at the exact score has its closed-form value for every draw",
     by="sigma s + z = alpha r (alpha r z - sigma w) / (alpha^2 r^2 + sigma^2) for data m + r w (Vincent 2011)",
     allowed=1e-9,
     why="sigma s + z cancels where the noise is small",
     single=1e-3,
 )
-def _value(bench: Bench) -> Found:
+def _value(bench: Bench) -> Measurement:
     errors, spread = {}, bench.to(times(0.5, 1.0, 0.2))
     w, z = bench.normal(len(TIMES), 3, seed=1), bench.normal(len(TIMES), 3, seed=2)
     t, mean = times(*TIMES), times(0.7, -0.4, 2.0)
@@ -106,20 +131,20 @@ def _value(bench: Bench) -> Found:
         )
         if "ladder" not in name:
             weight = (process.diffusion(t) / process.sigma(t)) ** 2
-            found = DenoisingScoreMatching(Likelihood())(oracle, x0, draw)
-            errors[f"{name}, likelihood weight"] = relative(found, weight.to(square) * square.mean(1))
+            weighted = DenoisingScoreMatching(Likelihood())(oracle, x0, draw)
+            errors[f"{name}, likelihood weight"] = relative(weighted, weight.to(square) * square.mean(1))
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "DSM floor",
-    claim="the least expected loss is the noise that x_t leaves open, and zero for no score",
+    claim="the expected loss at the exact score is the variance of the noise given x_t, and at the score 0 it is one",
     by="E |sigma s + z|^2 = alpha^2 v / (alpha^2 v + sigma^2) per dimension at the exact score, 1 at the score 0",
     allowed=1e-9,
     why=_QUADRATURE,
     single=1e-3,
 )
-def _floor(bench: Bench) -> Found:
+def _floor(bench: Bench) -> Measurement:
     errors = {}
     for name, process in PROCESSES.items():
         oracle = Gaussian(process, times(MEAN), VARIANCE)
@@ -129,57 +154,58 @@ def _floor(bench: Bench) -> Found:
             errors[f"{name}, t = {t:g}"] = abs(
                 float(expected(bench, DenoisingScoreMatching(), oracle, t)) / floor - 1.0
             )
-        nothing = FunctionScore(lambda x, t: torch.zeros_like(x), process)
-        errors[f"{name}, no score"] = abs(float(expected(bench, DenoisingScoreMatching(), nothing, 0.3)) - 1.0)
+        zero = FunctionScore(lambda x, t: torch.zeros_like(x), process)
+        errors[f"{name}, score 0"] = abs(float(expected(bench, DenoisingScoreMatching(), zero, 0.3)) - 1.0)
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "DSM minimum",
-    claim="of all scores linear in x, the exact one has the least denoising loss, under every weight",
-    by="one Newton step on the expected loss of (a x + b) / sigma lands on -(x - alpha m) / (alpha^2 v + sigma^2)",
+    claim="of all scores linear in x, the exact one has the smallest denoising loss, under every weighting",
+    by="one Newton step on the expected loss of (a x + b) / sigma gives -(x - alpha m) / (alpha^2 v + sigma^2)",
     allowed=1e-8,
     why=_QUADRATURE + ", and the solution of two equations",
 )
-def _minimum(bench: Bench) -> Found:
+def _minimum(bench: Bench) -> Measurement:
     errors = {}
     for name, process in PROCESSES.items():
         for objective in (DenoisingScoreMatching(), DenoisingScoreMatching(Likelihood())):
             if "ladder" in name and isinstance(objective.weighting, Likelihood):
-                continue
-            errors[f"{name}, {type(objective.weighting).__name__}"] = _least(
-                bench, process, 0.3, lambda c, o=objective, p=process: expected(bench, o, _Line(p, c), 0.3)
+                continue  # this weighting, g^2, is a rate of continuous time and is refused on ladders
+            errors[f"{name}, {type(objective.weighting).__name__}"] = _minimum_error(
+                process, 0.3, lambda c, o=objective, p=process: expected(bench, o, _LinearScore(p, c), 0.3)
             )
     return largest(errors)
 
 
-@ROOM.check(
-    "implicit is denoising",
-    claim="implicit score matching differs from denoising by a number that does not depend on the score",
+@GROUP.check(
+    "implicit and denoising",
+    claim="implicit and denoising score matching differ by a number that does not depend on the score",
     by="E sigma^2 (2 tr ds/dx + |s|^2) = E |sigma s + z|^2 - 1 per dimension (Hyvarinen 2005; Vincent 2011)",
     allowed=1e-9,
     why=_QUADRATURE,
     single=1e-3,
 )
-def _implicit(bench: Bench) -> Found:
+def _implicit(bench: Bench) -> Measurement:
     errors = {}
     for name, process in PROCESSES.items():
         for k, (a, b) in enumerate(((-1.3, 0.2), (0.4, -0.8))):
-            score = _Line(process, times(a, b))
+            score = _LinearScore(process, times(a, b))
             implicit = expected(bench, ImplicitScoreMatching(), score, 0.3).detach()
             denoising = expected(bench, DenoisingScoreMatching(), score, 0.3).detach()
             errors[f"{name}, score {k + 1}"] = float((implicit - denoising + 1.0).abs())
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "sliced minimum",
-    claim="sliced score matching has the exact score as its minimum, estimated or with the variance reduced",
-    by="as for DSM, of E [v' (ds/dx) v + |s|^2 / 2] and of (v's)^2 / 2 along a unit direction (Song, Garg et al. 2019)",
+    claim="sliced score matching has the exact score as its minimum, with and without variance reduction",
+    by="one Newton step, as for DSM, on E [v' (ds/dx) v + |s|^2 / 2] and with (v's)^2 / 2 in place of |s|^2 / 2, along"
+    " a unit direction (Song, Garg et al. 2019)",
     allowed=1e-8,
     why=_QUADRATURE + ", and the solution of two equations",
 )
-def _sliced_minimum(bench: Bench) -> Found:
+def _sliced_minimum(bench: Bench) -> Measurement:
     errors, probes = {}, bench.to(torch.tensor([[1.0]]))
     objectives = {
         "sliced": SlicedScoreMatching(variance_reduced=False),
@@ -188,56 +214,51 @@ def _sliced_minimum(bench: Bench) -> Found:
     }
     for name, objective in objectives.items():
         process = PROCESSES["VP"]
-        errors[name] = _least(
-            bench, process, 0.3, lambda c, o=objective, p=process: expected(bench, o, _Line(p, c), 0.3, probes)
+        errors[name] = _minimum_error(
+            process, 0.3, lambda c, o=objective, p=process: expected(bench, o, _LinearScore(p, c), 0.3, probes)
         )
     return largest(errors)
 
 
-def _field(x: Tensor, t: Tensor) -> Tensor:
-    """A score that is no gradient and no sum over coordinates."""
-    a, b, c = x.unbind(1)
-    return torch.stack([(a * b).sin() - a, b.cos() * c - b**3, a - c * (0.3 * b).tanh()], dim=1)
-
-
-@ROOM.check(
-    "sliced is implicit",
-    claim="the mean over orthonormal directions of the sliced loss is the implicit one",
+@GROUP.check(
+    "sliced and implicit",
+    claim="the mean of the sliced loss over orthonormal directions is the implicit loss",
     by="mean over v = sqrt(D) u_k of v' J v is the trace, and of (v's)^2 is |s|^2",
     allowed=1e-11,
     why="float64 rounding of a few products",
     single=1e-4,
 )
-def _directions(bench: Bench) -> Found:
+def _directions(bench: Bench) -> Measurement:
     process, errors = VP(), {}
     x0, z = bench.normal(5, 3, seed=3), bench.normal(5, 3, seed=4)
-    turned, _ = torch.linalg.qr(bench.normal(5, 3, 3, seed=5).cpu())
-    draw = Draw(torch.linspace(0.1, 0.9, 5, dtype=torch.float64), z, bench.to(math.sqrt(3.0) * turned))
-    score = FunctionScore(_field, process)
-    whole = ImplicitScoreMatching()(score, x0, draw)
+    directions, _ = torch.linalg.qr(bench.normal(5, 3, 3, seed=5).cpu())
+    draw = Draw(torch.linspace(0.1, 0.9, 5, dtype=torch.float64), z, bench.to(math.sqrt(3.0) * directions))
+    score = FunctionScore(lambda x, t: rotational_field(x), process)
+    implicit = ImplicitScoreMatching()(score, x0, draw)
     for reduced in (True, False):
         sliced = SlicedScoreMatching(variance_reduced=reduced)(score, x0, draw)
-        errors["variance reduced" if reduced else "estimated"] = relative(sliced, whole)
+        errors["variance reduced" if reduced else "estimated"] = relative(sliced, implicit)
     return largest(errors)
 
 
-@ROOM.check(
-    "differences become derivatives",
+@GROUP.check(
+    "finite differences",
     claim="finite-difference score matching tends to sliced score matching at second order in its step",
     by="log2 of the ratio of errors at h = 0.02 and 0.01 (Pang et al. 2020)",
     target=2.0,
     allowed=0.15,
     unit="order",
-    why="the next order, h^4, is a few percent at these steps",
+    why="the term of the next order, h^4, is a few percent at these steps",
 )
-def _differences(bench: Bench) -> Found:
+def _differences(bench: Bench) -> Measurement:
     process, orders = VP(), {}
     x0, z = bench.normal(6, 3, seed=6), bench.normal(6, 3, seed=7)
     draw = Draw(torch.linspace(0.2, 0.9, 6, dtype=torch.float64), z, bench.normal(6, 2, 3, seed=8))
+    field = FunctionScore(lambda x, t: rotational_field(x), process)
     energy = EnergyScore(lambda x, t, c: (x[:, 0] * x[:, 1]).sin() + 0.1 * sum_event(x**4), process)
     for name, score, reduced in (
-        ("score", FunctionScore(_field, process), True),
-        ("score, estimated", FunctionScore(_field, process), False),
+        ("score", field, True),
+        ("score, estimated", field, False),
         ("energy", energy, False),
     ):
         limit = SlicedScoreMatching(variance_reduced=reduced)(score, x0, draw)
@@ -249,15 +270,15 @@ def _differences(bench: Bench) -> Found:
     return farthest(orders, 2.0)
 
 
-@ROOM.check(
+@GROUP.check(
     "MDSM",
     claim="the multi-scale loss of an energy is the published one, and its minimum has the right curvature",
-    by="|x_0 - x_t + sigma_0^2 grad E|^2 / sigma^2 (Li et al. 2019), least for"
+    by="|x_0 - x_t + sigma_0^2 grad E|^2 / sigma^2 (Li et al. 2019), which is smallest for"
     " E = |x - m|^2 sigma^2 / (2 sigma_0^2 (v + sigma^2))",
     allowed=1e-8,
     why=_QUADRATURE + ", and the solution of two equations",
 )
-def _multiscale(bench: Bench) -> Found:
+def _multiscale(bench: Bench) -> Measurement:
     process, sigma_0, t = VE(0.05, 1.2), 0.2, 0.5
     sigma = _scales(process, t)[1]
 
@@ -268,12 +289,7 @@ def _multiscale(bench: Bench) -> Found:
 
         return EnergyScore(value, process, lambda u: (process.sigma(u) / sigma_0) ** 2)
 
-    start = times(0.2, -0.5).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(
-        expected(bench, DenoisingScoreMatching(), energy(start), t), start, create_graph=True
-    )
-    rows = [torch.autograd.grad(part, start, retain_graph=True)[0] for part in gradient]
-    found = (start - torch.linalg.solve(torch.stack(rows), gradient)).detach()
+    found = _quadratic_minimum(lambda c: expected(bench, DenoisingScoreMatching(), energy(c), t))
     curvature = sigma**2 / (VARIANCE + sigma**2)
     x0, z = bench.normal(6, 2, seed=9), bench.normal(6, 2, seed=10)
     x_t = x0 + sigma * z
@@ -283,15 +299,15 @@ def _multiscale(bench: Bench) -> Found:
     return largest({"minimum": relative(found, times(curvature, curvature * MEAN)), "value": relative(loss, published)})
 
 
-@ROOM.check(
+@GROUP.check(
     "stratified times",
-    claim="stratified draws put one time into each of B equal parts, and visit every level of a ladder equally often",
-    by="parts of [t_min, 1) and levels of 200 without their share of B = 400 draws",
+    claim="stratified draws put one time into each of B equal parts, and draw every level of a ladder equally often",
+    by="number of parts of [t_min, 1), and of the 200 levels, that do not have their share of B = 400 draws",
     allowed=0.0,
-    why="it is a count",
+    why="counts are exact",
     unit="count",
 )
-def _stratified(bench: Bench) -> Found:
+def _stratified(bench: Bench) -> Measurement:
     B, objective = 400, DenoisingScoreMatching(stratified=True)
 
     def drawn(name: str) -> Tensor:

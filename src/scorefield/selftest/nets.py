@@ -1,4 +1,4 @@
-"""Checks of networks: published sizes, and that an answer depends on the question alone."""
+"""Checks of networks: published numbers of parameters, determinism, independence of the batch, and gradients."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from scorefield.data_spec import DataSpec
 from scorefield.nets import DDPM, MLP, NCSN, ACSMUNet, EnergyMLP, EnergyResNet, NCSNpp, NCSNv2, NetworkConfig
-from scorefield.selftest.check import Bench, Found, Room, largest, relative
+from scorefield.selftest.check import Bench, CheckGroup, Measurement, largest, relative
 
-ROOM = Room("nets", "published sizes, gradients, and answers that depend on the question alone")
+GROUP = CheckGroup("nets", "published sizes, determinism, independence of the batch, gradients")
 
 PUBLISHED: dict[str, tuple[NetworkConfig, int]] = {
     "NCSN": (NCSN(), 30_117_635),
@@ -21,7 +21,7 @@ PUBLISHED: dict[str, tuple[NetworkConfig, int]] = {
     "NCSN++ deep": (NCSNpp(blocks=8), 107_587_075),
     "DDPM++": (NCSNpp(embedding="positional", fir=False, progressive_input="none", centered=True), 61_804_419),
 }
-"""Networks for CIFAR-10 and their numbers of parameters."""
+"""Networks for CIFAR-10 with their published numbers of parameters."""
 
 IMAGES = DataSpec((2, 8, 12), 0.0, 1.0, 256)
 SMALL: dict[str, NetworkConfig] = {
@@ -33,8 +33,11 @@ SMALL: dict[str, NetworkConfig] = {
 }
 
 
-def built(bench: Bench, config: NetworkConfig) -> nn.Module:
-    """A small network with weights that depend on their place alone, on the bench; fresh ones end in zeros."""
+def build(bench: Bench, config: NetworkConfig) -> nn.Module:
+    """Build a network on the bench with reproducible random weights.
+
+    Newly initialised networks end in zeros, so that their outputs would be zero.
+    """
     with torch.random.fork_rng(devices=[]):
         network = config.build(IMAGES)
     generator = torch.Generator().manual_seed(0)
@@ -45,74 +48,74 @@ def built(bench: Bench, config: NetworkConfig) -> nn.Module:
     return network.eval().requires_grad_(False).to(bench.device, bench.dtype)
 
 
-def questions(bench: Bench, batch: int = 5) -> tuple[Tensor, Tensor]:
-    """x and c."""
+def inputs(bench: Bench, batch: int = 5) -> tuple[Tensor, Tensor]:
+    """Return inputs of a network: x, (B, *shape), and the noise-level input c, (B,)."""
     return bench.normal(batch, *IMAGES.shape, seed=1), bench.to(torch.linspace(-2.0, 1.0, batch))
 
 
-@ROOM.check(
+@GROUP.check(
     "parameters",
     claim="networks have the published numbers of parameters",
-    by="eight networks for CIFAR-10 on the meta device against the releases' own",
+    by="eight networks for CIFAR-10 on the meta device against the published code",
     allowed=0.0,
-    why="it is a count",
+    why="counts are exact",
     unit="count",
 )
-def _parameters(bench: Bench) -> Found:
+def _parameters(bench: Bench) -> Measurement:
     data, errors = DataSpec((3, 32, 32), 0.0, 1.0, 256), {}
-    for name, (config, wanted) in PUBLISHED.items():
+    for name, (config, published) in PUBLISHED.items():
         with torch.device("meta"):
             network = config.build(data)
-        errors[name] = float(abs(sum(p.numel() for p in network.parameters()) - wanted))
+        errors[name] = float(abs(sum(p.numel() for p in network.parameters()) - published))
     return largest(errors)
 
 
-@ROOM.check(
-    "the same question twice",
-    claim="a network answers the same question with the same bits",
-    by="numbers that differ between two forward passes",
+@GROUP.check(
+    "determinism",
+    claim="a network returns the same bits for the same input",
+    by="number of outputs that differ between two forward passes",
     allowed=0.0,
     unit="count",
-    why="an evaluation draws nothing, and the same sums are made in the same order",
+    why="an evaluation draws no random numbers and computes the same sums in the same order",
     single=0.0,
 )
-def _twice(bench: Bench) -> Found:
+def _determinism(bench: Bench) -> Measurement:
     errors = {}
     for name, config in SMALL.items():
-        network, (x, c) = built(bench, config), questions(bench)
+        network, (x, c) = build(bench, config), inputs(bench)
         errors[name] = float((network(x, c) != network(x, c)).sum())
     return largest(errors)
 
 
-@ROOM.check(
-    "batch mates",
-    claim="an answer does not depend on what else is in the batch, nor on its order",
-    by="each example alone, and all in reverse, against the batch",
+@GROUP.check(
+    "independence of the batch",
+    claim="an output does not depend on the other examples of the batch or on their order",
+    by="each example alone, and all in reverse order, against the batch",
     allowed=1e-12,
-    why="matrix products of other sizes sum in another order; some tens of layers",
+    why="matrix products of another size sum in another order, over some tens of layers",
     single=1e-4,
 )
-def _mates(bench: Bench) -> Found:
+def _batch_independence(bench: Bench) -> Measurement:
     errors = {}
     for name, config in SMALL.items():
-        network, (x, c) = built(bench, config), questions(bench)
-        together = network(x, c)
+        network, (x, c) = build(bench, config), inputs(bench)
+        batch = network(x, c)
         alone = torch.cat([network(x[i : i + 1], c[i : i + 1]) for i in range(len(x))])
-        errors[name] = max(relative(alone, together), relative(network(x.flip(0), c.flip(0)).flip(0), together))
+        errors[name] = max(relative(alone, batch), relative(network(x.flip(0), c.flip(0)).flip(0), batch))
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "gradients",
-    claim="automatic differentiation through whole networks gives the slope of their answers",
-    by="v' grad of a random projection against central differences of step 1e-5",
+    claim="automatic differentiation through whole networks gives the derivatives of their outputs",
+    by="v' grad of a random projection of the output against central differences with step 1e-5",
     allowed=1e-6,
-    why="truncation 1e-10 and cancellation 1e-10 of the differences, times slopes that differ a hundredfold",
+    why="truncation and cancellation of the differences, 1e-10 each, times slopes that differ a hundredfold",
 )
-def _slopes(bench: Bench) -> Found:
+def _gradients(bench: Bench) -> Measurement:
     errors = {}
     for name, config in SMALL.items():
-        network, (x, c) = built(bench, config), questions(bench)
+        network, (x, c) = build(bench, config), inputs(bench)
         v, h = bench.normal(*x.shape, seed=2), 1e-5
         w = torch.cos(torch.arange(network(x, c).numel(), device=x.device)).to(x).reshape(network(x, c).shape)
         x.requires_grad_(True)
@@ -123,18 +126,18 @@ def _slopes(bench: Bench) -> Found:
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "float32",
-    claim="networks in float32 on this device answer as in float64 on the CPU",
-    by="the same weights and questions, relative to the largest entry",
+    claim="outputs in float32 on this device equal those in float64 on the CPU",
+    by="the same weights and inputs, relative to the largest output",
     allowed=1e-4,
-    why="rounding of 6e-8 grows by a factor of a hundred in some tens of layers; without TF32",
+    why="rounding of 6e-8 grows by a factor of a hundred in some tens of layers, without TF32",
     single=1e-4,
 )
-def _float32(bench: Bench) -> Found:
-    errors, here, exact = {}, Bench(bench.device, torch.float32), Bench(torch.device("cpu"))
-    # cuDNN's convolutions round float32 to ten bits unless they are told not to.
+def _float32(bench: Bench) -> Measurement:
+    errors, single, double = {}, Bench(bench.device, torch.float32), Bench(torch.device("cpu"))
+    # By default cuDNN's convolutions round float32 to the ten bits of TF32.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for name, config in SMALL.items():
-            errors[name] = relative(built(here, config)(*questions(here)), built(exact, config)(*questions(exact)))
+            errors[name] = relative(build(single, config)(*inputs(single)), build(double, config)(*inputs(double)))
     return largest(errors)

@@ -1,4 +1,4 @@
-"""The certificate as report.html."""
+"""The certificate as an HTML report."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from itertools import groupby
 from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
 from scorefield.reports.page import Block, Section, caption_of_figure, definitions, facts, number, table, text
 from scorefield.selftest.certificate import Certificate
-from scorefield.selftest.running import ROOMS, Row
+from scorefield.selftest.running import GROUPS, CheckResult
 
-_HOW = (
-    "Every row is a claim about this code on this machine: what is proved, by which equation, the number that was"
-    " measured, what it must be, and how far it may be off. Most need no random numbers. Statistical ones have fixed"
-    " seeds and the significance 1e-6."
+_HOW_TO_READ = (
+    "Every row is a claim about this code on this machine: the claim, the equation by which it was checked, the number"
+    " that was measured, the value it must have, and the allowed error. Most checks need no random numbers. Statistical"
+    " checks have fixed seeds and significance 1e-6."
 )
 
 LEAST = 1e-12
-"""Of an allowance; what is below is drawn there."""
+"""Smallest ratio of error to allowed error that is drawn; smaller ones are drawn here."""
 
 
 def sections(certificate: Certificate) -> list[Section]:
-    """The parts of the report."""
-    rows, bad = certificate.rows, certificate.failed
-    head = {"checks": len(rows), "failed": len(bad), "seconds": round(certificate.seconds)}
-    named = [text("Failed: " + "; ".join(row.check.key for row in bad))] if bad else []
-    out = [Section(certificate.verdict.partition(":")[0].capitalize(), [facts(head), *named, text(_HOW)])]
+    """Return the sections of the report."""
+    rows, failed = certificate.rows, certificate.failed
+    head = {"checks": len(rows), "failed": len(failed), "seconds": round(certificate.seconds)}
+    names = [text("Failed: " + "; ".join(row.check.key for row in failed))] if failed else []
+    out = [Section(certificate.verdict.partition(":")[0].capitalize(), [facts(head), *names, text(_HOW_TO_READ)])]
     out.append(Section("Margins", [_margins(rows)]))
-    for room, group in groupby(rows, key=lambda row: row.check.room):
-        out.append(Section(f"{room}: {ROOMS[room].about}", [_table(list(group))]))
+    for group, members in groupby(rows, key=lambda row: row.check.group):
+        out.append(Section(f"{group}: {GROUPS[group].about}", [_table(list(members))]))
     out.append(Section("Code and machine", [table(["", ""], [list(pair) for pair in certificate.facts().items()])]))
     return out
 
 
-def _table(rows: Sequence[Row]) -> Block:
+def _table(rows: Sequence[CheckResult]) -> Block:
     head = '<th>claim</th><th class="number">measured</th><th class="number">must be</th><th></th>'
     return Block(
         f'<figure><div class="scroll"><table><thead><tr>{head}</tr></thead>'
@@ -43,40 +43,41 @@ def _table(rows: Sequence[Row]) -> Block:
     )
 
 
-def _cells(row: Row) -> str:
+def _cells(row: CheckResult) -> str:
     check, found = row.check, row.found
     measured = escape(row.problem or "") if found is None else f"<strong>{escape(number(found.value))}</strong>"
     within = f"± {row.allowed:.3g}" if row.allowed else "exactly"
-    wanted = f"{escape(number(check.target))}<small>{within}</small>"
+    target = f"{escape(number(check.target))}<small>{within}</small>"
     verdict = "passed" if row.passed else "<mark>FAILED</mark>"
     return (
-        f"<tr><th>{escape(check.name)}<small>{escape(check.claim)}</small>{_more(row)}</th>"
-        f'<td class="number">{measured}</td><td class="number">{wanted}</td><td>{verdict}</td></tr>'
+        f"<tr><th>{escape(check.name)}<small>{escape(check.claim)}</small>{_details(row)}</th>"
+        f'<td class="number">{measured}</td><td class="number">{target}</td><td>{verdict}</td></tr>'
     )
 
 
-def _more(row: Row) -> str:
+def _details(row: CheckResult) -> str:
+    """Return the folded-up details of a result: how it was measured, where, and the single numbers."""
     check = row.check
     items = [
-        ("by", check.by),
+        ("checked by", check.by),
         ("measured", check.unit),
-        ("allowed because of", check.why),
-        ("on", f"{row.bench.device}, {row.seconds:.2g} s"),
+        ("reason for the allowed error", check.why),
+        ("run on", f"{row.bench.device}, {row.seconds:.2g} s"),
     ]
     if row.found is not None:
         items += [(name, number(value)) for name, value in row.found.details.items()]
     return f"<details><summary>How</summary>{definitions(items)}</details>"
 
 
-def _margins(rows: Sequence[Row]) -> Block:
-    """Error over allowance of every check, one line of dots a room, on a logarithmic axis."""
-    names = list(dict.fromkeys(row.check.room for row in rows))
+def _margins(rows: Sequence[CheckResult]) -> Block:
+    """Draw error over allowed error of every check on a logarithmic axis, one line of dots for each group."""
+    names = list(dict.fromkeys(row.check.group for row in rows))
     figure, (ax,) = grid_of_axes(PAGE, 1, 1, (6.4, 0.34 * len(names) + 0.3), above=0.1, beside=0.95, below=0.45)
     for k, name in enumerate(names):
-        here = [row for row in rows if row.check.room == name and row.allowed > 0.0]
-        share = [min(1e3, max(LEAST, row.error / row.allowed)) for row in here]
+        members = [row for row in rows if row.check.group == name and row.allowed > 0.0]
+        ratios = [min(1e3, max(LEAST, row.error / row.allowed)) for row in members]
         ax.plot(
-            share, [len(names) - k] * len(share), "o", markersize=4, alpha=0.55, color=PAGE.series[0], clip_on=False
+            ratios, [len(names) - k] * len(ratios), "o", markersize=4, alpha=0.55, color=PAGE.series[0], clip_on=False
         )
     ax.axvline(1.0, color=PAGE.series[1], linewidth=1.1)
     ax.set_xscale("log")
@@ -85,7 +86,10 @@ def _margins(rows: Sequence[Row]) -> Block:
     ax.set_ylim(0.4, len(names) + 0.6)
     ax.set_yticks([len(names) - k for k in range(len(names))], labels=names)
     ax.set_xlabel("error over allowed error", labelpad=1)
-    words = "Every dot is a check; right of the line it has failed. Counts, which must be exact, are not drawn."
+    caption = (
+        "Every dot is a check; dots to the right of the line have failed. Checks that must be exact, such as counts,"
+        " are not drawn."
+    )
     return Block(
-        f'<figure><div class="chart wide">{to_svg(figure, "Margins")}</div>{caption_of_figure(words)}</figure>'
+        f'<figure><div class="chart wide">{to_svg(figure, "Margins")}</div>{caption_of_figure(caption)}</figure>'
     )

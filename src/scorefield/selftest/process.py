@@ -1,4 +1,4 @@
-"""Checks of processes: two functions of time, and what is derived from them."""
+"""Checks of noise processes: alpha(t) and sigma(t), and everything that is derived from them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from scorefield._math import over_event
 from scorefield.process import VE, VP, GeneralSDE, GeometricSigmas, LinearBetas, Process, SubVP, Tabulated
-from scorefield.selftest.check import Bench, Found, Room, largest, relative, times
+from scorefield.selftest.check import Bench, CheckGroup, Measurement, derivative, largest, relative, times
 
-ROOM = Room("process", "schedules, kernels, rates, clocks and priors")
+GROUP = CheckGroup("process", "schedules, kernels, rates, times of noise levels, and priors")
 
 PROCESSES: dict[str, Process] = {
     "VE": VE(0.01, 50.0),
@@ -21,21 +21,21 @@ PROCESSES: dict[str, Process] = {
     "VE ladder": Tabulated(GeometricSigmas(0.01, 50.0, 40)),
     "VP ladder": Tabulated(LinearBetas(levels=200)),
 }
-"""The published ranges; every check of a process goes over all of them."""
+"""Processes with the published ranges, over all of which the checks go."""
 
 TIMES = times(0.0327, 0.217, 0.486, 0.731, 0.94)
-"""Between levels on both ladders, where rates do not jump."""
+"""Times between the levels of both ladders, because rates jump at the levels."""
 
-_REAL = "float64 rounding, 1e-16, times a cancellation of up to 1e3"
+_ROUNDING = "float64 rounding, 1e-16, times a cancellation of up to 1e3"
 
 
 def _integral(t: Tensor) -> Tensor:
-    """B(t) of beta from 0.1 to 20, written out."""
+    """Return B(t), the integral of beta from 0.1 to 20."""
     return 0.1 * t + 9.95 * t**2
 
 
 def _ladder(values: Callable[[int], float], levels: int) -> Callable[[Tensor], Tensor]:
-    """Numbers at the levels, log-linear between them."""
+    """Return a function of t that has the given values at the levels and is log-linear between them."""
 
     def at(t: Tensor) -> Tensor:
         out = []
@@ -58,40 +58,40 @@ PUBLISHED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor
     "VE ladder": (torch.ones_like, _ladder(lambda i: 0.01 * 5000.0 ** (i / 39), 40)),
     "VP ladder": (_ladder(_ddpm_alpha, 200), _ladder(lambda i: (1.0 - _ddpm_alpha(i) ** 2) ** 0.5, 200)),
 }
-"""alpha(t) and sigma(t) as printed, written out a second time."""
+"""alpha(t) and sigma(t) as published, written out independently of the library."""
 
 
-@ROOM.check(
+@GROUP.check(
     "schedules",
     claim="x_t = alpha x_0 + sigma z has the published alpha(t) and sigma(t)",
     by="Song et al. 2021, eq. 29 to 34; Ho et al. 2020; Song and Ermon 2019",
     allowed=1e-11,
-    why=_REAL,
+    why=_ROUNDING,
     single=1e-5,
 )
-def _schedules(bench: Bench) -> Found:
+def _schedules(bench: Bench) -> Measurement:
     errors = {}
     x0, z = bench.normal(len(TIMES), 3, seed=1), bench.normal(len(TIMES), 3, seed=2)
     for name, process in PROCESSES.items():
-        alpha, sigma = (of(TIMES) for of in PUBLISHED[name])
+        alpha, sigma = (function(TIMES) for function in PUBLISHED[name])
         errors[name] = relative(process.perturb(x0, TIMES, z), over_event(alpha, x0) * x0 + over_event(sigma, x0) * z)
         mean, std = process.marginal(x0, TIMES)
         errors[name] = max(errors[name], relative(mean, over_event(alpha, x0) * x0), relative(std, sigma))
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "rates",
-    claim="drift and diffusion are what the derivatives of alpha and sigma make them",
+    claim="drift and diffusion follow from the derivatives of alpha and sigma",
     by="f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2, derivatives by differences of fourth order",
     allowed=1e-7,
     why="differences with a step of 1e-4: rounding is 1e-12, truncation 1e-9 where sigma grows 5000-fold",
 )
-def _rates(bench: Bench) -> Found:
+def _rates(bench: Bench) -> Measurement:
     x, errors = bench.normal(len(TIMES), 3, seed=3), {}
     for name, process in PROCESSES.items():
-        f = _slope(lambda t, p=process: p.alpha(t).log(), TIMES)
-        g_squared = _slope(lambda t, p=process: p.sigma(t) ** 2, TIMES) - 2.0 * f * process.sigma(TIMES) ** 2
+        f = derivative(lambda t, p=process: p.alpha(t).log(), TIMES)
+        g_squared = derivative(lambda t, p=process: p.sigma(t) ** 2, TIMES) - 2.0 * f * process.sigma(TIMES) ** 2
         drift = (
             relative(process.drift(x, TIMES), over_event(f, x) * x)
             if bool(f.any())
@@ -102,40 +102,34 @@ def _rates(bench: Bench) -> Found:
     return largest(errors)
 
 
-def _slope(function: Callable[[Tensor], Tensor], t: Tensor, h: float = 1e-4) -> Tensor:
-    """d function / dt by four values."""
-    near, far = ((function(t + k * h) - function(t - k * h)) / (2.0 * k * h) for k in (1, 2))
-    return (4.0 * near - far) / 3.0
-
-
-@ROOM.check(
+@GROUP.check(
     "reverse drifts",
     claim="the reverse SDE and the probability flow have the published drifts",
     by="f x - g^2 score and f x - g^2 score / 2 (Anderson 1982; Song et al. 2021, eq. 6 and 13)",
     allowed=1e-11,
-    why=_REAL,
+    why=_ROUNDING,
     single=1e-5,
 )
-def _reverse(bench: Bench) -> Found:
+def _reverse(bench: Bench) -> Measurement:
     x, s, errors = bench.normal(len(TIMES), 3, seed=4), bench.normal(len(TIMES), 3, seed=5), {}
     for name, process in PROCESSES.items():
         forward, g = process.drift(x, TIMES), over_event(process.diffusion(TIMES), x)
-        for way, share, have in (
+        for equation, factor, found in (
             ("SDE", 1.0, process.reverse_drift(x, TIMES, s)),
             ("flow", 0.5, process.flow_drift(x, TIMES, s)),
         ):
-            errors[f"{name}, {way}"] = relative(have, forward - share * g**2 * s)
+            errors[f"{name}, {equation}"] = relative(found, forward - factor * g**2 * s)
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "kernels",
-    claim="transitions compose, and carry the marginal at s to that at t",
+    claim="transition kernels compose, and carry the marginal at s to that at t",
     by="x_t = a x_s + b z: a(r, t) = a(s, t) a(r, s), b(r, t)^2 = b(s, t)^2 + a(s, t)^2 b(r, s)^2; Chapman-Kolmogorov",
     allowed=1e-9,
     why="variances of neighbouring levels are subtracted, which loses up to six digits at small noise",
 )
-def _kernels(bench: Bench) -> Found:
+def _kernels(bench: Bench) -> Measurement:
     r, s, t, errors = times(0.03, 0.1), times(0.25, 0.4), times(0.6, 0.97), {}
     for name, process in PROCESSES.items():
         (a1, b1), (a2, b2), (a, b) = process.kernel(r, s), process.kernel(s, t), process.kernel(r, t)
@@ -147,14 +141,14 @@ def _kernels(bench: Bench) -> Found:
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "posterior of a step",
     claim="x_s given x_t and x_0 has the mean and variance that Bayes' rule gives",
     by="precisions add: 1 / d^2 = 1 / sigma_s^2 + a^2 / b^2, mean = d^2 (alpha_s x_0 / sigma_s^2 + a x_t / b^2)",
     allowed=1e-9,
-    why="as for kernels",
+    why="variances of neighbouring levels are subtracted, as for kernels",
 )
-def _posterior(bench: Bench) -> Found:
+def _posterior(bench: Bench) -> Measurement:
     s, t, errors = times(0.05, 0.3, 0.6), times(0.2, 0.31, 0.98), {}
     for name, process in PROCESSES.items():
         (a, b), sigma_s = process.kernel(s, t), process.sigma(s)
@@ -168,15 +162,15 @@ def _posterior(bench: Bench) -> Found:
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "sub-VP is below VP",
     claim="the noise of sub-VP never exceeds that of VP",
     by="1 - exp(-B) <= sqrt(1 - exp(-B)) (Song et al. 2021, section 3.4); the largest excess at 4000 times",
     allowed=0.0,
-    why="it is an inequality of rounded numbers too",
+    why="the inequality also holds for the rounded numbers",
     unit="excess",
 )
-def _below(bench: Bench) -> Found:
+def _below(bench: Bench) -> Measurement:
     t = torch.linspace(0.0, 1.0, 4000, dtype=torch.float64)
     excess = {
         f"beta {low:g} to {high:g}": float((SubVP(low, high).sigma(t) - VP(low, high).sigma(t)).max().clamp_min(0.0))
@@ -185,14 +179,14 @@ def _below(bench: Bench) -> Found:
     return largest(excess)
 
 
-@ROOM.check(
-    "clocks",
-    claim="the times at which a noise level or a log-SNR is reached are where they are reached",
+@GROUP.check(
+    "times of noise levels",
+    claim="the time returned for a noise level or a log-SNR is the time at which the process has it",
     by="sigma(time_at_sigma(s)) = s and log_snr(time_at_log_snr(l)) = l",
     allowed=1e-8,
-    why="a time found by bisection to 1e-16 where the clock moves with slopes up to 1e3",
+    why="times are found by bisection to 1e-16, where sigma and log-SNR have slopes up to 1e3",
 )
-def _clocks(bench: Bench) -> Found:
+def _times_of_levels(bench: Bench) -> Measurement:
     errors = {}
     for name, process in PROCESSES.items():
         sigma, log_snr = process.sigma(TIMES), process.log_snr(TIMES)
@@ -202,14 +196,15 @@ def _clocks(bench: Bench) -> Found:
     return largest(errors)
 
 
-@ROOM.check(
+@GROUP.check(
     "priors",
-    claim="the prior's samples and its density are those of one normal law, of the deviation that noise has at t = 1",
+    claim="samples and density of the prior are those of one normal distribution, with the deviation of the noise at"
+    " t = 1",
     by="N(0, sigma(1)^2 I) in nats; its deviation is that of x_1 to within exp(-B(1)), and 1 as published for VP",
     allowed=1e-4,
     why="VP and sub-VP state the prior N(0, I) and reach sqrt(1 - exp(-10)) and 1 - exp(-10), as published",
 )
-def _priors(bench: Bench) -> Found:
+def _priors(bench: Bench) -> Measurement:
     z, errors = bench.normal(6, 3, seed=6), {}
     for name, process in PROCESSES.items():
         x, std = process.prior_sample(z), process.prior_std
@@ -227,14 +222,14 @@ def _vp_diffusion(x: Tensor, t: Tensor) -> Tensor:
     return (0.1 + 19.9 * t).sqrt()
 
 
-@ROOM.check(
+@GROUP.check(
     "general SDEs",
-    claim="an SDE given by drift and diffusion alone has the transition law of the closed form",
+    claim="an SDE given only by drift and diffusion has the transition distribution of the closed form",
     by="moment equations dm/dt = A m, dP/dt = A P + P A' + g^2 I by Magnus steps, against VP's alpha and sigma",
     allowed=1e-7,
-    why="steps are halved until laws move by less than 1e-8",
+    why="steps are halved until the moments change by less than 1e-8",
 )
-def _general(bench: Bench) -> Found:
+def _general(bench: Bench) -> Measurement:
     general = GeneralSDE(_vp_drift, _vp_diffusion, affine=True, state_dependent=False)
     x0, z, exact = bench.normal(len(TIMES), 3, seed=7), bench.normal(len(TIMES), 3, seed=8), VP()
     return largest({"x_t": relative(general.perturb(x0, TIMES, z), exact.perturb(x0, TIMES, z))})

@@ -1,4 +1,4 @@
-"""Running checks: room by room, each on its bench; a check that breaks has failed, and the others go on."""
+"""Runs checks group by group; a check that raises an error has failed, and the others still run."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ import torch
 
 from scorefield._codec import near
 from scorefield.selftest import data, likelihood, losses, metrics, nets, posteriors, process, sampling, score
-from scorefield.selftest.check import Bench, Check, Found, Room
+from scorefield.selftest.check import Bench, Check, CheckGroup, Measurement
 
-ROOMS: dict[str, Room] = {
-    module.ROOM.name: module.ROOM
+GROUPS: dict[str, CheckGroup] = {
+    module.GROUP.name: module.GROUP
     for module in (process, score, losses, nets, sampling, likelihood, posteriors, metrics, data)
 }
-"""What `--only` can name, in the order in which they are run."""
+"""Groups by the name that `--only` takes, in the order in which they run."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A check and what came out.
+class CheckResult:
+    """Result of a check.
 
     Args:
-        check: What was asked.
-        bench: Where it was run.
-        found: What was measured; None where it broke.
-        problem: Why it broke.
-        seconds: Wall time.
+        check: The check.
+        bench: Device and dtype on which it ran.
+        found: Its measurement; None where it raised an error.
+        problem: The error.
+        seconds: Wall-clock time.
     """
 
     check: Check
     bench: Bench
-    found: Found | None
+    found: Measurement | None
     problem: str | None
     seconds: float
 
     @property
     def error(self) -> float:
-        """Distance from what it must be; infinite where it broke or is not a number."""
+        """Distance of the measurement from its target; infinite where it is NaN or the check raised an error."""
         error = math.inf if self.found is None else abs(self.found.value - self.check.target)
         return math.inf if math.isnan(error) else error
 
     @property
     def allowed(self) -> float:
-        """How large the error may be."""
+        """Largest error with which the check passes."""
         return self.check.tolerance(self.bench)
 
     @property
     def passed(self) -> bool:
-        """Whether it is at most that."""
+        """Whether the error is at most the allowed one."""
         return self.error <= self.allowed
 
     def record(self) -> dict[str, Any]:
-        """As strict JSON; what is not finite is null."""
+        """Return the result as strict JSON; numbers that are not finite become null."""
         check, found = self.check, self.found
         return {
-            "room": check.room,
+            "room": check.group,  # the name of this field in certificates since schema 1
             "name": check.name,
             "claim": check.claim,
             "by": check.by,
@@ -82,69 +82,73 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def bench_of(device: str = "auto") -> Bench:
-    """The bench of a device, in float64 where it has it.
+def bench_for(device: str = "auto") -> Bench:
+    """Return the bench of a device, in float64 where the device has it.
 
     Args:
         device: auto (CUDA, else MPS, else the CPU), cpu, cuda, cuda:1, ... or mps.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: There is no such device on this machine.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
-        device = next(name for name in ("cuda", "mps", "cpu") if there[name])
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
     kind, _, number = device.partition(":")
-    missing = not there.get(kind, False) or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count())
+    missing = not available.get(kind, False) or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count())
     if missing:
-        found = ", ".join(name for name, is_there in there.items() if is_there)
+        usable = ", ".join(name for name, is_available in available.items() if is_available)
         raise ValueError(
-            f"there is no device {device!r} here: torch {torch.__version__} finds {found}. Use one of these or 'auto',"
+            f"there is no device {device!r} here: torch {torch.__version__} finds {usable}. Use one of these or 'auto',"
             " or install a build of torch for that device"
         )
     return Bench(torch.device(device), torch.float32 if kind == "mps" else torch.float64)
 
 
-def rooms_named(names: Sequence[str] | None) -> list[Room]:
-    """Those rooms, in the order in which they are run; all for None.
+def groups_named(names: Sequence[str] | None) -> list[CheckGroup]:
+    """Return the named groups in the order in which they run; all groups if there are no names.
 
     Raises:
-        ValueError: There is no room of that name.
+        ValueError: There is no group of that name.
     """
     for name in names or ():
-        if name not in ROOMS:
-            raise ValueError(f"there is no room {name!r} to test.{near(name, ROOMS)}")
-    return [room for name, room in ROOMS.items() if not names or name in names]
+        if name not in GROUPS:
+            raise ValueError(
+                f"there is no group of checks {name!r}.{near(name, GROUPS)} The groups are {', '.join(GROUPS)}"
+            )
+    return [group for name, group in GROUPS.items() if not names or name in names]
 
 
-def checks_of(room: Room, bench: Bench) -> list[Check]:
-    """The checks of a room that are run there: those that compare with the CPU are for accelerators."""
-    return [check for check in room.checks if not check.accelerator or bench.device.type != "cpu"]
+def checks_of(group: CheckGroup, bench: Bench) -> list[Check]:
+    """Return the checks of a group that run on a bench; comparisons with the CPU run only on accelerators."""
+    return [check for check in group.checks if not check.accelerator or bench.device.type != "cpu"]
 
 
-def run_check(check: Check, bench: Bench) -> Row:
-    """Measure one claim."""
-    where, began = check.bench(bench), time.perf_counter()
+def run_check(check: Check, bench: Bench) -> CheckResult:
+    """Run one check on a bench, or on the CPU where float32 is not sufficient."""
+    used, began = check.bench(bench), time.perf_counter()
     found, problem = None, None
     try:
-        found = check.measure(where)
-    except Exception as error:  # whatever a broken part does, the other claims are still to be tested
+        found = check.measure(used)
+    except Exception as error:  # an error of one part must not keep the other claims from being checked
         problem = f"{type(error).__name__}: {error}"
-    return Row(check, where, found, problem, time.perf_counter() - began)
+    return CheckResult(check, used, found, problem, time.perf_counter() - began)
 
 
-def run(rooms: Iterable[Room], bench: Bench, on_row: Callable[[Row], None] | None = None) -> list[Row]:
-    """Measure every claim of some rooms.
+def run(
+    groups: Iterable[CheckGroup], bench: Bench, on_result: Callable[[CheckResult], None] | None = None
+) -> list[CheckResult]:
+    """Run every check of some groups.
 
     Args:
-        rooms: Which.
-        bench: Where; checks that float32 cannot decide are run on the CPU.
-        on_row: Called with every row as it is done.
+        groups: The groups.
+        bench: Device and dtype; checks for which float32 is not sufficient run on the CPU.
+        on_result: Called with each result as it is finished.
     """
-    rows = []
-    for room in rooms:
-        for check in checks_of(room, bench):
-            rows.append(run_check(check, bench))
-            if on_row is not None:
-                on_row(rows[-1])
-    return rows
+    results = []
+    for group in groups:
+        for check in checks_of(group, bench):
+            results.append(run_check(check, bench))
+            if on_result is not None:
+                on_result(results[-1])
+    return results
