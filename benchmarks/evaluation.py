@@ -1,18 +1,19 @@
-"""Images per second of an evaluation: features computed while the next samples are drawn, against one after the other.
+"""Images per second of an evaluation whose features are computed while the next samples are drawn, or after them.
 
     python benchmarks/evaluation.py                          # table on the screen, benchmarks/results/evaluation.json
     python benchmarks/evaluation.py --rounds 9 --threads 1 2
 
-A small convolutional score model draws 3 x 16 x 16 images in a few reverse-diffusion steps; a convolutional feature
-network is made of so many blocks that a part costs it about what it costs to draw. Both ways write the same parts,
-whose bytes are compared at the end; "after" finishes a part before it draws the next, "overlapped" is `SampleStream`.
+A small convolutional score model draws 3 x 16 x 16 images in a few reverse-diffusion steps. The number of blocks of a
+convolutional feature network is chosen so that computing the features of a part takes about as long as drawing it. The
+variant "after" finishes a part before it draws the next one; the variant "overlapped" is `SampleStream`. Both write the
+same parts, whose bytes are compared at the end.
 
-How to read the numbers. The two ways take turns, and every ratio is of two neighbours; the median over rounds is given
-with the smallest and largest. On CPUs both halves share the cores: with as many torch threads as cores little is idle
-that overlapping could use, and with fewer the second half runs on a core of its own. On an accelerator features and
-sampling share it as well, and what overlaps is the waiting of each: launches, transfers, hashing and disk. The rows
-"elsewhere" have a feature function that sleeps as long as drawing a part takes, as if another device did its work: what
-is left below x 2 there is the first and the last part, and what the two ways cost in themselves.
+How to read the numbers. The two variants alternate, and every ratio is that of two consecutive runs; the median over
+rounds is given with the smallest and largest ratio. On CPUs sampling and features share the cores: with as many torch
+threads as cores there is little idle time to use, and with fewer threads the features run on a core of their own. On an
+accelerator sampling and features share the device, and only waiting times overlap: launches, transfers, hashing and
+disk. The last row has a feature extractor that sleeps as long as drawing a part takes, as if another device did its
+work: there the ratio stays below 2 only because of the first and last part and of the overhead of the two variants.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import platform
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,7 @@ from scorefield.sampling.named import named
 
 
 def score_model(channels: int, device: torch.device) -> Model:
-    """An untrained score network on 3 x 16 x 16 images: its cost is that of a trained one."""
-    from dataclasses import replace
-
+    """Return an untrained score model of 3 x 16 x 16 images; its cost is that of a trained one."""
     base: Experiment = recipe("images")
     spec = DataSpec((3, 16, 16), 0.0, 255.0, 256)
     network: Any = base.network
@@ -54,7 +54,7 @@ def score_model(channels: int, device: torch.device) -> Model:
 
 
 class Convolutions(nn.Module):
-    """Blocks at 8 x 8, pooled: a feature network whose cost is its number of blocks."""
+    """A feature network of pooled convolutions at 8 x 8, whose cost is proportional to the number of blocks."""
 
     def __init__(self, blocks: int, width: int = 64):
         super().__init__()
@@ -67,8 +67,8 @@ class Convolutions(nn.Module):
         return self.body(x / 255.0).mean(dim=(2, 3))
 
 
-class Elsewhere:
-    """Features that take their time and no core."""
+class SleepingFeatures:
+    """A feature extractor that takes a given time without using a core, like one on another device."""
 
     name, hash = "computed elsewhere", "elsewhere"
 
@@ -81,6 +81,7 @@ class Elsewhere:
 
 
 def seconds(work: Any, *arguments: Any) -> float:
+    """Return the wall-clock time of a call."""
     began = time.perf_counter()
     work(*arguments)
     if torch.cuda.is_available():
@@ -89,51 +90,63 @@ def seconds(work: Any, *arguments: Any) -> float:
 
 
 def features_like(draws: OfModel, size: int, device: torch.device) -> tuple[Features, float, float]:
-    """A feature network that costs what drawing costs, and seconds a part of drawing and of features."""
+    """Return a feature network that takes as long as drawing, and the seconds per part of drawing and of features."""
     draws.draw(0, size)
     drawing = statistics.median(seconds(draws.draw, 0, size) for _ in range(3))
     x = draws.draw(0, size)["x"]
 
-    def of(blocks: int) -> tuple[Features, float]:
+    def build(blocks: int) -> tuple[Features, float]:
         torch.manual_seed(1)
-        made = ModuleFeatures(Convolutions(blocks).requires_grad_(False).to(device), name=f"{blocks} convolutions")
-        made(x)
-        return made, statistics.median(seconds(made, x) for _ in range(3))
+        features = ModuleFeatures(Convolutions(blocks).requires_grad_(False).to(device), name=f"{blocks} convolutions")
+        features(x)
+        return features, statistics.median(seconds(features, x) for _ in range(3))
 
-    per_block = max(1e-6, (of(24)[1] - of(4)[1]) / 20)
-    made, cost = of(max(1, round(drawing / per_block)))
-    return made, drawing, cost
+    per_block = max(1e-6, (build(24)[1] - build(4)[1]) / 20)
+    features, cost = build(max(1, round(drawing / per_block)))
+    return features, drawing, cost
 
 
-def after(stream: SampleStream, n: int) -> None:
-    """One part after the other, in one thread."""
+def run_sequentially(stream: SampleStream, n: int) -> None:
+    """Draw and finish one part after the other, in one thread."""
     for first, count in ranges(n, stream.size):
         stream._finish((first, stream._drawn(first, count), True), False)
 
 
-def bytes_of(folder: Path) -> list[bytes]:
+def file_contents(folder: Path) -> list[bytes]:
+    """Return the contents of all parts in a folder."""
     return [p.read_bytes() for p in sorted(folder.rglob("*.npz"))]
 
 
-def measure(threads: int, n: int, size: int, rounds: int, steps: int, channels: int, elsewhere: bool) -> dict[str, Any]:
+def measure(threads: int, n: int, size: int, rounds: int, steps: int, channels: int, sleeping: bool) -> dict[str, Any]:
+    """Return one row of the table.
+
+    Args:
+        threads: torch threads.
+        n: Samples of an evaluation.
+        size: Samples in a part.
+        rounds: Repetitions of both variants.
+        steps: Sampler steps.
+        channels: Width of the score network.
+        sleeping: Whether the feature extractor sleeps instead of computing.
+    """
     torch.set_num_threads(threads)
     device = default_device()
     model = score_model(channels, device)
     draws = OfModel(model, named("reverse-diffusion", model.process, steps), size=size)
     features, drawing, cost = features_like(draws, size, device)
-    if elsewhere:
-        features, cost = Elsewhere(drawing), drawing
+    if sleeping:
+        features, cost = SleepingFeatures(drawing), drawing
     speeds: dict[str, list[float]] = {"after": [], "overlapped": []}
     for round_number in range(rounds):
         order = ("after", "overlapped") if round_number % 2 == 0 else ("overlapped", "after")
         with tempfile.TemporaryDirectory() as folder:
             for name in order:
                 stream = SampleStream(draws, [features], Path(folder) / name, size)
-                work = (lambda s=stream: after(s, n)) if name == "after" else (lambda s=stream: s.run(n))
+                work = (lambda s=stream: run_sequentially(s, n)) if name == "after" else (lambda s=stream: s.run(n))
                 speeds[name].append(n / seconds(work))
-            same = bytes_of(Path(folder) / "after") == bytes_of(Path(folder) / "overlapped")
+            same = file_contents(Path(folder) / "after") == file_contents(Path(folder) / "overlapped")
             if not same and device.type == "cpu":
-                raise SystemExit("the two ways wrote different parts")
+                raise SystemExit("the two variants wrote different parts, so that their speeds are not comparable")
     ratios = [b / a for a, b in zip(*speeds.values(), strict=True)]
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
@@ -158,14 +171,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluation.json")
     chosen = parser.parse_args()
     rows = []
-    for threads, elsewhere in [*((t, False) for t in chosen.threads), (chosen.threads[0], True)]:
-        row = measure(threads, chosen.n, chosen.size, chosen.rounds, chosen.steps, chosen.channels, elsewhere)
+    for threads, sleeping in [*((t, False) for t in chosen.threads), (chosen.threads[0], True)]:
+        row = measure(threads, chosen.n, chosen.size, chosen.rounds, chosen.steps, chosen.channels, sleeping)
         rows.append(row)
         median, low, high = row["ratio"]
         print(
             f"{row['device']}, {threads} torch threads, {row['features']}: a part of {chosen.size} takes"
             f" {row['seconds a part, drawing']:.3f} s to draw and {row['seconds a part, features']:.3f} s for features;"
-            f" after {row['images per second, after']:.1f} images/s,"
+            f" one after the other {row['images per second, after']:.1f} images/s,"
             f" overlapped {row['images per second, overlapped']:.1f}: x {median:.2f} ({low:.2f} to {high:.2f})",
             flush=True,
         )

@@ -1,10 +1,10 @@
-"""NCSN++ written the plain way: the yardstick of the benchmark, and a second opinion on the mathematics in the tests.
+"""Straightforward implementation of NCSN++: the baseline of the benchmarks and an independent reference in the tests.
 
-The same parameters and the same function as `scorefield.nets.NCSNpp(...).build(...)` on square images, as one writes
-them down from the description: NCHW tensors, every FIR filter as zero insertion, padding, one dense convolution and
-slicing, attention as two einsums, 1x1 maps as products over a permuted axis, the embedding activated in every block,
-shortcuts resampled before their weights. Of the package it uses only the record that names the choices, and the order
-of the parameters to copy.
+It has the same parameters and computes the same function as `scorefield.nets.NCSNpp(...).build(...)` on square images,
+written directly from the description: NCHW tensors, every FIR filter as zero insertion, padding, one dense convolution
+and slicing, attention as two einsums, 1x1 maps as products over a permuted axis, the embedding activated in every
+block, and shortcuts resampled before their weights are applied. From the package it uses only the configuration and
+the order of the parameters, by which they are copied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ ACTIVATIONS = {"swish": nn.SiLU(), "elu": nn.ELU(), "relu": nn.ReLU(), "lrelu": 
 
 
 def fir_filter(x: Tensor, taps: Iterable[float], gain: float, up: int, down: int, before: int, after: int) -> Tensor:
-    """Insert up - 1 zeros after each pixel, pad, convolve with the taps' outer product, keep every down-th pixel."""
+    """Insert up - 1 zeros after each pixel, pad, convolve with the outer product of the taps, keep every down-th pixel.
+
+    Args:
+        x: Images, (B, C, H, W).
+        taps: One-dimensional filter.
+        gain: Sum of the normalised two-dimensional filter.
+        up: Upsampling factor.
+        down: Downsampling factor.
+        before: Padding on the left and top.
+        after: Padding on the right and bottom.
+    """
     b, c, h, w = x.shape
     k = torch.tensor(list(taps), dtype=x.dtype)
     kernel = torch.outer(k, k)
@@ -35,6 +45,7 @@ def fir_filter(x: Tensor, taps: Iterable[float], gain: float, up: int, down: int
 
 
 def up2(x: Tensor, config: NCSNpp) -> Tensor:
+    """Double height and width."""
     if not config.fir:
         return F.interpolate(x, scale_factor=2)
     p = len(config.fir_kernel) - 2
@@ -42,6 +53,7 @@ def up2(x: Tensor, config: NCSNpp) -> Tensor:
 
 
 def down2(x: Tensor, config: NCSNpp) -> Tensor:
+    """Halve height and width."""
     if not config.fir:
         return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5))
     p = len(config.fir_kernel) - 2
@@ -49,6 +61,8 @@ def down2(x: Tensor, config: NCSNpp) -> Tensor:
 
 
 class Nin(nn.Module):
+    """Linear map of the channels of every pixel."""
+
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.W = nn.Parameter(torch.empty(inputs, outputs))
@@ -66,7 +80,9 @@ def conv3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-class Attend(nn.Module):
+class Attention(nn.Module):
+    """Self-attention over all pixels with one head and a residual connection."""
+
     def __init__(self, config: NCSNpp, channels: int):
         super().__init__()
         self.config = config
@@ -85,6 +101,8 @@ class Attend(nn.Module):
 
 
 class Block(nn.Module):
+    """Residual block with group norms, noise-level embedding and optional resampling."""
+
     def __init__(self, config: NCSNpp, inputs: int, outputs: int, resample: str = ""):
         super().__init__()
         self.config, self.resample = config, resample
@@ -114,6 +132,8 @@ class Block(nn.Module):
 
 
 class LearnedDown(nn.Module):
+    """Downsampling by two with a strided convolution."""
+
     def __init__(self, config: NCSNpp, inputs: int, outputs: int):
         super().__init__()
         self.config = config
@@ -129,6 +149,8 @@ class LearnedDown(nn.Module):
 
 
 class LearnedUp(nn.Module):
+    """Upsampling by two with a transposed convolution."""
+
     def __init__(self, config: NCSNpp, inputs: int, outputs: int):
         super().__init__()
         self.config = config
@@ -147,6 +169,8 @@ class LearnedUp(nn.Module):
 
 
 class Fourier(nn.Module):
+    """Gaussian Fourier features of the noise level."""
+
     def __init__(self, size: int):
         super().__init__()
         self.W = nn.Parameter(torch.empty(size), requires_grad=False)
@@ -157,7 +181,7 @@ class Fourier(nn.Module):
 
 
 class NaiveNCSNpp(nn.Module):
-    """The modules in one list in the published order, and a forward pass that walks through it."""
+    """NCSN++ with all modules in one list in the published order; the forward pass takes them one after the other."""
 
     def __init__(self, config: NCSNpp, image_channels: int, size: int):
         super().__init__()
@@ -176,7 +200,7 @@ class NaiveNCSNpp(nn.Module):
                 modules.append(Block(config, current, nf * multiplier))
                 current = nf * multiplier
                 if size >> level in config.attention_sizes:
-                    modules.append(Attend(config, current))
+                    modules.append(Attention(config, current))
                 stack.append(current)
             if level < last:
                 if config.block == "biggan":
@@ -190,13 +214,13 @@ class NaiveNCSNpp(nn.Module):
                     modules.append(LearnedDown(config, pyramid, current))
                     pyramid = current
                 stack.append(current)
-        modules += [Block(config, current, current), Attend(config, current), Block(config, current, current)]
+        modules += [Block(config, current, current), Attention(config, current), Block(config, current, current)]
         for level in range(last, -1, -1):
             for _ in range(config.blocks + 1):
                 modules.append(Block(config, current + stack.pop(), nf * config.channel_multipliers[level]))
                 current = nf * config.channel_multipliers[level]
             if size >> level in config.attention_sizes:
-                modules.append(Attend(config, current))
+                modules.append(Attention(config, current))
             if config.progressive == "output_skip":
                 modules += [norm(current), conv3(current, image_channels)]
             elif config.progressive == "residual":
@@ -287,7 +311,7 @@ class NaiveNCSNpp(nn.Module):
 
 
 def naive_copy(net: UNet) -> NaiveNCSNpp:
-    """The naive form of one of our networks, with copies of its weights."""
+    """Return the straightforward implementation of a network of the package, with copies of its weights."""
     config = net.config
     naive = NaiveNCSNpp(config, net.data.shape[0], net.data.shape[1]).to(next(net.parameters()).dtype)
     ours = published_order(net)

@@ -1,8 +1,8 @@
-"""What sampling loops cost beside the network: CPU time of 50 steps with a score that costs nothing.
+"""Overhead of sampling loops beside the network: CPU time of 50 steps with a score that costs nothing.
 
-    python benchmarks/overhead.py                    # a table on the screen, benchmarks/results/overhead.json
+    python benchmarks/overhead.py                    # table on the screen, benchmarks/results/overhead.json
 
-On 16x3x32x32 float32 numbers, one thread, beside diffusers' schedulers in the same run.
+States are 16x3x32x32 float32 numbers, on one thread; diffusers' schedulers are measured in the same run.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from scorefield.sampling import (
 from scorefield.score import Score
 
 
-class Given:
-    """Noise that costs nothing: what a loop takes net of its noise."""
+class FixedNoise:
+    """Noise source that always returns the same numbers, so that a loop is timed without drawing noise."""
 
     def __init__(self, value: Tensor):
         self.value = value
@@ -50,8 +50,8 @@ class Given:
         return self.value
 
 
-class Free(Score):
-    """A score that costs nothing."""
+class FixedScore(Score):
+    """A score that returns the same numbers for every input and costs nothing."""
 
     def __init__(self, process: Process, value: Tensor):
         self.process, self.value = process, value
@@ -64,7 +64,7 @@ class Free(Score):
 
 
 def measure_overhead(passes: int) -> dict[str, float]:
-    """Median CPU milliseconds of 50 steps, all variants interleaved."""
+    """Return the median CPU milliseconds of 50 steps by variant; variants alternate."""
     from diffusers import (
         DDIMScheduler,
         DEISMultistepScheduler,
@@ -73,10 +73,10 @@ def measure_overhead(passes: int) -> dict[str, float]:
     )
 
     process, x = VP(), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    free = Free(process, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
+    score = FixedScore(process, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
 
     def loop(step: Step) -> Callable[[], object]:
-        return lambda: drive(free.bind(None), process, step, LogSNR(50).times(process), x, Given(free.value))
+        return lambda: drive(score.bind(None), process, step, LogSNR(50).times(process), x, FixedNoise(score.value))
 
     def schedule(scheduler: Any) -> Callable[[], object]:
         def run() -> None:
@@ -84,7 +84,7 @@ def measure_overhead(passes: int) -> dict[str, float]:
             scheduler.set_timesteps(50)
             with torch.no_grad():
                 for t in scheduler.timesteps:
-                    state = scheduler.step(free.value, t, state).prev_sample
+                    state = scheduler.step(score.value, t, state).prev_sample
 
         return run
 
@@ -107,13 +107,13 @@ def measure_overhead(passes: int) -> dict[str, float]:
         "diffusers, UniPC": schedule(UniPCMultistepScheduler()),
         "diffusers, SDE-DPM++ 2M": schedule(DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")),
     }
-    spent: dict[str, list[float]] = {name: [] for name in jobs}
+    times: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(passes):
         for name, job in jobs.items():
-            begun = time.process_time()
+            began = time.process_time()
             job()
-            spent[name].append(1e3 * (time.process_time() - begun))
-    return {name: statistics.median(each) for name, each in spent.items()}
+            times[name].append(1e3 * (time.process_time() - began))
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"torch": torch.__version__, "overhead": measure_overhead(options.passes)}
-    print("CPU milliseconds of 50 steps on 16x3x32x32 with a free score")
+    print("CPU milliseconds of 50 steps on 16x3x32x32 numbers with a score that costs nothing")
     for name, milliseconds in found["overhead"].items():
         print(f"{name:40}{milliseconds:>9.1f}")
     options.out.parent.mkdir(parents=True, exist_ok=True)

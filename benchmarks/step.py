@@ -1,17 +1,17 @@
-"""Time and memory of one training step and one evaluation of NCSN++, against the same network written the plain way.
+"""Time and memory of one training step and one evaluation of NCSN++, against a straightforward implementation.
 
     python benchmarks/step.py                         # table on the screen, benchmarks/results/step.json
     python benchmarks/step.py --passes 15 --out other.json
 
 The network is NCSN++ for CIFAR-10 at a quarter of its width (32 channels, 4 blocks per level, attention at 16x16,
-3.94 million weights), batch 16 of 3x32x32, with denoising score matching, gradient clipping, Adam and averaged
-weights. `naive.py` says what "plain" is. Both hold the same weights, and the run stops if their outputs or
-gradients differ.
+3.94 million weights), batch 16 of 3x32x32, with denoising score matching, gradient clipping, Adam and an EMA of the
+weights. "naive" is the implementation of `naive.py`, "ours" that of the package. Both have the same weights, and the
+run stops if their outputs or gradients differ.
 
-How to read the numbers. All variants run in one process, one step of each per pass, and every ratio is of two
-neighbours in the same pass; the median over passes is given with the smallest and largest. "cpu, 1 thread" is process
-time, which other work on the machine hardly changes; "wall, 2 threads" is only to be trusted on an otherwise idle
-machine. Peak memory is that of a process of its own for each variant, interpreter and libraries included.
+How to read the numbers. All variants run in one process, one step of each per pass, and every ratio is of two steps of
+the same pass; the median over passes is given with the smallest and largest. "cpu, 1 thread" is process time, which
+other load hardly changes; "wall, 2 threads" is reliable only on an otherwise idle machine. Peak memory is measured in a
+separate process for each variant, interpreter and libraries included.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TARGETS = {"train fp32": 1.9, "train bf16": 2.2, "infer fp32": 1.6, "infer bf16"
 
 @dataclass
 class Variant:
-    """One way to train and evaluate: a network, its update, and whether it runs under bfloat16 autocast."""
+    """An implementation that is measured: a network, its update, and whether it runs under bfloat16 autocast."""
 
     name: str
     net: nn.Module
@@ -58,7 +58,7 @@ class Variant:
     steps: int = 0
 
     def train(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-        """One step of denoising score matching: mean |net(x + sigma z, ln sigma) + z|^2."""
+        """Take one step of denoising score matching, mean |net(x + sigma z, ln sigma) + z|^2."""
         x, z, log_sigma = batch
         self.net.train()
         self.steps += 1
@@ -74,7 +74,7 @@ class Variant:
         self.average()
 
     def infer(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-        """One evaluation without gradients."""
+        """Evaluate the network once without gradients."""
         x, z, log_sigma = batch
         self.net.eval()
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
@@ -86,7 +86,7 @@ def trainable(net: nn.Module) -> list[nn.Parameter]:
 
 
 def loop_average(net: nn.Module) -> Callable[[], None]:
-    """Averaged weights, one parameter after the other."""
+    """Return the update of an EMA of the weights, one parameter after the other."""
     shadows = [p.detach().clone() for p in trainable(net)]
 
     def update() -> None:
@@ -98,7 +98,7 @@ def loop_average(net: nn.Module) -> Callable[[], None]:
 
 
 def make_ours(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
-    """This package's network with its trainer's memory layout, optimiser and averages."""
+    """Return the package's network with the memory layout, optimiser and EMA of its trainer."""
     net = seeded_network(config)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(trainable(net), lr=RATE, fused=True)
@@ -107,14 +107,14 @@ def make_ours(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
 
 
 def make_naive(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
-    """The plain form with default settings."""
+    """Return the straightforward implementation with default settings."""
     net = naive_copy(seeded_network(config))
     name = f"naive {'bf16' if bfloat16 else 'fp32'}"
     return Variant(name, net, torch.optim.Adam(trainable(net), lr=RATE), loop_average(net), bfloat16)
 
 
 def seeded_network(config: NCSNpp) -> UNet:
-    """The same weights whenever it is called; last layers are not left at zero, or they would hide differences."""
+    """Return a network with the same weights in every call; zero last layers, which would hide differences, are moved."""
     torch.manual_seed(0)
     net = config.build(DataSpec((3, SIZE, SIZE), 0.0, 1.0, 256))
     with torch.no_grad():
@@ -124,7 +124,7 @@ def seeded_network(config: NCSNpp) -> UNet:
 
 
 def draw_batch() -> tuple[Tensor, Tensor, Tensor]:
-    """x in [0, 1], z, ln sigma."""
+    """Return x in [0, 1], z and ln sigma."""
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator)
     z = torch.randn(x.shape, generator=generator)
@@ -133,19 +133,19 @@ def draw_batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def check_equal(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
-    """Largest difference of output and gradients, relative to the largest entry, with dropout off.
+    """Return the largest difference of output and gradients, relative to the largest entry, without dropout.
 
     Raises:
         SystemExit: The two networks are not the same function.
     """
     x, z, log_sigma = batch
-    found = []
+    results = []
     for variant in (make_naive(False), make_ours(False)):
         variant.net.eval()
         output = variant.net(x + log_sigma.exp()[:, None, None, None] * z, log_sigma)
         gradients = torch.autograd.grad((output + z).square().mean(), trainable(variant.net))
-        found.append((output.detach(), torch.cat([sorted_entries(g) for g in gradients])))
-    (y, g), (y_ours, g_ours) = found
+        results.append((output.detach(), torch.cat([sorted_entries(g) for g in gradients])))
+    (y, g), (y_ours, g_ours) = results
     differences = {
         "output": float((y - y_ours).abs().max() / y.abs().max()),
         "gradient": float((g - g_ours).abs().max() / g.abs().max()),
@@ -156,14 +156,22 @@ def check_equal(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
 
 
 def sorted_entries(gradient: Tensor) -> Tensor:
-    """Entries in an order that a transposed layout does not change."""
+    """Return the entries sorted, because some parameters of the two networks are transposed."""
     return gradient.flatten().sort().values
 
 
 def measure(
     variants: list[Variant], kind: str, threads: int, passes: int, batch: tuple[Tensor, Tensor, Tensor]
 ) -> dict[str, list[float]]:
-    """Milliseconds per call, interleaved: process time with one thread, wall time with more."""
+    """Return the milliseconds of every call by variant; variants alternate.
+
+    Args:
+        variants: What is measured.
+        kind: Method that is timed, "train" or "infer".
+        threads: torch threads; with one thread process time is measured, else wall-clock time.
+        passes: Calls of each variant.
+        batch: Input.
+    """
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {v.name: [] for v in variants}
@@ -176,11 +184,11 @@ def measure(
     return times
 
 
-def ratios(times: dict[str, list[float]], yardstick: str) -> dict[str, dict[str, float]]:
-    """Per variant the median, smallest and largest over passes of yardstick / variant, and the median time."""
+def ratios(times: dict[str, list[float]], baseline: str) -> dict[str, dict[str, float]]:
+    """Return the median time of each variant, and median and range over passes of baseline time / variant time."""
     table = {}
     for name, own in times.items():
-        paired = [a / b for a, b in zip(times[yardstick], own, strict=True)]
+        paired = [a / b for a, b in zip(times[baseline], own, strict=True)]
         table[name] = {
             "milliseconds": statistics.median(own),
             "ratio": statistics.median(paired),
@@ -191,13 +199,14 @@ def ratios(times: dict[str, list[float]], yardstick: str) -> dict[str, dict[str,
 
 
 def peak_memory(name: str) -> float:
-    """Peak resident megabytes of a fresh process that trains the named variant for four steps with two threads."""
+    """Return the peak resident memory, megabytes, of a new process that trains a variant for four steps."""
     command = [sys.executable, str(Path(__file__).resolve()), "--child", name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def child(name: str) -> None:
+    """Train a variant for four steps with two threads and print the peak memory of this process."""
     torch.set_num_threads(2)
     make = make_ours if name.startswith("ours") else make_naive
     variant = make(name.endswith("bf16"))
@@ -208,7 +217,10 @@ def child(name: str) -> None:
 
 
 def peak_resident() -> float:
-    """Peak resident megabytes of this process alone: getrusage's number includes the parent's before the exec."""
+    """Return the peak resident memory of this process, megabytes.
+
+    /proc/self/status is preferred: getrusage's number includes that of the parent process before the exec.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -218,7 +230,7 @@ def peak_resident() -> float:
 
 
 def run(passes: int, skip_memory: bool = False) -> dict:
-    """Everything, as a dictionary for JSON."""
+    """Run all measurements; the result is written as JSON."""
     batch = draw_batch()
     torch.set_num_threads(1)
     result: dict = {
@@ -247,16 +259,16 @@ def run(passes: int, skip_memory: bool = False) -> dict:
 
 
 def report(result: dict) -> str:
-    """The tables as text."""
-    lines = [f"differences from the naive form: {result['difference']}"]
+    """Return the tables as text."""
+    lines = [f"largest relative differences between ours and naive: {result['difference']}"]
     for title, table in result.items():
         if "thread" in title:
-            lines.append(f"\n{title}: milliseconds, times as fast as naive fp32 [range of {result['passes']} passes]")
+            lines.append(f"\n{title}: milliseconds, speed relative to naive fp32 [range of {result['passes']} passes]")
             for name, row in table.items():
                 span = f"[{row['lowest']:.2f} .. {row['highest']:.2f}]"
                 lines.append(f"  {name:12s} {row['milliseconds']:8.0f}  {row['ratio']:5.2f} {span}")
     if "peak memory" in result:
-        lines.append("\npeak memory of a training process: megabytes, share of naive fp32")
+        lines.append("\npeak memory of a training process: megabytes, relative to naive fp32")
         lines += [f"  {name:12s} {r['megabytes']:8.0f}  {r['ratio']:5.2f}" for name, r in result["peak memory"].items()]
     lines.append(f"\ntargets: {TARGETS}")
     return "\n".join(lines)

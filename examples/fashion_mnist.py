@@ -15,7 +15,7 @@ from scorefield.data import DataSource, open_data
 from scorefield.evaluation import examples
 from scorefield.inverse import GaussianNoise, Mask, Observation, PiGDM
 from scorefield.models.experiment import Averaging, Training
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.small import images
 from scorefield.sampling.named import with_steps
 from scorefield.training.trainer import train

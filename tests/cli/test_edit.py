@@ -15,7 +15,7 @@ from scorefield.cli.latents import Latents
 from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.inverse import all_solvers
-from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.recipes import recipe
 from scorefield.training.trainer import train
 from training.tiny import tiny

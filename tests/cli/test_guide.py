@@ -93,8 +93,8 @@ def test_refusals(model: Path, guide: Path, tmp_path: Path, capsys: pytest.Captu
     assert "trained without labels" in told and f"train-guide {model} --kind classifier" in told
     other = ("edit", "class", "digits", "--guide", guide, "--label", "1", "--out", tmp_path / "none")
     assert "under the process VP" in refused(capsys, *other)  # the bundled digits are of VE
-    assert "is a model and no guide" in refused(capsys, *edit, "--guide", model, "--label", "1")
-    assert "is a guide, which samples nothing" in refused(capsys, "sample", guide)
+    assert "is a model and no guidance model" in refused(capsys, *edit, "--guide", model, "--label", "1")
+    assert "is a guidance model, which draws no samples" in refused(capsys, "sample", guide)
     train_guide = ("train-guide", model, "--out", guide)
     assert "already holds a run" in refused(capsys, *train_guide)
     assert "begun with other settings" in refused(capsys, *train_guide, "--resume", "auto")

@@ -80,7 +80,7 @@ def test_a_folder_of_another_computation_is_not_mixed_with(
         (("--target-se", "0"), "target_se=0"),
         (("--method", "bound"), "no levels"),
         (("--batch-size", "0"), "batch_size=0"),
-        (("--rtol", "0"), "must be positive"),
+        (("--rtol", "0"), "must both be positive"),
     ],
 )
 def test_refused(model: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:

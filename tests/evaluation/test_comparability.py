@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scorefield.cli.evaluate_command import SelectName
+from scorefield.cli.evaluate import SelectName
 from scorefield.data import DataError, open_data
 from scorefield.data.source import DataSource
 from scorefield.evaluation import (

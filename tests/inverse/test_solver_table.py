@@ -37,7 +37,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "posteriors.md"
 
 
 def test_documents_hold_the_table() -> None:
-    """Write it anew with: python -m pytest tests/inference/test_solver_table.py; the failure shows it whole."""
+    """Write it anew with: python -m pytest tests/inverse/test_solver_table.py; the failure shows it whole."""
     current = as_markdown(table(PRIOR, SEEN))
     assert current in PAGE.read_text(), current
 

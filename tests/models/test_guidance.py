@@ -227,9 +227,9 @@ def test_refuses_folders_of_the_other_kind(folder: Path, tmp_path: Path) -> None
         ValueError, match="is a guidance model, which draws no samples by itself; .*edit class digits-mlp --guide"
     ):
         sf.load(folder)
-    with pytest.raises(FileNotFoundError, match="no guide folder"):
+    with pytest.raises(FileNotFoundError, match="there is no folder .* of a guidance model"):
         sf.load_guide(tmp_path / "none")
-    with pytest.raises(ValueError, match="is a model and no guide"):
+    with pytest.raises(ValueError, match="is a model and no guidance model"):
         sf.load_guide(Path(sf.load("digits").folder or ""))
 
 

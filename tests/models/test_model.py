@@ -12,7 +12,7 @@ from scorefield.likelihood.probability_flow import FlowSettings
 from scorefield.models.experiment import Experiment
 from scorefield.models.model import Model
 from scorefield.nets.mlp import MLP
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.process.tabulated import Tabulated
 from scorefield.recipes import recipe
 from scorefield.sampling.named import NAMED

@@ -21,7 +21,7 @@ from scorefield.nets.critic import (
     SpectralConv,
     SpectralLinear,
 )
-from scorefield.nets.critic_mlp import MLPCritic
+from scorefield.nets.critics.mlp_critic import MLPCritic
 from tolerance import AUTOCAST_BFLOAT16, FLOAT32_NETWORK, FLOAT64, FLOAT64_NETWORK, INITIAL_SCALE
 
 ROWS = {32: (-342.30154, -342.30303), 64: (7.4175624, 7.4175624), 128: (-68.367972, -68.367972)}
@@ -297,9 +297,7 @@ def test_refuses_data_it_cannot_judge(config: CriticConfig, shape: tuple[int, ..
 def test_refuses_conditions_and_other_shapes() -> None:
     label = (ConditionSpec("label", "class", 10),)
     for config in (BigGANCritic(channels=4), DCGANCritic(channels=4)):
-        with pytest.raises(
-            ValueError, match=r"cannot be conditioned, and the data have the conditions 'label'.*conditions=\(\)"
-        ):
+        with pytest.raises(ValueError, match=r"cannot be conditioned, .* the conditions 'label'.*conditions=\(\)"):
             config.build(DataSpec((3, 32, 32), conditions=label))
         critic = config.build(DataSpec((3, 32, 32)))
         with pytest.raises(ValueError, match=r"of shape \(3, 32, 32\); got a batch of shape \(2, 1, 32, 32\)"):

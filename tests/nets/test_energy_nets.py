@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from nets.small_nets import batch, build
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.nets.energy import EnergyResNet, ResidualEnergy
+from scorefield.nets.energies.energy_resnet import EnergyResNet, ResidualEnergy
 from tolerance import FINITE_DIFFERENCE, FLOAT64, FLOAT64_NETWORK, GOLDEN_LOSS, GOLDEN_SCORE, INITIAL_LOSS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mdsm"

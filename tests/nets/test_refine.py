@@ -12,13 +12,13 @@ from torch.nn import functional
 from nets.small_nets import IMAGE, REFINE_NETS, batch, build
 from scorefield.data_spec import ConditionSpec, DataSpec
 from scorefield.nets import NCSN, NCSNv2, NetworkConfig, ResScore, ToyMLP
-from scorefield.nets.instance_norm import (
+from scorefield.nets.refinenets.instance_norm import (
     ConditionalInstanceNorm,
     ConditionalInstanceNormPlus,
     InstanceNormPlus,
     VarianceNorm,
 )
-from scorefield.nets.refine import (
+from scorefield.nets.refinenets.refinenet import (
     EncoderBlock,
     Fusion,
     MeanPooledConv,
@@ -382,9 +382,7 @@ def test_refuses_data_that_are_no_images(config: NetworkConfig) -> None:
 def test_refuses_conditions(name: str) -> None:
     config, data = REFINE_NETS.get(name, (ToyMLP(width=4), DataSpec((2,))))
     label = ConditionSpec("label", "class", 4)
-    with pytest.raises(
-        ValueError, match=rf"{type(config).__name__} cannot be conditioned, and the data have the conditions 'label'"
-    ):
+    with pytest.raises(ValueError, match=rf"{type(config).__name__} cannot be conditioned, .* conditions 'label'"):
         config.build(DataSpec(data.shape, conditions=(label,)))
     net, (x, c) = build(config, data), batch(data, 2)
     with pytest.raises(ValueError, match="knows no condition 'label'"):

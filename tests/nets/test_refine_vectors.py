@@ -14,7 +14,7 @@ from nets.sine_rule import agree, fill_with_sines, numbers, sine_input
 from scorefield._math import over_event
 from scorefield.data_spec import DataSpec
 from scorefield.nets import NCSN, NCSNv2, Network, NetworkConfig, ResScore
-from scorefield.nets.instance_norm import ConditionalInstanceNormPlus
+from scorefield.nets.refinenets.instance_norm import ConditionalInstanceNormPlus
 from tolerance import GOLDEN_SCORE, NETWORK_VECTOR
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.nets.resampling import ConvolveDown, ConvolveUp, Downsample, Filter, Upsample
+from scorefield.nets.unets.resampling import ConvolveDown, ConvolveUp, Downsample, Filter, Upsample
 from tolerance import FLOAT64, PRINTED_LAYER
 
 TAPS = [(1, 3, 3, 1), (1, 2, 1), (1, 4, 6, 4, 1), (1.0, 2.0, 4.0, 3.0), (1, 1), (1, 2, 3, 3, 2, 1)]

@@ -12,7 +12,7 @@ import torch
 
 from scorefield.models.checkpoint_folder import latest_checkpoint
 from scorefield.models.run_folder import read_experiment
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.score.parametrisation import LogSigma
 from scorefield.training.trainer import TrainingError, train
 from training.tiny import TWO_PLAYERS, CrashAt, CrashError, fingerprint, finish, kill_at, start, tiny

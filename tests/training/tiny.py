@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment
-from scorefield.nets.critic_mlp import MLPCritic
+from scorefield.nets.critics.mlp_critic import MLPCritic
 from scorefield.nets.mlp import MLP
 from scorefield.recipes import recipe
 from scorefield.training.observer import Silent

@@ -242,7 +242,7 @@ def _measure(command: Calibrate, problems: Problems, asked: list[_Asked], out: P
 
 
 def _digest(problems: Problems) -> str:
-    """Of truths and measurements."""
+    """Hash of true examples and measurements."""
     import torch
 
     parts = (problems.truth.double(), problems.observation.observed.double())

@@ -47,7 +47,7 @@ def read_results(path: Path) -> list[MetricResult]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It holds no results.
+        ValueError: The file holds no results.
     """
     from scorefield import _codec
     from scorefield.metrics import MetricResult

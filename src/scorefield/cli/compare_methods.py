@@ -293,7 +293,7 @@ def _display(what: str, seconds: float) -> Iterator[_Display]:
         yield _Display(progress, what, seconds)
 
 
-# ------------------------------------------------------------------------------------------------ in words
+# ---------------------------------------------------------------------------------------------------- text
 
 
 def _words(lines: list[ResultRow], shared: SharedSettings, evaluation: EvaluationSettings) -> list[str]:

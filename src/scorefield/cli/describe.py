@@ -63,7 +63,7 @@ def run(command: Describe) -> None:
 
 
 def tuned_lines(found: TunedSampler) -> list[str]:
-    """A tuned sampler in words."""
+    """Description of a tuned sampler."""
     receipt = found.receipt
     head = f"tuned sampler (--sampler tuned): {found.sampler}"
     how = f"  by {found.criterion}, {receipt.count} samples a trial, weights {receipt.weights}"

@@ -173,7 +173,7 @@ def _ladder(model: Model) -> Tabulated:
     """The levels a model was trained on.
 
     Raises:
-        ValueError: It was trained in continuous time.
+        ValueError: The model was trained in continuous time.
     """
     from scorefield.process.tabulated import Tabulated
 
@@ -270,7 +270,7 @@ def _read(path: Path, kind: type[Result]) -> Result:
     return kind(**{field.name: values.get(field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
-# ---------------------------------------------------------------------------------------------------- in words
+# ---------------------------------------------------------------------------------------------------- text
 
 
 def _summary(nats: Tensor, bits: Tensor | None, title: str, data: str) -> dict[str, Any]:

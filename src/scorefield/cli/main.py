@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Errors are one message on stderr and exit status 2; --debug, anywhere, shows the traceback as well.
 
     Args:
-        arguments: In place of sys.argv[1:].
+        arguments: Words of the command line, in place of sys.argv[1:].
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))

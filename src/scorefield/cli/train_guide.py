@@ -65,7 +65,7 @@ def run(command: TrainGuide) -> None:
 
 
 def table(found: Measured, classes: bool) -> list[str]:
-    """How well a guide answers at each noise level, in lines."""
+    """Lines with the accuracy of a guidance model at each noise level."""
     lines = [f"on {found.examples} held-out examples, noise in model units:"]
     for level in found.levels:
         right = f"accuracy {100 * (1 - level.error):5.1f} %" if classes else f"error {level.error:.3f} of y's deviation"

@@ -1,4 +1,4 @@
-"""The score doctor: does a score do what exact scores do, and if not, what is wrong with it?
+"""The score doctor: tests of the identities that exact scores satisfy, and the name of the fault where one fails.
 
 statistics   means with intervals, and the chance that they are 0
 levels       examples at noise levels, and what the score says of them
@@ -7,7 +7,7 @@ remedies     what would mend each known fault
 faults       known faults, each named when the data ask for its remedy
 coverage     whether the noise levels cover the data
 readings     all of it at a level, and the verdict of the level
-findings     what is wrong, how large it is, and what to try, in words
+findings     what is wrong, how large it is, and what to try, as sentences
 examination  a whole examination
 
 The floor of a denoising loss is the variance that x leaves in the noise. It is known where the exact score is, and not
@@ -19,7 +19,7 @@ Of models: other weights, the age of averages, receipts and the page.
 
 records       a checkup and what it depends on
 ema_age       how much of its initial weights an average still holds
-checkup       examining a model, or a law that is known exactly
+checkup       examining a model, or a distribution that is known exactly
 page          a checkup as a table and as a page
 planted_faults known faults put into any score, for seeing that they are named
 """

@@ -1,4 +1,4 @@
-"""Examining a model or a law that is known exactly, with data where there are any."""
+"""Examination of a model, or of a distribution that is known exactly, with data where there are any."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scorefield.process.process import Process
 from scorefield.score.oracles.oracle import Oracle
 
 FIRST = 1 << 32
-"""Index of the first example drawn of a law, and of the first own sample of a model without data."""
+"""Index of the first example drawn of a distribution, and of the first own sample of a model without data."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Examples:
         x: (n, *shape).
         labels: Their classes, (n,), or None.
         name: What they are called.
-        split: Which part of them.
+        split: Name of the split.
     """
 
     x: Tensor
@@ -41,7 +41,7 @@ class Examples:
     split: str
 
     def facts(self, units: str | None) -> ReferenceFacts:
-        """For a receipt."""
+        """The facts of these examples for a receipt."""
         return ReferenceFacts(self.name, self.split, len(self.x), data_hash(self.x), units)
 
 
@@ -52,7 +52,7 @@ class Settings:
     Attributes:
         count: Points, where there are no data.
         levels: Noise levels.
-        seed: Of noise and probes.
+        seed: Seed of noise and probes.
         batch_size: Examples at a time.
     """
 
@@ -71,10 +71,10 @@ def examine_model(
     """A checkup of a model.
 
     Args:
-        model: Which; where it uses an average, its raw weights are compared.
+        model: The model; where it uses an average of the weights, the raw weights are compared with it.
         data: Examples that it was not trained on; None for what can be said without.
         train: Examples that it was trained on, or None.
-        settings: How.
+        settings: Settings of the examination.
         progress: Called with the share that is done, now and then.
 
     Raises:
@@ -159,7 +159,7 @@ def _raw(model: Model) -> Model | None:
 
 
 def examine_oracle(name: str, oracle: Oracle, settings: Settings, progress: Progress | None = None) -> Checkup:
-    """A checkup of a law that is known exactly, on its own samples; the floor of its loss is its loss."""
+    """A checkup of a distribution that is known exactly, on its own samples; the floor of its loss is its loss."""
     n = settings.count
     x, train = (oracle.sample(n, seed=settings.seed, start=FIRST + k * n) for k in range(2))
     found = examine(

@@ -22,8 +22,8 @@ from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
 
 PRIOR_NATS, BLURRED, OVERLAP = 1.0, 0.1, 0.05
-"""From which a level is suspect: nats that the prior misses, share of the data's deviation that the least level hides,
-and least overlap of two levels. The published ladders of NCSNv2 have 0.5, those of NCSN nearly 0."""
+"""Thresholds above which a level is suspect: nats that the prior misses, share of the data's deviation that the least
+level hides, and least overlap of two levels. The published ladders of NCSNv2 have 0.5, those of NCSN nearly 0."""
 
 MOST = 10_000
 """Examples of the largest distance, as published."""
@@ -34,8 +34,8 @@ class Coverage:
     """One thing that noise levels should do.
 
     Args:
-        name: Which.
-        says: What was found, in words.
+        name: Name of the property.
+        says: The result as a sentence.
         advice: What to try where it is suspect, else "".
         size: The number by which it is judged, where there is one.
         verdict: healthy or suspect.
@@ -67,10 +67,10 @@ def least_level(process: Process, x0: Tensor, time: float, loss: Tensor, grey_st
     """What the least level hides.
 
     Args:
-        process: Whose level.
+        process: The process of the level.
         x0: Examples in model units.
-        time: Of the least level.
-        loss: Of the score there, mean |z - h|^2 / d of each example, (n,).
+        time: Time of the least level.
+        loss: Loss of the score at that level, mean |z - h|^2 / d of each example, (n,).
         grey_step: Distance of two grey levels in model units; None for continuous data.
     """
     t = torch.tensor([time], dtype=torch.float64)
@@ -111,9 +111,9 @@ def sampler_times(process: Process, ladder: Process, times: Tensor) -> Coverage:
     """Whether a sampler calls the score at times that training drew.
 
     Args:
-        process: Of the model.
-        ladder: Of its training: a table, or the process itself.
-        times: Of the sampler's grid; the last is where it stops.
+        process: Process of the model.
+        ladder: Noise levels of its training: a table, or the process itself.
+        times: Times of the sampler's grid; it stops at the last.
     """
     if isinstance(ladder, Tabulated):
         position = ladder.position(times.clamp_min(0.0))

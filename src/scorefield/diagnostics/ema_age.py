@@ -28,8 +28,8 @@ class AverageAge:
     """An average of weights beside the raw ones.
 
     Args:
-        name: Of the average.
-        updates: How often it was updated, as far as files say.
+        name: Name of the average.
+        updates: Number of updates, as far as the files record it.
         expected: Share of the initial weights that it should still hold after that; None where it is not known.
         measured: Share that it holds, <average - raw, initial - raw> / |initial - raw|^2, over tensors; None without
             raw weights.
@@ -43,7 +43,7 @@ class AverageAge:
     apart: float | None
 
     def finding(self) -> Finding:
-        """In words."""
+        """The age as a sentence."""
         measured = None if self.measured is None else self.measured.value
         parts = []
         if self.expected is not None:

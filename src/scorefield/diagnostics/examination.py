@@ -23,7 +23,7 @@ LEAST = 32
 """Examples, without which nothing can be said."""
 
 SIGNIFICANCE = 1e-4
-"""Of all tests of one kind together: an exact score is accused so often."""
+"""Significance level of all tests of one kind together: the rate of false findings for an exact score."""
 
 
 @record
@@ -38,8 +38,8 @@ class Examination:
         tried: Every remedy, those that take most of the loss first.
         not_examined: What could not be examined, and why.
         count: Examples.
-        significance: Of all tests of one kind together.
-        seed: Of noise and probes.
+        significance: Significance level of all tests of one kind together.
+        seed: Seed of noise and probes.
     """
 
     verdict: Verdict
@@ -53,7 +53,7 @@ class Examination:
     seed: int
 
     def with_findings(self, more: Iterable[Finding]) -> Examination:
-        """The same with further findings."""
+        """This examination with further findings."""
         verdict, findings = _weighed([*(f for f in self.findings if f != NOTHING), *more])
         return replace(self, verdict=verdict, findings=findings)
 
@@ -86,17 +86,18 @@ def examine(
     Args:
         score: Any score.
         x0: Examples in model units, (n, *event), that are independent of each other.
-        process: Whose alpha and sigma the score was trained with, a ladder for one; default the score's own.
-        times: Of the levels; default `default_times(process)`, with the levels of a ladder that stand out in a scan.
+        process: The process that the score was trained with, for example a ladder; by default the score's own.
+        times: Times of the levels; by default `default_times(process)`, with the levels of a ladder that stand out in a
+            scan.
         train: Training examples, (N, *event), for the moments of the data and for what the score remembers.
         exact: The exact score, where it is known: the floor of the loss.
         condition: What is known of each of `x0`.
-        train_condition: The same of `train`.
+        train_condition: Known conditions of `train`.
         others: Scores with other weights of the same model, by name: {"raw": ...} beside an average.
         grey_step: Distance of two grey levels in model units; None for continuous data.
-        seed: Of noise and probes.
+        seed: Seed of noise and probes.
         batch_size: Examples at a time.
-        significance: Of all tests of one kind together.
+        significance: Significance level of all tests of one kind together.
         progress: Called with the share that is done, now and then.
 
     Raises:
@@ -154,14 +155,14 @@ def examine_field(
     Args:
         score: Any score.
         x0: Points in model units about which to look, (n, *event): the model's own samples.
-        process: Whose alpha and sigma the score was trained with; default the score's own.
-        times: Of the levels; default `default_times(process)`.
+        process: The process that the score was trained with; by default the score's own.
+        times: Times of the levels; by default `default_times(process)`.
         condition: What is known of each of `x0`.
-        seed: Of noise and probes.
+        seed: Seed of noise and probes.
         batch_size: Points at a time.
 
     Raises:
-        ValueError: As `examine`.
+        ValueError: The arguments do not fit the score; as for `examine`.
     """
     process = score.process if process is None else process
     check_scales(process)

@@ -51,7 +51,7 @@ CLOSE = 0.6
 """Share of the best remedy's total from which another is a rival."""
 
 ROUNDING = 1e-20
-"""Of the size of a remedy, relative to the loss: below it there is none."""
+"""Smallest size of a remedy, relative to the loss, that counts as a fault."""
 
 
 @record(tag="DoctorDiagnosis")
@@ -59,12 +59,12 @@ class Diagnosis:
     """A known fault and how well its remedy does.
 
     Args:
-        name: Of the fault.
+        name: Name of the fault.
         says: What is wrong, and how large.
         advice: What to try.
         asked: b, how much of the remedy the data ask for: 0 none, 1 all.
         fall: Share of the loss, or of `LITTLE` where the loss is less, that it takes; mean over the levels it touches.
-        p_value: Of b being 0, corrected for the number of remedies.
+        p_value: p-value of the hypothesis b = 0, corrected for the number of remedies.
         levels: Numbers of the levels that it touches.
         falls: Share of the loss that it takes at each of them.
         failing: Those of them at which an identity of the mean fails even with it.
@@ -114,9 +114,10 @@ def diagnose(
     Args:
         examined: Score and data.
         seen: h, the noise that the score sees at each level, (n, d).
-        turned: At each level (J - J') (x - mean) / 2 of the score's Jacobian, (n, d), where it is known.
+        turned: Antisymmetric part at each level, (J - J') (x - mean) / 2 with the score's Jacobian J, (n, d), where
+            known.
         others: Scores with other weights, by name.
-        significance: Of all remedies together.
+        significance: Significance level of all remedies together.
         progress: Called with the share that is done.
     """
     remedies = remedies_of(examined, seen, turned, others)

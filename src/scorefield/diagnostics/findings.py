@@ -1,4 +1,4 @@
-"""Findings in words: what is wrong, how large it is, and what to try."""
+"""Findings as sentences: what is wrong, how large it is, and what to try."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Finding:
     """One thing that was found.
 
     Args:
-        name: Of the fault or of what was looked at.
+        name: Name of the fault or of the tested property.
         verdict: healthy, suspect or faulty.
         says: What, and how large.
         advice: What to try.
         size: Effect with interval, where there is one.
-        p_value: Of there being nothing, corrected for the number of tests of its kind.
+        p_value: p-value of the hypothesis of no fault, corrected for the number of tests of its kind.
     """
 
     name: str

@@ -37,7 +37,7 @@ from scorefield.process.tabulated import Tabulated
 from scorefield.score.score import BoundScore
 
 PROBES = 2
-"""Of the Jacobian."""
+"""Probes of the Jacobian."""
 
 LITTLE = 0.05
 """Loss, in variances of the noise, of which shares are taken where the loss itself is less.
@@ -47,7 +47,7 @@ Kullback-Leibler divergence of samples an excess of the loss adds as much at eve
 """
 
 EARLIEST, LATEST, APART = 0.01, 0.99, 1e-3
-"""Of the times at which the Fokker-Planck equation is looked at, and half of the difference in t."""
+"""Largest number of times at which the Fokker-Planck equation is tested, and half of the difference in t."""
 
 OTHERS = 4
 """Examples at which the Jacobian is taken for the rotation at one."""
@@ -64,10 +64,10 @@ class Identity:
     """An identity at a level.
 
     Attributes:
-        name: Which.
+        name: Name of the identity.
         holds: Its value where it holds.
         estimate: What was found.
-        p_value: Of its holding.
+        p_value: p-value of the hypothesis that the identity holds.
         costs: Share of the loss, or of `LITTLE`, that restoring it takes; of calibration, what is predicted wrongly.
     """
 
@@ -82,7 +82,7 @@ def of_the_mean(level: Level, h: Tensor) -> tuple[Identity, ...]:
     """Bias and both slopes.
 
     Args:
-        level: Which.
+        level: The examples at one noise level.
         h: The noise that the score sees, (n, d).
     """
     z = level.z.flatten(1)
@@ -110,9 +110,9 @@ def calibration(level: Level, h: Tensor, divergence: Tensor) -> Identity:
     """The loss that the score predicts, over the one that it has.
 
     Args:
-        level: Which.
+        level: The examples at one noise level.
         h: The noise that the score sees, (n, d).
-        divergence: Of the score, estimated without bias, (n,).
+        divergence: Divergence of the score, estimated without bias, (n,).
     """
     loss = (level.z.flatten(1) - h).square().mean(dim=1)
     predicted = 1.0 + level.sigma**2 * divergence / h.shape[1]
@@ -126,7 +126,7 @@ class Probed:
 
     Attributes:
         asymmetry: |J - J'| / |J|.
-        divergence: Of the score, estimated without bias, (n,).
+        divergence: Divergence of the score, estimated without bias, (n,).
         turned: (J - J') (x - mean) / 2 with J - J' the mean over `OTHERS` others, (n, d): the rotation of a score
             that has a linear one; what is not linear in that of a network is averaged out.
     """

@@ -57,10 +57,10 @@ class Examined:
 
     Args:
         score: The score, bound to what is known of each example.
-        process: Whose alpha and sigma the noise has.
+        process: The process of the noise.
         x0: Examples in model units, (n, *event).
-        times: Of the levels, increasing.
-        seed: Of noise and probes.
+        times: Times of the levels, increasing.
+        seed: Seed of noise and probes.
         batch_size: Examples at a time.
     """
 

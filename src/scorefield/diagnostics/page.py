@@ -1,4 +1,4 @@
-"""A checkup as text and as a report: verdict, findings, the table of levels, what each remedy would take."""
+"""A checkup as text and as a report: verdict, findings, the table of levels, and the gain of each remedy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def shown(size: Size | None) -> str:
 
 
 def lines(found: Examination) -> list[str]:
-    """The findings in words."""
+    """The findings as sentences."""
     out = []
     for finding in found.findings:
         out.append(f"{finding.verdict:8} {finding.name}: {finding.says}")

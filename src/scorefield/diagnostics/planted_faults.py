@@ -57,9 +57,9 @@ def plants(process: Process, frozen: float, *, shift: float = 0.01) -> tuple[Pla
     """One or more of each known fault.
 
     Args:
-        process: Of the levels at which the score is trained.
+        process: Process of the levels at which the score is trained.
         frozen: Time of the level that is frozen.
-        shift: Of continuous times; ladders are off by one level.
+        shift: Shift of continuous times; ladders are shifted by one level.
     """
     ladder = isinstance(process, Tabulated)
     step = 1.0 / (process.levels - 1) if ladder else shift

@@ -36,15 +36,15 @@ class Row:
         sigma: Deviation of the noise, model units.
         asymmetry: |J - J'| / |J|.
         fokker_planck: Squared residual over the squared rate of the score.
-        verdict: In one word.
-        loss: Of the examples.
+        verdict: The verdict in one word.
+        loss: Loss of the examples.
         explained: 1 - E|x_0 - D|^2 / E|x_0 - mean|^2: of the variance of x_0, against the best constant.
         floor: Share of the loss above that of the exact score, where that is known.
         gaussian: Share of the loss above that of the exact score of a Gaussian with the data's moments (negative:
             below it, as it should be).
-        bias: Of posterior means, model units.
-        slope_x0: Of the regression of x_0 on D.
-        slope_z: Of the regression of z on the noise that the score sees.
+        bias: Bias of the posterior means, model units.
+        slope_x0: Slope of the regression of x_0 on D.
+        slope_z: Slope of the regression of z on the noise estimated by the score.
         calibration: Loss that the score predicts, by its divergence, over the one that it has.
         gap: 1 - loss of training examples / loss: what they are spared.
         rejected: Identities that fail.
@@ -172,7 +172,7 @@ class Reading:
 
 
 def size_of(estimate: Estimate | None) -> Size | None:
-    """With its interval."""
+    """The number with its interval."""
     return None if estimate is None else Size.of(estimate)
 
 

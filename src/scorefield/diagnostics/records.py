@@ -18,13 +18,13 @@ class DoctorReceipt:
 
     Args:
         model: Its name.
-        model_hash: Hash of the weights; None for a law that is known exactly.
-        weights: Which weights.
+        model_hash: Hash of the weights; None for a distribution that is known exactly.
+        weights: Name of the weights.
         step: Training step of the weights.
         data: The examples; None where there were none.
         train: The training examples that were used; None where there were none.
         levels: Noise levels asked for.
-        seed: Of noise and probes.
+        seed: Seed of noise and probes.
         batch_size: Examples at a time.
         environment: Machine, threads, versions, command.
     """

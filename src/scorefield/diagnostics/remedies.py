@@ -19,7 +19,7 @@ FAR = 0.08
 """Largest shift of continuous times; what is further off is no step of a schedule."""
 
 SHIFTS = (1e-2, 3e-2)
-"""Of continuous times, from which a shift is fitted, besides 0: steps of 100 and of 30 times."""
+"""Shifts of continuous times, besides 0, from which a shift is fitted: steps of 100 and of 30 times."""
 
 UNITS = 1.4
 """Least factor of a sigma taken for another; below it the fault is one of time."""
@@ -30,7 +30,7 @@ class Remedy:
     """What would mend a fault.
 
     Attributes:
-        name: Of the fault.
+        name: Name of the fault.
         says: What is wrong if it helps.
         advice: What to try then.
         at: Number of a level -> the noise in its place, (n, d), or None for a level that it leaves alone.
@@ -169,9 +169,9 @@ def _fit(
         examined: Score and data.
         seen: h at each level.
         move: (time, by how much) -> time.
-        starts: Where to start.
+        starts: Starting values.
         small: Difference of the derivative.
-        most: How far at most; None is returned of what would go further.
+        most: Largest value; None is returned where the fit would exceed it.
     """
     z = [level.z.flatten(1) for level in examined.levels]
     own = [max(float((z - h).square().sum(dim=1).mean()), 1e-300) for z, h in zip(z, seen, strict=True)]

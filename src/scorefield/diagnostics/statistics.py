@@ -29,7 +29,7 @@ class Size:
 
     @staticmethod
     def of(estimate: Estimate) -> Size:
-        """From a standard error."""
+        """An estimate with the interval of a standard error."""
         half = WIDTH * estimate.error
         return Size(estimate.value, estimate.value - half, estimate.value + half)
 

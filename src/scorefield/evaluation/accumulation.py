@@ -34,7 +34,7 @@ class Part:
 
     Args:
         x: Samples in data units, (B, *shape).
-        rows: Of each feature function in the order of `Measures.functions`, (B, F); None where they are not known.
+        rows: Features of each extractor in the order of `Measures.functions`, (B, F); None where they are not known.
     """
 
     x: Tensor
@@ -42,11 +42,11 @@ class Part:
 
 
 Stream = Callable[[], Iterable[Part]]
-"""Gives the parts from the beginning, as often as it is asked."""
+"""Returns an iterator over the parts from the beginning, at every call."""
 
 
 class _Held(Remembered):
-    """A feature function that is told the rows of the batch to come."""
+    """A feature extractor whose rows of the next batch are known."""
 
     def hold(self, x: Tensor, rows: Tensor | None) -> None:
         """Give the rows of a batch, so that nothing computes them again."""
@@ -61,7 +61,7 @@ class Measures:
     before any sample is drawn.
 
     Args:
-        names: Of `NAMED`.
+        names: Short names of metrics, keys of `NAMED`.
         ingredients: What the metrics are made of.
     """
 
@@ -93,7 +93,7 @@ class Measures:
 
         Args:
             parts: The samples.
-            source: How they were made.
+            source: Provenance of the samples.
             names: Some of the metrics.
         """
         results = []
@@ -121,7 +121,7 @@ class Measures:
         Args:
             parts: The first samples.
             result: Their Frechet distance.
-            n: Of the samples to come.
+            n: Number of samples in all.
 
         Returns:
             {"at n": value, "interval": its 95 % interval or None, "at infinity": ...} as JSON values.

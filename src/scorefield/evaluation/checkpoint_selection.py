@@ -34,7 +34,7 @@ class Splits:
 
     Args:
         selection: Split, examples of it, and what to call them.
-        report: The same.
+        report: Rows of the reporting split.
     """
 
     selection: tuple[Split, np.ndarray, str]
@@ -120,7 +120,7 @@ class Candidate:
     Args:
         step: Training step.
         result: The value.
-        difference: To the best checkpoint, over shared noise; None for that one, and where differences are not known.
+        difference: Difference to the best checkpoint, over shared noise; None for the best, and where it is unknown.
         note: Why they are not known.
         worse: Whether it is significantly worse than the best: the interval of the difference leaves out 0.
     """

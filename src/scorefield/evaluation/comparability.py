@@ -35,7 +35,7 @@ class Difference:
         field: Its path in the receipt.
         a: Value in the first, as JSON.
         b: Value in the second.
-        remedy: How to make them alike; None where they need not be.
+        remedy: The call that makes them alike; None where they need not be.
     """
 
     field: str
@@ -54,7 +54,7 @@ class ResultComparison:
         b: The second.
         difference: a - b.
         interval: 95 % interval of the difference, None where one of the values has none.
-        verdict: In words.
+        verdict: The verdict as a sentence.
         compared: What differs in how the samples were made.
         versions: What differs in the software.
         unlike: What makes the two incomparable; not empty only where that was overridden.
@@ -112,7 +112,7 @@ def unlike(a: Receipt, b: Receipt) -> tuple[Difference, ...]:
 
 
 def _remedy(field: str, a: Receipt, b: Receipt) -> str:
-    """The call that makes the second like the first, in words."""
+    """The call that makes the second result comparable with the first."""
     target = b.source.model or "B"
     short = next((name for name, entry in NAMED.items() if entry.metric.name == a.metric), None)
     root = field.split(".")[0]

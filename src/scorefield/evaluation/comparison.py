@@ -1,4 +1,4 @@
-"""Comparing samples with real data: which metrics, against which split, through which features."""
+"""Comparison of samples with real data: metrics, reference split and feature extractor."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Comparison:
 
     Args:
         samples: Results for the samples.
-        real: The same metrics for real examples of the training split: what a perfect model of that size would get.
+        real: Metrics of real examples of the training split, as a perfect model would get with this number of samples.
             Empty where the training data are not known, and so are the next two.
         neighbours: Holds the nearest training examples of each sample.
         train: The training examples that it counts.
@@ -67,13 +67,13 @@ def examples_at(split: Split, chosen: np.ndarray) -> tuple[Tensor, Tensor | None
 
 
 def choose_features(choice: FeatureChoice, train: Split, held_out: Split | None) -> Features:
-    """The feature function of a Frechet distance.
+    """The feature extractor of a Frechet distance.
 
     Args:
         choice: "classifier" trains a small classifier on the labelled real data; "raw" is the values themselves;
             "auto" is the first where there are labels.
-        train: Where it learns.
-        held_out: Where its accuracy is measured.
+        train: Training split of the classifier.
+        held_out: Split on which its accuracy is measured.
 
     Raises:
         ValueError: "classifier" without labels.
@@ -107,11 +107,11 @@ def compare(
 
     Args:
         x: Samples in data units, (N, *shape).
-        source: How they were made.
+        source: Provenance of the samples.
         train: What the model saw, for memorisation and for a second real split; None where it is not known.
         held_out: What it did not see: the reference.
-        features: For the Frechet distance.
-        seed: Of random projections.
+        features: Feature extractor of the Frechet distance.
+        seed: Seed of random projections.
         metrics: Names, as `evaluate --metrics` takes them; those that need the training data are left out without them.
     """
     ingredients = against(held_out, train, features, seed=seed)
@@ -130,16 +130,16 @@ def against(
     rows: np.ndarray | None = None,
     part: str = "held-out",
 ) -> Ingredients:
-    """What the metrics are made of.
+    """The ingredients of the metrics.
 
     Args:
         held_out: Holds the reference.
-        train: What the model saw; None where it is not known.
+        train: Training split of the model; None where it is not known.
         features: The feature function.
-        seed: Of random projections.
-        cache: Where features of the reference are kept.
-        rows: Which of its examples, ascending; None for all.
-        part: What to call them.
+        seed: Seed of random projections.
+        cache: Cache of the features of the reference.
+        rows: Indices of its examples, ascending; None for all.
+        part: Name of the split in receipts.
     """
     reference = reference_of(held_out, np.arange(len(held_out)) if rows is None else rows, part, cache)
     known = None if train is None else reference_of(train, np.arange(len(train)), "train", cache)
@@ -165,9 +165,9 @@ def reference_of(split: Split, rows: np.ndarray, part: str, cache: FeatureCache 
 
     Args:
         split: The split.
-        rows: Which of its examples, ascending.
-        part: What to call them.
-        cache: Where their features are kept.
+        rows: Indices of its examples, ascending.
+        part: Name of the split in receipts.
+        cache: Cache of their features.
     """
     chosen = rows if len(rows) <= LARGEST else rows[pick(len(rows), LARGEST, 0)]
     x, _ = examples_at(split, chosen)
@@ -182,9 +182,9 @@ def finished(
     Args:
         measures: The metrics.
         parts: The samples.
-        source: How they were made.
-        train: What the model saw; None where it is not known.
-        count: How many samples.
+        source: Provenance of the samples.
+        train: Training split of the model; None where it is not known.
+        count: Number of samples.
     """
     of_samples = measures.measure(parts, source)
     if train is None:

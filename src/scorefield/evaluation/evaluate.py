@@ -28,7 +28,7 @@ class Evaluation:
 
     Args:
         samples: Result by the short name of its metric.
-        real: The same for as many real examples of the training data: what a perfect model would get. Empty where the
+        real: Results for as many real examples of the training data, as a perfect model would get. Empty where the
             training data are not known.
     """
 
@@ -77,8 +77,8 @@ def evaluate(
             the real data; "raw", the values; "auto" is the first where there are labels.
         n: Number of samples to draw from a model.
         seed: Seed of the samples and of random projections.
-        sampler: As for `model.sample`.
-        steps: As for `model.sample`.
+        sampler: Sampler or its name, as for `model.sample`.
+        steps: Number of steps of the sampler.
 
     Raises:
         DataError: There are no real data to compare with.

@@ -49,8 +49,8 @@ class Densities:
     Args:
         model: A model of data with grey levels.
         x: Examples in data units, (N, *shape).
-        labels: Their classes, for a model that is told them.
-        seed: Of probes and dequantisation.
+        labels: Their classes, for a class-conditional model.
+        seed: Seed of probes and dequantisation.
         size: Examples in a part.
 
     Raises:
@@ -100,7 +100,7 @@ def bits_per_dim(densities: Densities, stream: SampleStream, facts: ReferenceFac
     Args:
         densities: What was computed.
         stream: Its parts, all there.
-        facts: Where the examples are from.
+        facts: Provenance of the examples.
 
     Raises:
         ValueError: The flow of every example but one gave up.

@@ -1,6 +1,6 @@
 """Finished parts of a long computation over examples 0, 1, 2, ...: files that are whole and say what they are of.
 
-A folder holds the parts of one computation, `NAME_<first index>.npz`, and `NAME.json`, which says in words what the
+A folder holds the parts of one computation, `NAME_<first index>.npz`, and `NAME.json`, which describes what the
 computation depends on. Every part carries the hash of that text and of its own examples, so that a part of another
 model, seed or sampler is never taken for one of this, wherever it was copied from.
 """
@@ -37,8 +37,8 @@ class Parts:
     """The parts of one computation in a folder.
 
     Args:
-        folder: Where they are; made when the first is written.
-        name: Of this computation among those in the folder.
+        folder: Folder of the parts; made when the first is written.
+        name: Name of this computation among those in the folder.
         identity: Everything its numbers depend on, but how many there are, as JSON values.
     """
 
@@ -76,7 +76,7 @@ class Parts:
             return None  # the disk lost some of it; it is computed again
 
     def write(self, first: int, arrays: Arrays, of: str = "") -> None:
-        """Write a part, atomically; the first one says in words what all are of.
+        """Write a part, atomically; the first one also writes the description of the computation.
 
         Raises:
             NoSpaceError: The disk is full; the parts before are intact.

@@ -59,12 +59,12 @@ class OfModel:
 
     Args:
         model: What is drawn from.
-        sampler: How.
-        seed: Of all noise.
+        sampler: The sampler.
+        seed: Seed of every random draw.
         start: Index in the noise of sample 0.
         labels: Classes that the samples take in turn, (K,) int64; sample i that of index start + i, modulo K.
         size: Samples in a part.
-        callbacks: Of the sampling loop.
+        callbacks: Callbacks of the sampling loop.
     """
 
     name, kept = "samples", False
@@ -140,7 +140,7 @@ class SampleStream:
     """The parts of a stream in a folder, and how the missing ones are made.
 
     Args:
-        draws: Where samples come from.
+        draws: The source of the samples.
         functions: Feature functions to apply to each part. Those without a hash are applied whenever they are asked for
             and not stored, for nothing could show that they are the same another day.
         folder: Parts of other settings lie there in folders of their own.

@@ -51,7 +51,7 @@ def stacked_classifier(source: DataSource, folder: str | Path) -> StackedClassif
 
     Args:
         source: The stacked data; the classifier is trained on their single examples.
-        folder: Where its two files are.
+        folder: Folder of its two files.
 
     Raises:
         DataError: The data are not stacked, have no labels, or nothing is held out to measure it on.

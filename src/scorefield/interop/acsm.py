@@ -26,7 +26,7 @@ from scorefield.interop.import_result import (
 from scorefield.interop.list_checkpoints import decay_of, name_of, read_image, read_list, spacing_of
 from scorefield.interop.ncsnv2 import first_convolution, refine_network
 from scorefield.nets.network import NetworkConfig
-from scorefield.nets.unet import ACSMUNet
+from scorefield.nets.unets.acsm_unet import ACSMUNet
 from scorefield.process.tabulated import Tabulated
 from scorefield.recipes.acsm import Settings, experiment
 from scorefield.recipes.ladders import ladder

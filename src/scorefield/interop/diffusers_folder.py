@@ -32,7 +32,7 @@ from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Experiment
 from scorefield.models.model import Model, load
 from scorefield.models.model_card import units
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.process.families import VE
 from scorefield.process.grids import Uniform
 from scorefield.sampling.langevin import Langevin, NoiseScaled, NormRatio

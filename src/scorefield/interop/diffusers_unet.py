@@ -18,7 +18,7 @@ from torch import nn
 
 from scorefield.data_spec import DataSpec
 from scorefield.interop.import_result import CheckpointError
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 
 MODEL = "UNet2DModel"
 DOWN = ("SkipDownBlock2D", "AttnSkipDownBlock2D")

@@ -35,7 +35,7 @@ from scorefield.interop.import_result import CheckpointError, Hints, Imported, W
 from scorefield.interop.restricted_pickle import Inert, read_pickle
 from scorefield.models.experiment import Experiment, Training
 from scorefield.models.networks import meta_network
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.process.families import VE, VP
 from scorefield.process.grids import PowerSigma
 from scorefield.process.process import Process

@@ -21,8 +21,8 @@ from torch import Tensor
 from scorefield.interop.import_result import CheckpointError
 from scorefield.models.weights import differences
 from scorefield.nets.layers import ChannelMix, Convolution, Dense
-from scorefield.nets.ncsnpp import UNet
-from scorefield.nets.published import published_modules, published_parts
+from scorefield.nets.unets.ncsnpp import UNet
+from scorefield.nets.unets.release_order import published_modules, published_parts
 
 Tree = Mapping[str, Any]
 

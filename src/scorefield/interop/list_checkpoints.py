@@ -21,8 +21,7 @@ ACTIVATIONS = ("elu", "relu", "lrelu", "swish")
 
 
 class Parts(NamedTuple):
-    """Content of a checkpoint list: [network, optimiser, epoch, step, average], of which the oldest release has the
-    first two.
+    """Content of a checkpoint list: [network, optimiser, epoch, step, average]; the oldest release has the first two.
 
     Args:
         raw: The network's state, without the prefix of data parallelism.

@@ -19,7 +19,7 @@ from scorefield.interop.checkpoint_files import expect, read_config, read_torch,
 from scorefield.interop.config_fields import Fields
 from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, settled
 from scorefield.interop.list_checkpoints import ACTIVATIONS
-from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.nets.layers import Activation
 from scorefield.recipes.mdsm import Settings, experiment
 

@@ -25,7 +25,7 @@ from scorefield.interop.list_checkpoints import (
     spacing_of,
     stage_names,
 )
-from scorefield.nets.ncsn import NCSN
+from scorefield.nets.refinenets.ncsn import NCSN
 from scorefield.recipes.ncsn import Settings, experiment
 
 RETURNED = (

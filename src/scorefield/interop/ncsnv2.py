@@ -28,7 +28,7 @@ from scorefield.interop.list_checkpoints import (
     stage_names,
 )
 from scorefield.interop.noise_table import agree, ladder_of, take_table
-from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.process.levels import langevin_step
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas
 from scorefield.recipes.ladders import ladder

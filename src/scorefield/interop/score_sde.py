@@ -29,9 +29,9 @@ from scorefield.interop.score_sde_shapes import configuration_of, contradictions
 from scorefield.models.experiment import Averaging, Experiment
 from scorefield.models.networks import meta_network
 from scorefield.models.weights import differences
-from scorefield.nets.ddpm import DDPM
-from scorefield.nets.ncsnpp import UNet
-from scorefield.nets.published import published_order
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import UNet
+from scorefield.nets.unets.release_order import published_order
 from scorefield.process.tabulated import GeometricSigmas
 from scorefield.recipes.sde_configuration import PAPER, Configuration
 

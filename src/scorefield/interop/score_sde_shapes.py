@@ -15,8 +15,8 @@ from torch import Tensor
 from scorefield.interop.import_result import CheckpointError, Hints, with_hints
 from scorefield.interop.noise_table import rounded
 from scorefield.interop.score_sde_config import published_sampler
-from scorefield.nets.ddpm import DDPM
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.sde_configuration import Configuration
 
 Shape = Sequence[int]

@@ -1,11 +1,11 @@
-"""Examples from measurements: y = A(x) + noise, x with the law of a score.
+"""Examples from measurements: y = A(x) + noise, x with the distribution of a score.
 
 operators    A: anything linear with its adjoint, any function, one after another
 pixels       masks, matrices, mixtures of channels, block means, sums
 fourier      convolutions, measured frequencies
 projections  sums of images along parallel rays
 spectrum     singular values of A, by its structure where it has one
-noise        laws of y given A(x)
+noise        distributions of y given A(x)
 observation  all three, in the units of the measurement
 named        operators by name
 solver       what a posterior sampler is, and what it asks of score, sampler and observation

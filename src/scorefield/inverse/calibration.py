@@ -1,16 +1,16 @@
-"""Whether posterior samples are as wide as they should be: statistics of truths and answers over many problems.
+"""Calibration of posterior samples: statistics of true examples and posterior samples over many problems.
 
-A problem is a truth x* from the prior, a measurement y of it, and n answers of a solver. Where the answers have the law
-p(x | y), truth and answers are exchangeable given y, so for every real quantity q(x, y) the rank of q(x*) among the
-q(answers) is uniform on 0..n (Talts et al. 2018). A rank r is made continuous by u = (r + U) / (n + 1) with U uniform
-on [0, 1), and ties are broken at random, so u is exactly uniform on [0, 1] for every n. From u follow
+A problem is a truth x* from the prior, a measurement y of it, and n answers of a solver. Where the answers have the
+distribution p(x | y), truth and answers are exchangeable given y, so for every real quantity q(x, y) the rank of q(x*)
+among the q(answers) is uniform on 0..n (Talts et al. 2018). A rank r is made continuous by u = (r + U) / (n + 1) with U
+uniform on [0, 1), and ties are broken at random, so u is exactly uniform on [0, 1] for every n. From u follow
 
     coverage      the share of |u - 1/2| <= level / 2: truths inside the central interval of that level
     uniformity    Kolmogorov-Smirnov and chi^2 tests of u, and its energy distance from uniform
     TARP          u of the distance to a reference point r: the expected coverage of balls (Lemos et al. 2023)
 
 Quantities of x alone cannot tell the posterior from the prior: the prior's samples are ranked uniformly too. What
-hears y has to be asked about it (Modrak et al. 2023): the misfit |y - A(x)|, and reference points that depend on y.
+depends on y is tested too (Modrak et al. 2023): the misfit |y - A(x)|, and reference points that depend on y.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def simple_quantities(
     Args:
         truth: x*, (P, *event).
         answers: (P, n, *event).
-        projections: How many standard normal directions.
-        pixels: How many entries at most.
-        seed: Of the directions.
+        projections: Number of random directions.
+        pixels: Largest number of entries.
+        seed: Seed of the directions.
     """
     flat, found = truth.flatten(1).double(), answers.flatten(2).double()
     D = flat.shape[1]
@@ -62,7 +62,7 @@ def simple_quantities(
 
 
 def misfit(truth: Tensor, answers: Tensor, observation: Observation) -> Values:
-    """-log p(y | x), a quantity that hears y.
+    """-log p(y | x), a quantity that depends on y.
 
     Raises:
         ValueError: The noise has no density.
@@ -83,8 +83,8 @@ def reference_points(observation: Observation, *, seed: int = 0) -> Tensor:
     distances uniform.
 
     Args:
-        observation: With a y for every problem.
-        seed: Of the noise.
+        observation: The observations, one y for every problem.
+        seed: Seed of the noise.
     """
     y = observation.observed.double()
     origin = torch.zeros(len(y), *observation.operator.event, dtype=torch.float64, requires_grad=True)
@@ -188,14 +188,14 @@ class Coverage:
 
 
 def coverage(u: Tensor, level: float, interval: float = INTERVAL) -> Coverage:
-    """Of one quantity, (P,), or pooled over several, (P, K), whose problems alone are independent.
+    """Coverage of one quantity, (P,), or pooled over several, (P, K); only different problems are independent.
 
     The interval is Wilson's, with the effective number of independent cases: share (1 - share) over the squared
     standard error of the problems' mean shares, at least P and at most P K.
 
     Args:
         u: Ranks, NaN where there is none.
-        level: Between 0 and 1.
+        level: Nominal coverage, between 0 and 1.
         interval: Its level.
     """
     u = u.reshape(len(u), -1)
@@ -270,8 +270,8 @@ def z_scores(truth: Tensor, answers: Tensor) -> Tensor:
 def spread_over_error(truth: Tensor, answers: Tensor) -> Estimate:
     """Root mean square deviation of the answers over that of the truth from their mean, with its standard error.
 
-    E |x* - mean|^2 = (1 + 1 / n) E |std|^2 for exact answers of any law (Fortin et al. 2014): below 1 they are too
-    narrow, or off; above 1 too wide.
+    E |x* - mean|^2 = (1 + 1 / n) E |std|^2 for exact answers of any distribution (Fortin et al. 2014): below 1 they are
+    too narrow, or off; above 1 too wide.
     """
     mean, variance, count = _moments(answers)
     wide = (variance * (1.0 + 1.0 / count)).flatten(1).mean(dim=1)
@@ -333,14 +333,14 @@ class Calibration:
     """What the answers to many problems say about a solver.
 
     Args:
-        problems: With two finite answers or more.
+        problems: Number of problems with at least two finite samples.
         dropped: Problems with fewer.
-        answers: Of each problem.
+        answers: Number of posterior samples of each problem.
         u: Ranks by quantity, each (P,).
         tests: Uniformity by quantity.
         coverage: Pooled over projections and pixels, at `LEVELS`.
         spread: Deviation of answers over error of their mean.
-        bias: Of the mean, in deviations.
+        bias: Bias of the posterior mean, in posterior deviations.
     """
 
     problems: int
@@ -353,7 +353,7 @@ class Calibration:
     bias: Estimate
 
     def p_value(self, *kinds: str) -> float:
-        """Of the tests of all quantities whose names begin with one of the words, by Bonferroni."""
+        """Smallest p-value, by Bonferroni, of the tests of all quantities whose names begin with one of the words."""
         chosen = [test for name, test in self.tests.items() if name.startswith(kinds)]
         return of_several([p for test in chosen for p in (test.ks, test.chi_square)])
 
@@ -372,7 +372,7 @@ def calibrate(
         truth: x*, (P, *event).
         answers: (P, n, *event); those that are not finite are left out.
         more: Further quantities by name, such as `misfit` and `distance`.
-        seed: Of directions, of U, and of ties.
+        seed: Seed of the directions, of U, and of ties.
 
     Raises:
         ValueError: Fewer than 16 problems with two finite answers, or shapes that do not fit.

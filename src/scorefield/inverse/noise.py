@@ -1,4 +1,4 @@
-"""Laws of a measurement given what it measures, in the units of the measurement."""
+"""Distributions of a measurement given what it measures, in the units of the measurement."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MeasurementNoise(ABC):
     def variance(self, mean: Tensor) -> Tensor:
         """Variance of each entry, shape of `mean` (infinite where there is none)."""
 
-    def check(self, y: Tensor) -> None:  # noqa: B027  # most laws allow every y
+    def check(self, y: Tensor) -> None:  # noqa: B027  # most distributions allow every y
         """Refuse a y that cannot occur."""
 
 
@@ -43,10 +43,11 @@ class GaussianNoise(MeasurementNoise):
     """N(mean, std^2).
 
     Args:
-        std: In the units of the measurement, not negative; 0 says that y is exact, which only some solvers take.
+        std: Standard deviation in the units of the measurement, not negative; 0 means that y is exact, which only some
+            solvers admit.
 
     Raises:
-        ValueError: It is negative or not finite.
+        ValueError: The deviation is negative or not finite.
     """
 
     std: float
@@ -88,10 +89,10 @@ class LaplaceNoise(MeasurementNoise):
     """Density exp(-|y - mean| / scale) / (2 scale): errors now and then larger than normal ones.
 
     Args:
-        scale: In the units of the measurement; the standard deviation is sqrt(2) times that.
+        scale: Scale in the units of the measurement; the standard deviation is sqrt(2) times as large.
 
     Raises:
-        ValueError: It is not positive and finite.
+        ValueError: The scale is not positive and finite.
     """
 
     scale: float
@@ -120,7 +121,7 @@ class StudentNoise(MeasurementNoise):
     """Student's t about the mean: gross errors are to be expected.
 
     Args:
-        scale: In the units of the measurement.
+        scale: Scale in the units of the measurement.
         dof: Degrees of freedom; up to 2 there is no variance.
 
     Raises:
@@ -163,7 +164,7 @@ class PoissonNoise(MeasurementNoise):
         gain: What one count adds to y.
 
     Raises:
-        ValueError: It is not positive and finite.
+        ValueError: The scale is not positive and finite.
     """
 
     shift_invariant: ClassVar[bool] = False
@@ -210,7 +211,7 @@ class PoissonNoise(MeasurementNoise):
         """Refuse a y that is no multiple of the gain.
 
         Raises:
-            ValueError: It has negative values, or values between the multiples.
+            ValueError: y has negative values, or values between the multiples.
         """
         k = y.double() / self.gain
         if bool((k < -1e-3).any()) or bool(((k - k.round()).abs() > 1e-3 + 1e-6 * k.abs()).any()):

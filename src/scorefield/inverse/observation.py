@@ -74,7 +74,7 @@ class Observation:
         self.noise.check(self.observed)
 
     def for_examples(self, event: tuple[int, ...]) -> Observation:
-        """The same observation with an `Operator` for examples of this shape.
+        """This observation with an `Operator` for examples of this shape.
 
         Args:
             event: Shape of one example in data units.
@@ -111,7 +111,7 @@ class Observation:
         Args:
             operator: A.
             observed: y, as above.
-            std: In the units of y, (*observed) or what broadcasts to it, positive.
+            std: Standard deviations in the units of y, (*observed) or what broadcasts to it, positive.
 
         Raises:
             ValueError: std does not fit, or is not positive and finite.
@@ -170,10 +170,11 @@ class Observation:
         return (self.y(x) if y is None else y) - self.operator(x)
 
     def in_model_units(self, spec: DataSpec) -> Observation:
-        """The same observation of an example in model units: A and y absorb the map to data units, the noise stays.
+        """This observation of an example in model units: A and y absorb the map to data units, the noise stays.
 
         Args:
-            spec: Of the data. Where it has bounds and A is monotone, they bound A(x), and y must be within the noise.
+            spec: What the data are. Where they have bounds and A is monotone, they bound A(x), and y must be within the
+                noise.
 
         Raises:
             ValueError: The operator is for examples of another shape, or y is far from what the data can give.
@@ -182,8 +183,8 @@ class Observation:
         if inner.event != spec.shape:
             raise ValueError(f"the operator is for examples of shape {inner.event}; the model has {spec.shape}")
         self._check_range(spec)
-        # A x = A (m / slope) + A (x at m = 0), and the last is a constant that y gives up. Noise whose law depends on
-        # A(x) itself, as counts do, needs the whole and cannot give it up.
+        # A x = A (m / slope) + A (x at m = 0), and the last is a constant that y gives up. Noise whose distribution
+        # depends on A(x) itself, as counts do, needs the whole and cannot give it up.
         if not isinstance(inner, LinearOperator) or not self.noise.shift_invariant:
             return replace(self, operator=Function(lambda m: inner(spec.to_data(m)), spec.shape))
         slope, _ = spec.affine()

@@ -1,4 +1,4 @@
-"""Samples of x given y, with what is known about them: mean, deviation, residual test, cost, failures."""
+"""Samples of x given y, with their mean, standard deviation, residual test, cost and failures."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ class Posterior:
 
     Args:
         x: Samples, (n, *event) or (B, n, *event), in model units from `posterior` and data units from a `Model`.
-        raw: The same before the final denoising.
+        raw: The samples before the final denoising.
         status: 0, or a code of `sampling.step.STATUS`, per sample.
         nfe: Network evaluations per sample, all that the solver made.
         residual: The test of y - A(x).
-        solver: With all settings.
-        sampler: That the solver was used with.
+        solver: The solver with all settings.
+        sampler: The sampler that the solver was used with.
         why: The reason for the solver, where it was chosen by `auto`; else "as asked".
         seconds: Wall time of all.
-        seed: Of the noise.
+        seed: Seed of the noise.
         start: Index of the first sample.
         log_evidences: The solver's estimate of log p(y) from each sample's own particles, where it makes one.
-        effective: Of each sample's particles at the end, where the solver weighs some: (sum w)^2 / sum w^2.
+        effective: Effective number of particles of each sample, (sum w)^2 / sum w^2, for solvers with weighted
+            particles.
     """
 
     x: Tensor
@@ -111,7 +112,7 @@ class Posterior:
         return tuple(f"sample {self.start + i}{w}: {s}" for i, w, s in zip(bad, where, words, strict=True))
 
     def in_data_units(self, spec: DataSpec) -> Posterior:
-        """The same samples in data units; the residual is in the units of y already."""
+        """These samples in data units; the residual is in the units of y already."""
         lead = self.status.ndim
         x, raw = (spec.to_data(m.flatten(0, lead - 1)).reshape(m.shape) for m in (self.x, self.raw))
         return replace(self, x=x, raw=raw)
@@ -142,22 +143,24 @@ def posterior(
 ) -> Posterior:
     """n samples of x given y, for one y or for each of B.
 
-    Sample j of observation b draws the noise of index start + b n + j, whatever the batch size and its batch mates.
+    Sample j of observation b draws the noise of index start + b n + j, whatever the batch size and the other samples of
+    the batch.
 
     Args:
-        score: Of x, unconditional on y: a network's, an energy's or an oracle's.
-        observation: In model units (`Observation.in_model_units`).
+        score: Score of x, not conditioned on y: of a network, an energy or an oracle.
+        observation: The observation, in model units (`Observation.in_model_units`).
         n: Samples for each y.
-        solver: With its settings, or by name with its defaults, or "auto", whose reason is in the result.
-        sampler: To go along with, or its name; None for the solver's own.
-        seed: Of all noise.
+        solver: A solver with its settings, a name for one with its defaults, or "auto", which states its reason in the
+            result.
+        sampler: The sampler to use, or its name; None for the solver's own.
+        seed: Seed of every random draw.
         start: Index of the first sample.
         batch_size: Samples at a time; default at most 128.
         condition: What else is known, one entry for each y.
         callbacks: Called after each step of each batch with a `Progress`.
         on_batch: Called with the offset and the number of samples of each finished batch.
-        dtype: Of the state.
-        device: Of the state.
+        dtype: Type of the state.
+        device: Device of the state.
 
     Raises:
         ValueError: A number that cannot be, an unknown name, a condition of another length, or a solver that cannot go

@@ -22,13 +22,13 @@ REPLICATES = 199
 
 @dataclass(frozen=True)
 class ResidualTest:
-    """The discrepancy D(x) = -2 log p(y | x) + const of each sample x, compared with its law under the noise alone.
+    """The discrepancy D(x) = -2 log p(y | x) + const of samples, compared with its distribution under noise alone.
 
-    If x* has the prior's law, y = A(x*) + noise, and x is drawn from p(x | y), then (x, y) has the law of (x*, y).
-    So over problems, y - A(x) is distributed as the noise: with normal noise D = |y - A(x)|^2 / std^2 is chi^2 with M
-    degrees of freedom, and p is uniform. This is the posterior predictive p-value of Meng (1994) for one x. What is
-    tested is the joint law of x and y: the model and the solver together. Given one y alone D is not chi^2, and the
-    samples of one y share it; `combined` is valid for any dependence.
+    If x* has the prior's distribution, y = A(x*) + noise, and x is drawn from p(x | y), then (x, y) has the
+    distribution of (x*, y). So over problems, y - A(x) is distributed as the noise: with normal noise D = |y - A(x)|^2
+    / std^2 is chi^2 with M degrees of freedom, and p is uniform. This is the posterior predictive p-value of Meng
+    (1994) for one x. What is tested is the joint distribution of x and y: the model and the solver together. Given one
+    y alone D is not chi^2, and the samples of one y share it; `combined` is valid for any dependence.
 
     Small D: samples fit the noise of y. Large D: they do not reach y.
 
@@ -58,9 +58,9 @@ def residual_test(x: Tensor, observation: Observation, *, seed: int = 0, indices
 
     Args:
         x: Samples in the units the observation is of, (n, *event).
-        observation: With one y for all, or one for each row.
-        seed: Of simulated measurements, which only noise that is not normal needs.
-        indices: Of the rows in that noise.
+        observation: The observation, with one y for all rows or one for each.
+        seed: Seed of simulated measurements, which are used only where the noise is not normal.
+        indices: Indices of the rows in that noise.
 
     Returns:
         Entries of shape (n,), NaN where x is not finite.

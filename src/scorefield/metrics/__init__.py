@@ -1,4 +1,4 @@
-"""Numbers about samples, each with a receipt.
+"""Sample-quality metrics with confidence intervals and provenance records.
 
 A metric compares samples x_1 .. x_N, in data units and not clipped, with real data, through a feature function
 phi: (B, *event) -> (B, F). It is an accumulator (`update`, `merge`, `compute`) in float64, so that it can be fed

@@ -1,4 +1,4 @@
-"""The metrics by the short names that people call them: the one table, and what each needs to be measured."""
+"""The table of metrics by short name, and what each needs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from scorefield.metrics.statistics import ReferenceMoments, Statistics
 from scorefield.metrics.vendi import VendiScore
 
 BITS = "bits-per-dim"
-"""Of a model and not of its samples; see `density`."""
+"""Name of the metric of a model, not of its samples; see `evaluation.held_out_density`."""
 
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What metrics are made of.
+    """What metrics are built from.
 
     Args:
-        features: For those that look through features.
+        features: Feature extractor of the metrics that use features.
         reference: The real data.
         train: What the model saw; None where it is not known.
         probabilities: Class probabilities, for the Inception score; None where there is no classifier.
-        classifier: Of the parts of stacked examples; None for data that are not stacked.
-        seed: Of random projections.
+        classifier: Classifier of the parts of stacked examples; None for data that are not stacked.
+        seed: Seed of random projections.
     """
 
     features: Features
@@ -63,8 +63,8 @@ class Named:
     Args:
         metric: The class.
         build: Makes it of the ingredients.
-        needs: Which of the optional ingredients.
-        through: Which feature function it looks through, besides the values themselves.
+        needs: The optional ingredient that it needs.
+        through: The feature extractor that it uses; None for the values themselves.
         selects: Whether it can choose between checkpoints: better is lower or higher, and differences are known.
     """
 
@@ -125,7 +125,7 @@ NAMED: Table[Named] = Table(
 """Every metric of the metrics room; a test compares the two."""
 
 DEFAULT = ("fid", "fid-infinity", "kid", "sliced-wasserstein", "stacked-modes", "memorisation")
-"""Of these, what the data at hand allow."""
+"""Metrics measured by default, as far as the data allow."""
 SELECTING = tuple(name for name, entry in NAMED.items() if entry.selects)
 
 
@@ -177,7 +177,7 @@ def possible(text: str, ingredients: Ingredients) -> tuple[tuple[str, ...], tupl
 
 
 def functions_of(names: Sequence[str], ingredients: Ingredients) -> list[Features]:
-    """The feature functions that some metrics look through, each once."""
+    """The feature extractors that some metrics use, each once."""
     wanted = [NAMED[name].through for name in names if name != BITS]
     given = {"features": ingredients.features, "probabilities": ingredients.probabilities}
     return [function for key, function in given.items() if key in wanted and function is not None]
@@ -188,7 +188,7 @@ FID = "Inception 2015, pool 3"
 
 
 def title(result: MetricResult) -> str:
-    """What to call a result: its metric and what it looked through. FID is what the papers' Inception gives alone."""
+    """Title of a result: its metric and feature extractor. Only the papers' Inception network gives the FID."""
     receipt = result.receipt
     entry = next((e for e in NAMED.values() if e.metric.name == receipt.metric), None)
     if entry is None or entry.through != "features":

@@ -20,7 +20,7 @@ from torch import Tensor
 SINGULAR = 1e-11
 """Squared pivots of Cholesky's root, relative to the largest variance, below which a covariance counts as singular."""
 STEPS = 40
-"""Of Newton's iteration at most; about nine are taken."""
+"""Largest number of Newton iterations; about nine are needed."""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from torch import Tensor
 from scorefield.metrics.receipt import Value
 
 RESAMPLES = 1000
-"""Of a bootstrap."""
+"""Resamples of a bootstrap."""
 
 LEVEL = 0.95
-"""Of every interval here."""
+"""Level of every interval in this module."""
 
 _BLOCK = 4_000_000
 """Numbers of a block of resampled counts."""
@@ -63,8 +63,8 @@ def detection(inside: Tensor, outside: Tensor, *, seed: int = 0, resamples: int 
     Args:
         inside: Scores of examples of the data, (n,), larger is more outlying.
         outside: Scores of outliers, (m,).
-        seed: Of the bootstrap; the same seed resamples the same examples of every score.
-        resamples: Of the bootstrap.
+        seed: Seed of the bootstrap; the same seed resamples the same examples of every score.
+        resamples: Number of bootstrap resamples.
 
     Raises:
         ValueError: A NaN, or fewer than two examples of either kind.
@@ -115,9 +115,9 @@ def advantage(
 
     Args:
         scores: (inside, outside) of the score.
-        baselines: The same examples' baselines, in the same order.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap.
+        baselines: Baseline scores of these examples, in the same order.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Raises:
         ValueError: No baselines, or of other numbers of examples.

@@ -2,10 +2,10 @@
 
     D^2 = 2 E|x - y| - E|x - x'| - E|y - y'|,
 
-x, x' independent samples and y, y' independent real examples: zero for equal laws and positive for any others (Szekely
-and Rizzo 2013, "Energy statistics", proposition 2). It has no bandwidth and no features, its estimate from differing
-pairs is unbiased at any number of examples (so it may be negative), and differences between two sets of samples drawn
-from the same noise are much better known than either value: `Jackknifed` keeps what that takes.
+x, x' independent samples and y, y' independent real examples: zero for equal distributions and positive for any others
+(Szekely and Rizzo 2013, "Energy statistics", proposition 2). It has no bandwidth and no features, its estimate from
+differing pairs is unbiased at any number of examples (so it may be negative), and differences between two sets of
+samples drawn from the same noise are much better known than either value: `Jackknifed` keeps what that takes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Jackknifed:
     """A statistic of examples, and its values when each of them is left out.
 
     The standard error is the jackknife's, sum over the sets of (n - 1) / n sum_i (T_(-i) - mean T_(-))^2 (Efron and
-    Stein 1981). Where the laws are equal, the first-order part of an energy distance vanishes and the jackknife
-    overstates the variance (up to twofold): it errs to the safe side.
+    Stein 1981). Where the distributions are equal, the first-order part of an energy distance vanishes and the
+    jackknife overstates the variance (up to twofold): it errs to the safe side.
 
     Args:
         number: The statistic T of all examples.
@@ -116,10 +116,10 @@ def two_sample(xy: Tensor, yx: Tensor, xx: Tensor, yy: Tensor) -> Jackknifed:
     """2 E d(x, y) - E d(x, x') - E d(y, y'), unbiased, from sums of d.
 
     Args:
-        xy: Of each x to all y, (n,).
-        yx: Of each y to all x, (m,).
-        xx: Of each x to all other x, (n,).
-        yy: Of each y to all other y, (m,).
+        xy: Mean distance of each x to all y, (n,).
+        yx: Mean distance of each y to all x, (m,).
+        xx: Mean distance of each x to all other x, (n,).
+        yy: Mean distance of each y to all other y, (m,).
     """
     n, m = len(xy), len(yx)
     cross, inside_x, inside_y = xy.sum(), xx.sum(), yy.sum()

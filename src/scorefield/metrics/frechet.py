@@ -5,10 +5,10 @@ With means m_a, m_b and covariances S_a, S_b of the features,
     d = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^(1/2) S_b S_a^(1/2))^(1/2)),
 
 the squared 2-Wasserstein distance of N(m_a, S_a) and N(m_b, S_b) (Dowson and Landau 1982), which over Inception
-features is the FID of Heusel et al. (2017, eq. 6). d is biased upwards: two sets of N and M examples of one law with
-covariance eigenvalues l_1 .. l_F are about (sum_i l_i + 1/2 sum_ij l_i l_j / (l_i + l_j)) (1 / N + 1 / M) apart, which
-is (F + F^2 / 4) (1 / N + 1 / M) for unit variances. So values are comparable at equal N only (the receipt holds N), or
-extrapolated to infinite N: `FrechetInfinity`.
+features is the FID of Heusel et al. (2017, eq. 6). d is biased upwards: two sets of N and M examples of one
+distribution with covariance eigenvalues l_1 .. l_F are about (sum_i l_i + 1/2 sum_ij l_i l_j / (l_i + l_j)) (1 / N + 1
+/ M) apart, which is (F + F^2 / 4) (1 / N + 1 / M) for unit variances. So values are comparable at equal N only (the
+receipt holds N), or extrapolated to infinite N: `FrechetInfinity`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class FrechetDistance(KeptRows):
     Args:
         features: The feature function.
         reference: The real data, whose features are computed once, or statistics of them (`read_statistics`).
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: The reference has a single example.
@@ -253,10 +253,10 @@ class FrechetInfinity(FrechetDistance):
     Args:
         features: The feature function.
         reference: The real data.
-        halvings: How many, each two more distances.
-        reference_is: "sample" halves the reference too and estimates the distance of the two laws; "population" takes
-            the reference as it is, as the paper does: the bias of its finite number stays.
-        batch_size: How many reference examples to push through the features at once.
+        halvings: Number of halvings, each with two more distances.
+        reference_is: "sample" halves the reference too and estimates the distance of the two distributions;
+            "population" takes the reference as it is, as the paper does: the bias of its finite number stays.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: No halving, a reference of less than 4 examples, or a mean and covariance taken for a sample.

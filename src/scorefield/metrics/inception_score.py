@@ -73,7 +73,7 @@ class InceptionScore(KeptRows):
             data at hand, or any module that ends in a softmax. The published number is that of the Inception network.
         reference: Real data; the details hold their score.
         splits: Parts over which the score is averaged, 10 in the papers. Samples are put into them by their hashes.
-        batch_size: How many reference examples to classify at once.
+        batch_size: Number of reference examples per call of the classifier.
 
     Raises:
         ValueError: No splits, or rows that are no probabilities.

@@ -27,7 +27,7 @@ from scorefield.metrics.rows import KeptRows, mean_error, normal_interval
 BLOCK = 1024
 """Rows of the kernel matrix held at once."""
 SUBSETS, SUBSET_SIZE = 100, 1000
-"""Of the published kernel distance."""
+"""Subsets of the published kernel distance."""
 
 
 class _Discrepancy(KeptRows):
@@ -95,7 +95,7 @@ class KernelDistance(_Discrepancy):
         reference: The real data, at least 3 examples.
         estimator: "all" takes every pair. "subsets" is the published number: the mean over 100 subsets of 1,000
             samples and 1,000 examples (fewer where there are fewer), which estimates the same with more noise.
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: Fewer than 3 real examples, or another estimator.
@@ -166,14 +166,14 @@ class KernelDistance(_Discrepancy):
 
 
 class GaussianDiscrepancy(_Discrepancy):
-    """MMD^2 with the kernel exp(-|a - b|^2 / (2 h^2)), zero for equal laws only; lower is better.
+    """MMD^2 with the kernel exp(-|a - b|^2 / (2 h^2)), zero for equal distributions only; lower is better.
 
     Args:
         reference: The real data, at least 3 examples.
         features: The feature function; the values themselves unless given.
         bandwidth: h in feature units; None is the median distance between (at most 2,000) real examples. Samples do
             not enter, so that every set of samples meets the same kernel (the paper takes the median over both).
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: Fewer than 3 real examples, or a bandwidth that is not positive.

@@ -114,7 +114,7 @@ def _width(around: Balls) -> int:
 
 
 def _neighbour_sums(values: Tensor, around: Balls) -> Tensor:
-    """For each row l, the sum of values_i over the balls i that reach to l as one of their neighbours."""
+    """Sum, for each row l, of values_i over the balls i that reach to l as one of their neighbours."""
     flat = around.neighbours.flatten()
     return values.new_zeros(len(values)).index_add(0, flat, values.repeat_interleave(_width(around)))
 
@@ -212,7 +212,7 @@ class Precision(_Manifold):
         features: The feature function.
         reference: The real data, at least neighbours + 2 examples.
         neighbours: k, 3 as published unless given.
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: Too few real examples.
@@ -245,13 +245,15 @@ class Recall(_Manifold):
 
 
 class Density(_Manifold):
-    """Mean number of real examples' balls that hold a sample, over k: near 1 for the data's law, and may exceed it.
+    """Mean number of real examples' balls that hold a sample, over k: near 1 for the data's distribution.
+
+    It may exceed 1.
 
     Args:
         features: The feature function.
         reference: The real data, at least neighbours + 2 examples.
         neighbours: k, 5 as published unless given.
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: Too few real examples.

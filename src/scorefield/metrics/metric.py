@@ -1,4 +1,4 @@
-"""What every metric is: an accumulator of samples that merges across processes and states its receipt."""
+"""Interface of the metrics: accumulators of samples that merge across processes and state their receipt."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Metric(ABC):
         """The value with its receipt.
 
         Args:
-            source: How the samples were made.
+            source: Provenance of the samples.
         """
         facts = FeatureFacts(self.features.name, self.features.hash, getattr(self.features, "note", None))
         receipt = Receipt(
@@ -183,8 +183,8 @@ def measure(
     Args:
         metric: The accumulator; what it had seen is forgotten.
         samples: Samples in data units, shape (N, *event).
-        source: How they were made.
-        batch_size: How many to push through the feature function at once.
+        source: Provenance of the samples.
+        batch_size: Number of samples per call of the feature extractor.
     """
     return measure_all([metric], samples, source=source, batch_size=batch_size)[0]
 
@@ -197,8 +197,8 @@ def measure_all(
     Args:
         metrics: The accumulators; what they had seen is forgotten.
         samples: Samples in data units, shape (N, *event).
-        source: How they were made.
-        batch_size: How many to push through the feature functions at once.
+        source: Provenance of the samples.
+        batch_size: Number of samples per call of the feature extractors.
     """
     for metric in metrics:
         metric.reset()

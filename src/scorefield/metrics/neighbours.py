@@ -5,8 +5,8 @@ held-out real data: with d(x) the distance of x to its nearest training example,
 
     memorisation ratio = median over samples of d / median over held-out examples of d,
 
-which is about 1 for a model of the data's law, below 1 for one that copies and 0 for copies (compare the three-sample
-test of Meehan, Chaudhuri and Dasgupta 2020).
+which is about 1 for a model of the data's distribution, below 1 for one that copies and 0 for copies (compare the
+three-sample test of Meehan, Chaudhuri and Dasgupta 2020).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Neighbours(NamedTuple):
 
     Attributes:
         distance: Euclidean distances, float64, shape (N, count).
-        index: Which training examples, int64, shape (N, count).
+        index: Indices of the training examples, int64, shape (N, count).
     """
 
     distance: Tensor
@@ -52,8 +52,8 @@ def nearest(queries: Tensor, points: Tensor, count: int, *, chunk: int = 8192) -
     Args:
         queries: Shape (N, F), float64.
         points: Shape (M, F), float32 or float64.
-        count: How many, 1 <= count <= M.
-        chunk: How many points to compare with at once.
+        count: Number of neighbours, 1 <= count <= M.
+        chunk: Number of points compared at once.
     """
     keep = min(count + 8, len(points))
     centre = points.mean(dim=0, dtype=torch.float64)
@@ -74,7 +74,7 @@ def nearest(queries: Tensor, points: Tensor, count: int, *, chunk: int = 8192) -
 
 
 def median_interval(values: Tensor) -> tuple[float, float] | None:
-    """95 % interval of a median from order statistics, valid for any law; None below 6 values, which cannot tell.
+    """95 % interval of a median from order statistics, valid for any distribution; None below 6 values.
 
     [x_(r), x_(n + 1 - r)] with the largest r for which P(Binomial(n, 1/2) < r) <= 0.025 (David and Nagaraja, "Order
     statistics", 2003, section 7.1).
@@ -97,11 +97,12 @@ def nearer(samples: Tensor, held_out: Tensor) -> tuple[float, float]:
 
     Args:
         samples: Distances to the training data, (n,).
-        held_out: The same of held-out data, (m,).
+        held_out: Distances of held-out data, (m,).
 
     Returns:
-        P(sample nearer), ties half, 1/2 for one law; and z, its deviation from 1/2 in standard errors under one law
-        (ties corrected): above 2 the samples are nearer than chance says (Meehan, Chaudhuri and Dasgupta 2020).
+        P(sample nearer), ties half, 1/2 for one distribution; and z, its deviation from 1/2 in standard errors under
+        one distribution (ties corrected): above 2 the samples are nearer than chance says (Meehan, Chaudhuri and
+        Dasgupta 2020).
     """
     n, m = len(samples), len(held_out)
     samples, ordered = samples.contiguous(), held_out.sort().values
@@ -119,9 +120,9 @@ class NearestNeighbours(Metric):
 
     Args:
         train: The training data.
-        count: How many neighbours to keep for each sample.
-        features: In which space to measure; the values themselves unless given.
-        batch_size: How many training examples to push through the features at once.
+        count: Number of neighbours of each sample.
+        features: Feature extractor of the space of the distances; by default the values themselves.
+        batch_size: Number of training examples per call of the feature extractor.
 
     Raises:
         ValueError: There are fewer training examples than neighbours asked for.
@@ -187,9 +188,9 @@ class MemorisationRatio(NearestNeighbours):
     Args:
         train: The training data.
         held_out: Real data that were not trained on.
-        count: How many neighbours to keep for each sample.
-        features: In which space to measure; the values themselves unless given.
-        batch_size: How many real examples to push through the features at once.
+        count: Number of neighbours of each sample.
+        features: Feature extractor of the space of the distances; by default the values themselves.
+        batch_size: Number of real examples per call of the feature extractor.
 
     Raises:
         ValueError: The two sets have examples of different shape, or most held-out examples are copies of training

@@ -39,9 +39,9 @@ class PairedDifference:
     """A difference of two values of a metric whose samples share their noise.
 
     Args:
-        number: Of a minus that of b.
+        number: Value of a minus value of b.
         interval: 95 % interval.
-        std_error: Of the difference.
+        std_error: Standard error of the difference.
         std_error_unshared: What it would be had the samples been drawn from noise of their own.
     """
 
@@ -94,7 +94,7 @@ def paired_difference(a: Jackknifed, b: Jackknifed) -> PairedDifference:
 
     Args:
         a: `contributions` of the first.
-        b: Of the second: the same metric against the same reference, fed in the same order of indices.
+        b: Metric of the second set: the same metric against the same reference, fed in the same order of indices.
 
     Raises:
         ValueError: Unequal numbers of samples or of real examples.

@@ -1,4 +1,4 @@
-"""Where a metric's value comes from: every number is stored with the receipt that makes it comparable.
+"""Provenance of a metric's value: every number is stored with the receipt that makes it comparable.
 
 Two values may be compared when their receipts agree in everything but what is being compared: a Frechet distance of
 1,000 samples is not that of 50,000, and neither is one over other features. Data are identified by an order-free
@@ -35,7 +35,7 @@ class ReferenceFacts:
 
     Args:
         name: What the data are called, for example "digits".
-        split: Which part of them, for example "train" or "held-out"; None when the data have no parts.
+        split: Name of the split, for example "train" or "held-out"; None when the data have no parts.
         count: Number of examples N; None where only their statistics are known, which do not say.
         hash: Order-free hash of the examples in data units; of the file, where statistics were read from one.
         units: Unit of the values.
@@ -70,10 +70,10 @@ class SampleSource:
     """How the measured samples were made; None where a fact is not known.
 
     Args:
-        sampler: The sampler in words.
+        sampler: Description of the sampler.
         settings: Its settings, any JSON values.
         nfe: Network evaluations per sample; the mean where samples differ.
-        weights: Which weights drew them, for example "ema:0.999".
+        weights: Name of the weights that drew them, for example "ema:0.999".
         seed: The sampling seed.
         start: Index of the first sample.
         model: Name or folder of the model.
@@ -98,7 +98,7 @@ class Value:
         number: The value.
         interval: 95 % interval (low, high), None where none was computed.
         unit: Unit of the number, None for a pure number.
-        better: Which way is better; "near 1" for ratios whose ideal is 1; None where neither is.
+        better: Direction of better values; "near 1" for ratios whose ideal is 1; None where neither is.
         status: "ok", or "singular" when the number of examples does not determine it.
         warnings: What a reader must know before using the number.
         details: Further numbers that belong to it.
@@ -128,7 +128,7 @@ class Receipt:
         samples_hash: Order-free hash of the samples in data units.
         reference: The data compared with.
         features: The feature function looked through.
-        source: How the samples were made.
+        source: Provenance of the samples.
         versions: Software versions by package name.
     """
 

@@ -1,4 +1,4 @@
-"""What samples are compared with: real data, and their features, computed once however many metrics ask."""
+"""Reference data of the metrics: real examples and their features, computed once for all metrics."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ class Reference:
     Args:
         x: Examples in data units, shape (N, *event), any real dtype.
         name: What the data are called, for the receipt.
-        split: Which part of them, for example "train" or "held-out".
+        split: Name of the split, for example "train" or "held-out".
         units: Unit of the values.
-        cache: Where features of the examples are looked up and left, None to compute them anew.
+        cache: Cache of the examples' features; None computes them anew.
 
     Raises:
         ValueError: No examples, or NaN or infinite values.
@@ -127,11 +127,11 @@ class Reference:
     def features(self, features: Features, batch_size: int = 256) -> FeatureRows:
         """Features of all examples, computed once for each feature function however often they are asked for.
 
-        Feature functions are told apart by name and hash, those without a hash by being the same object.
+        Feature extractors are distinguished by name and hash, those without a hash by identity.
 
         Args:
             features: The feature function.
-            batch_size: How many examples to push through it at once.
+            batch_size: Number of examples per call of the feature extractor.
 
         Raises:
             ValueError: The function does not give one finite row per example.

@@ -14,7 +14,7 @@ from scorefield.metrics.reference import Reference, compact, example_keys, order
 from scorefield.metrics.statistics import Statistics
 
 NORMAL_95 = 1.959963984540054
-"""Two-sided 95 % point of the normal law."""
+"""Two-sided 95 % point of the normal distribution."""
 
 
 def normal_interval(number: float, std_error: float) -> tuple[float, float]:
@@ -39,7 +39,7 @@ class KeptRows(Metric):
     Args:
         reference: The real data.
         features: The feature function.
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
     """
 
     def __init__(self, reference: Reference, features: Features, *, batch_size: int = 256):

@@ -4,7 +4,8 @@
 
 with F_theta, G_theta the distributions of theta . x for samples and for real data (Bonneel et al. 2015; Rabin et al.
 2011). The integral of two empirical distributions is exact, for unequal numbers of examples too. It needs no features
-and no Gaussian assumption; like every distance of empirical distributions it is positive for two samples of one law.
+and no Gaussian assumption; like every distance of empirical distributions it is positive for two samples of one
+distribution.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class SlicedWasserstein(Metric):
     """Sliced Wasserstein distance of samples to real data, in data units; lower is better.
 
     The interval (infinitesimal jackknife over samples and reference, and the choice of directions) is of the expected
-    distance at this N: like every distance of empirical distributions it is positive for two samples of one law.
-    Keeps every sample's projections (8 bytes each), which is what an exact quantile coupling needs.
+    distance at this N: like every distance of empirical distributions it is positive for two samples of one
+    distribution. Keeps every sample's projections (8 bytes each), which is what an exact quantile coupling needs.
 
     Args:
         reference: The real data.

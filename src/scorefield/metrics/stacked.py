@@ -40,7 +40,7 @@ ENOUGH = 2.6
 """Samples per mode from which the number's interval has its coverage."""
 
 ITERATIONS = 200
-"""Of the deconvolution; a mode that only errors reach falls by a factor of 1e-6 where they are 7 percent a stack."""
+"""Iterations of the deconvolution; at 7 % errors a stack, a mode reached only by errors falls by a factor 1e-6."""
 
 REPLICATES = 20
 """Simulated histograms of perfect samples, for the bias of the corrected KL."""
@@ -142,7 +142,7 @@ def divergence(counts: Tensor, law: Tensor) -> float:
     return float(torch.special.xlogy(q, q).sum() - torch.special.xlogy(q, law).sum())
 
 
-def corrected_divergence(counts: Tensor, law: Tensor) -> tuple[float, float]:
+def corrected_divergence(counts: Tensor, distribution: Tensor) -> tuple[float, float]:
     """KL(q || p) without the bias of a histogram, and its standard error.
 
     -H(q) by Grassberger's estimator, H = ln N - (1 / N) sum_m n_m G(n_m), whose bias falls exponentially with N q_m;
@@ -152,12 +152,12 @@ def corrected_divergence(counts: Tensor, law: Tensor) -> tuple[float, float]:
 
     Args:
         counts: Histogram, int64, two samples or more.
-        law: p, positive, of that shape.
+        distribution: p, positive, of that shape.
 
     Reference: Grassberger, "Entropy estimates from insufficient samplings", 2003, arXiv:physics/0307138.
     """
     seen = counts.flatten() > 0
-    n, log_p = counts.flatten()[seen].double(), law.flatten()[seen].log()
+    n, log_p = counts.flatten()[seen].double(), distribution.flatten()[seen].log()
     total = n.sum()
     g = _grassberger(int(counts.max()))[counts.flatten()[seen]]
     number = float((n * (g - log_p)).sum() / total - total.log())

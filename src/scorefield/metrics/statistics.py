@@ -128,14 +128,15 @@ def read_statistics(path: str | Path, *, name: str | None = None, split: str | N
     Args:
         path: The file.
         name: What the data are called, for the receipt; the file's name unless given.
-        split: Which part of the data the statistics are of, where you know it.
+        split: Name of the split that the statistics are of, where it is known.
 
     Returns:
         `ReferenceRows` or `ReferenceMoments`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no .npz of a known layout, or its numbers are no features: the message says what it holds.
+        ValueError: The file is no .npz of a known layout, or its numbers are no features; the message says what it
+            holds.
     """
     path = Path(path)
     if not path.is_file():

@@ -55,7 +55,7 @@ class VendiScore(KeptRows):
     Args:
         features: The feature function.
         reference: Real data; the details hold their score.
-        batch_size: How many reference examples to push through the features at once.
+        batch_size: Number of reference examples per call of the feature extractor.
 
     Raises:
         ValueError: Features that are all zero.

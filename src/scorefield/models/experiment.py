@@ -12,8 +12,8 @@ from scorefield.data_spec import DataSpec
 from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
 from scorefield.losses.guidance import ConditionLikelihood
-from scorefield.nets.critic import BigGANCritic, CriticConfig
-from scorefield.nets.guidance import GuideConfig
+from scorefield.nets.critics import BigGANCritic, CriticConfig
+from scorefield.nets.guide_nets import GuideConfig
 from scorefield.nets.network import NetworkConfig
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process

@@ -9,7 +9,7 @@ from torch import nn
 
 from scorefield.data_spec import DataSpec
 from scorefield.models.experiment import Adversary, AnyExperiment, Experiment, GuideExperiment
-from scorefield.nets.critic import Critic
+from scorefield.nets.critics import Critic
 from scorefield.process.general import GeneralSDE
 from scorefield.score.energy import NetworkEnergy
 from scorefield.score.guidance_model import NetworkGuide

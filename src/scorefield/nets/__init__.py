@@ -77,22 +77,22 @@ from scorefield.nets import (
     resscore,
     unet,
 )
-from scorefield.nets.classifier import CIFAR10_DEVIATION, CIFAR10_MEAN, WideResNet
+from scorefield.nets.guide_nets.wide_resnet import CIFAR10_DEVIATION, CIFAR10_MEAN, WideResNet
 from scorefield.nets.critic import BigGANCritic, Critic, CriticConfig, DCGANCritic
-from scorefield.nets.critic_mlp import MLPCritic
-from scorefield.nets.ddpm import DDPM
-from scorefield.nets.energy import EnergyResNet
-from scorefield.nets.energy_mlp import EnergyMLP
+from scorefield.nets.critics.mlp_critic import MLPCritic
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.energies.energy_resnet import EnergyResNet
+from scorefield.nets.energies.energy_mlp import EnergyMLP
 from scorefield.nets.guidance import GuideConfig, GuideConvolutions, GuideMLP, GuideNetwork
 from scorefield.nets.mlp import MLP, ToyMLP
 from scorefield.nets.module import Module, PlainNetwork
-from scorefield.nets.ncsn import NCSN
-from scorefield.nets.ncsnpp import NCSNpp, UNet
-from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.nets.refinenets.ncsn import NCSN
+from scorefield.nets.unets.ncsnpp import NCSNpp, UNet
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.network import EnergyNetwork, Network, NetworkConfig
-from scorefield.nets.published import load_published, published_order
+from scorefield.nets.unets.release_order import load_published, published_order
 from scorefield.nets.resscore import ResScore
-from scorefield.nets.unet import ACSMUNet
+from scorefield.nets.unets.acsm_unet import ACSMUNet
 
 __all__ = [
     "ACSMUNet",

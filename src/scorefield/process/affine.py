@@ -121,8 +121,7 @@ def integrate(coefficients: Coefficients, start: Tensor, length: Tensor, steps: 
 
 
 def _exponential(A: Tensor, b: Tensor, Q: Tensor) -> Moments:
-    """The distribution after unit time of dx = (A x + b) du + dw, dw of covariance Q du, all constant: Taylor series,
-    doubled.
+    """Distribution after unit time of dx = (A x + b) du + dw, dw of covariance Q du, by a doubled Taylor series.
 
     Halving and then composing distributions with themselves, rather than squaring the large matrix, never cancels:
     every term of the composed covariance is positive.

@@ -244,8 +244,7 @@ class GeneralSDE:
     # ---------------------------------------------------------------------------------------- affine distributions
 
     def law(self, event: tuple[int, ...]) -> AffineLaw:
-        """The normal distributions of x_t given x_s over events of this shape; made once per shape, its cost grows as
-        D^3.
+        """The normal distributions of x_t given x_s over events of this shape, made once per shape; cost O(D^3).
 
         Raises:
             ValueError: The drift or the diffusion is not what was declared, or varies too fast in time.

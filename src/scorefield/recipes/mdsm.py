@@ -17,7 +17,7 @@ from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Adam, Averaging, Experiment
-from scorefield.nets.energy import EnergyResNet
+from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.process.grids import Uniform
 from scorefield.recipes.ladders import as_recipe, ladder, training
 from scorefield.sampling.sampler import Sampler

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from scorefield.models.experiment import Experiment
-from scorefield.nets.ddpm import DDPM
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.ladders import as_recipe
 from scorefield.recipes.sde_configuration import PAPER, Configuration
 

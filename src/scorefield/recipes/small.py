@@ -9,7 +9,7 @@ from scorefield.data_spec import DataSpec
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Adam, Averaging, Experiment, Training
 from scorefield.nets.mlp import MLP
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.process.families import VE, VP
 from scorefield.process.grids import Uniform
 from scorefield.sampling.langevin import Langevin, NoiseScaled

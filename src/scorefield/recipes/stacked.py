@@ -13,8 +13,8 @@ from dataclasses import replace
 from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment, Training
-from scorefield.nets.critic_mlp import MLPCritic
-from scorefield.nets.ncsnv2 import NCSNv2
+from scorefield.nets.critics.mlp_critic import MLPCritic
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.recipes.acsm import Settings, experiment
 
 SETTINGS = Settings(

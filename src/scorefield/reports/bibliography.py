@@ -1,4 +1,4 @@
-"""The papers behind every part, and which parts of an experiment they are behind."""
+"""The papers that define each part of the library, as bibliography entries."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Paper:
     """A published work.
 
     Args:
-        key: Of its BibTeX entry.
-        authors: In BibTeX's form, joined by "and".
-        title: As published.
+        key: Key of its BibTeX entry.
+        authors: Authors in the form of BibTeX, joined by "and".
+        title: Title as published.
         venue: Journal or proceedings.
-        year: Of the venue.
+        year: Year of the venue.
         of: Names of the classes, and of the commands in lower case, that rest on it.
         arxiv: Its number there.
     """

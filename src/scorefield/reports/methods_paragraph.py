@@ -1,4 +1,4 @@
-"""What a report holds for a paper: a paragraph of methods, in words that can be pasted, and the works it cites."""
+"""A methods paragraph that can be pasted into a paper, and the works that it cites."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def paper_section(
     """The part of a report that is meant to be copied into a paper.
 
     Args:
-        experiment: Of the model, None where only samples are known.
-        parameters: Of its network.
+        experiment: The experiment of the model; None where only samples are known.
+        parameters: Number of parameters of its network.
         step: Training steps it has had.
-        weights: Which weights were used.
-        sampler: How samples were drawn.
+        weights: Name of the weights that were used.
+        sampler: The sampler of the samples.
         nfe: Network evaluations of each.
         results: Metrics that the report states.
         parts: What else was used: records, and names of classes or of commands; see `bibliography`.
@@ -94,7 +94,7 @@ def of_model(experiment: Experiment, parameters: int | None, step: int | None) -
 
 
 def of_process(process: Process | GeneralSDE) -> str:
-    """A process in words, with its constants."""
+    """Description of a process with its constants."""
     if isinstance(process, VE):
         return (
             f"the variance-exploding process, sigma from {process.sigma_min:g} to {process.sigma_max:g} in model units"

@@ -1,4 +1,4 @@
-"""The page a report is written on: skeleton, type and colours, and the blocks that are only words and numbers."""
+"""The HTML page of a report: skeleton, style, and blocks of text, numbers and tables."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def write_report(
     """Write a report; a reader sees the old file or the new one, never half of one.
 
     Args:
-        path: Where; folders are made.
+        path: Path of the file; folders are made.
         sections: Its parts, in order.
         title: What was run.
         subtitle: One line under the title.
@@ -111,7 +111,7 @@ def sample_grid(x: Tensor, spec: DataSpec, *, columns: int | None = None, captio
     """Examples side by side.
 
     Args:
-        x: In data units, shape (N, *event).
+        x: Examples in data units, shape (N, *event).
         spec: What they are.
         columns: Examples per row.
         caption: First words of the caption; what the greys or axes mean is added.
@@ -131,13 +131,13 @@ def sample_grid(x: Tensor, spec: DataSpec, *, columns: int | None = None, captio
 def evolution(
     frames: Tensor, spec: DataSpec, labels: Sequence[str], *, what: str = "t", caption: str | None = None
 ) -> Block:
-    """From noise to samples: one row per example, one column per recorded step.
+    """Evolution from noise to samples: one row per example, one column per recorded step.
 
     Noise can be far outside the data's range; each column is drawn towards the middle of the range by the factor shown
     above it.
 
     Args:
-        frames: In data units, shape (S, N, *event), noisiest first.
+        frames: States in data units, shape (S, N, *event), noisiest first.
         spec: What they are.
         labels: One per column, for example the times.
         what: What the labels are.
@@ -194,7 +194,7 @@ def nearest_neighbours(
     """Samples beside their nearest training examples.
 
     Args:
-        samples: In data units, shape (N, *event).
+        samples: Samples in data units, shape (N, *event).
         neighbours: Training examples, nearest first, shape (N, K, *event).
         distances: Shape (N, K).
         spec: What they are.

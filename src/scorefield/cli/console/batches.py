@@ -1,4 +1,4 @@
-"""Long work on many examples, batch by batch: what is finished is kept, and the same command goes on from there."""
+"""Resumable work on many examples: finished batches are kept, and the same command continues from them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def claim(path: Path, identity: dict[str, Any]) -> None:
     """Mark a folder as that of one computation.
 
     Raises:
-        ValueError: It holds batches of another.
+        ValueError: The folder holds batches of another computation.
     """
     if not path.is_file():
         write_json(path, identity)
@@ -41,10 +41,10 @@ def in_batches(
 
     Args:
         compute: The arrays of some examples, leading axis the examples.
-        n: How many examples.
+        n: Number of examples.
         size: Examples at a time.
-        folder: Where finished batches are kept.
-        name: Of this set of examples among those in the folder.
+        folder: Folder of the finished batches.
+        name: Name of this set of examples among those in the folder.
         identity: Everything the arrays depend on.
 
     Raises:
@@ -68,7 +68,7 @@ def in_batches(
                 display.finished(first, rows.stop - rows.start)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(
-            f"{len(parts)} batches of {-(-n // size)} are done; they are in {folder}; the same command goes on"
+            f"{len(parts)} batches of {-(-n // size)} are done; they are in {folder}; the same command continues"
         ) from stop
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 

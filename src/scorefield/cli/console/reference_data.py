@@ -1,4 +1,4 @@
-"""What commands that compare with real data share: the data, and the parts of their pages."""
+"""Real data that commands compare with, and the sections of their reports."""
 
 from __future__ import annotations
 

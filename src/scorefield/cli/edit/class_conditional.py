@@ -21,7 +21,7 @@ def class_conditional(action: ClassConditional) -> None:
     model = action.model
     folder = find(model)
     if (action.label is None) == (action.y is None):
-        raise ValueError("say what of, either --label CLASS or --y Y1,Y2,...")
+        raise ValueError("give the condition: either --label CLASS or --y Y1,Y2,...")
     wanted = "class" if action.label is not None else "vector"
     if action.guide is not None:
         known = [load_guide(action.guide, device="cpu").answer.spec]
@@ -31,11 +31,12 @@ def class_conditional(action: ClassConditional) -> None:
     names = [c.name for c in known if c.kind == wanted]
     if not names:
         if action.guide is not None or known:
-            whose = f"the guide {action.guide}" if action.guide is not None else model
+            whose = f"the guidance model {action.guide}" if action.guide is not None else model
             other = "--y" if wanted == "class" else "--label"
             raise ValueError(f"{whose} knows no {wanted}, but {', '.join(repr(c.name) for c in known)}; give {other}")
         raise ValueError(
-            f"{model} was trained without labels and knows no {wanted}: train a guide for it, scorefield train-guide"
+            f"{model} was trained without labels and knows no {wanted}: train a guidance model for it, scorefield"
+            " train-guide"
             f" {model} --kind {'classifier' if wanted == 'class' else 'likelihood'} --data PATH, and give it as"
             " --guide, or train the model with data.conditional=true and training.condition_dropout=0.1"
         )

@@ -78,7 +78,10 @@ def _score(command: ScoreExamples, model: Model, x: Tensor, known: dict[str, Ten
     for name, why in found.missing.items():
         print(f"  no {name}: {why}")
     if "energy" in found.values:
-        print("  an energy has one arbitrary constant: compare examples, not models. Its density: scorefield energy logz MODEL")
+        print(
+            "  an energy has one arbitrary constant: compare examples, not models. Its density: scorefield energy logz"
+            " MODEL"
+        )
     print(out / "scores.csv")
 
 

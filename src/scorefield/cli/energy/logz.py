@@ -74,8 +74,8 @@ class Task:
 
     Args:
         command: The user's.
-        energy: With its confinement.
-        base: Where forward chains start.
+        energy: The energy with its confinement.
+        base: Starting distribution of the forward chains.
         noisy: Data with the noise that T stands for, model units.
         highest: Temperature of the highest noise of training.
         out: Folder of what is kept.

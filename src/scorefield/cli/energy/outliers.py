@@ -39,7 +39,7 @@ class Row:
     """One score, or a baseline.
 
     Args:
-        name: Of it.
+        name: Name of the score.
         baseline: Whether it knows no model.
         found: Detection of the outliers.
         advantage: Area minus that of the best baseline; None for baselines.
@@ -93,7 +93,7 @@ def outliers(command: Outliers) -> None:
 def _everything(
     command: Outliers, model: Model, x: Tensor, first: int, sigma: float, folder: Path, name: str
 ) -> Statistics:
-    """Statistics, and -log p where it is asked for."""
+    """Statistics, and -log p where --likelihood is given."""
     found = measured(
         model, x, None, sigma=sigma, draws=command.draws, seed=command.seed, size=command.batch_size,
         folder=folder / "batches", name=name, first=first,
@@ -209,8 +209,8 @@ def tabulate(
     """All rows, scores before baselines, and the scores themselves.
 
     Args:
-        command: For alpha, resamples and seed.
-        spec: Of the data.
+        command: The flags, of which alpha, resamples and seed are used.
+        spec: What the data are.
         x: Data and outliers, data units.
         found: Their statistics.
     """
@@ -264,7 +264,7 @@ def _share(hits: Tensor) -> Value:
     return Value(count / total, clopper_pearson(count, total))
 
 
-# ------------------------------------------------------------------------------------- in words
+# ---------------------------------------------------------------------------------------------------- text
 
 COLUMNS = (
     "score",

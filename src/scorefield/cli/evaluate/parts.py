@@ -57,11 +57,11 @@ class Early:
     Args:
         measures: The metrics.
         stream: The samples.
-        n: How many are to come in all.
+        n: Number of samples in all.
         count: After how many; 0 for never.
-        draws: How they are drawn.
-        source: How they were made, where they are not drawn here.
-        out: Where early.json goes.
+        draws: The source of the samples.
+        source: Provenance of the samples, where they are not drawn here.
+        out: Folder of early.json.
     """
 
     def __init__(

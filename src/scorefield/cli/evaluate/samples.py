@@ -65,14 +65,14 @@ class Job:
     """What an evaluation compares with what.
 
     Args:
-        name: Of the model or the folder of samples.
-        out: Where results go.
+        name: Name of the model or the folder of samples.
+        out: Output folder.
         source: The data of the model, or of the model of the samples.
-        spec: Of the samples.
+        spec: What the samples are.
         train: What the model saw; None where it is not known.
         reference: Real examples that it did not see; None where statistics stand for them.
-        statistics: Of real data, in place of examples.
-        rows: Which examples of the reference; None for all.
+        statistics: Statistics of real data, in place of examples.
+        rows: Indices of the examples of the reference; None for all.
         part: What to call them.
     """
 
@@ -148,7 +148,7 @@ def holds_statistics(path: str) -> bool:
 
 
 def classes(model: Model, reference: Split, rows: np.ndarray) -> torch.Tensor | None:
-    """The classes of some real examples, which samples of a model that is told them take in turn."""
+    """Classes of some real examples, which the samples of a class-conditional model take in turn."""
     if not model.data.conditions or reference.labels is None:
         return None
     return torch.from_numpy(reference.labels[rows]).long()
@@ -200,8 +200,8 @@ def run(
         command: The command.
         job: What is compared with what.
         draws: The samples.
-        n: How many.
-        source: How they were made, where they are not drawn here.
+        n: Number of samples.
+        source: Provenance of the samples, where they are not drawn here.
         record: More for metrics.json.
     """
     model = draws.model if isinstance(draws, OfModel) else None

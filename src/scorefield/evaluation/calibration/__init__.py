@@ -1,6 +1,6 @@
-"""Whether posterior samples are to be trusted: problems whose truths are known, and what solvers make of them.
+"""Calibration of posterior solvers on simulated problems whose true examples are known.
 
-problems    truths, their simulated measurements, and what is asked about them
+problems    true examples and their simulated measurements
 measuring   answers of each solver, and their calibration
 page        the table, the curves and the histograms
 """

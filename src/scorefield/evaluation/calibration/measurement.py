@@ -113,15 +113,15 @@ class SolverRow:
     """A solver's answers to all problems, judged.
 
     Args:
-        name: Of the solver; "exact" for the exact posterior.
+        name: Name of the solver; "exact" for the exact posterior.
         calls: Network evaluations of an answer.
-        seconds: Of an answer.
+        seconds: Seconds per posterior sample.
         failed: Answers that are not finite.
         calibration: Ranks, coverage, spread.
         ranks: p-value of all quantities of x alone.
-        misfit: Of the ranks of -log p(y | x); None where y is exact.
-        tarp: Of the ranks of distances to points that depend on y.
-        residual: Of y - A(x) being noise, one answer for each problem; None where y is exact.
+        misfit: Test of the ranks of -log p(y | x); None where y is exact.
+        tarp: Test of the ranks of distances to points that depend on y.
+        residual: Test that y - A(x) is noise, with one sample of each problem; None where y is exact.
         discrepancy: Mean of -2 log p(y | x) over answers over that of the truths; None where y is exact.
         rms: Root mean square of y - A(x), units of y.
         width: Deviation over that of the exact posterior, where it is known.
@@ -157,7 +157,7 @@ class SolverRow:
         return "; ".join([*words, *(["rejected by " + ", ".join(bad)] if bad else [])])
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The row as JSON values."""
         found = self.calibration
         return {
             "solver": self.name,
@@ -196,13 +196,13 @@ def judge(
     """The row of a solver.
 
     Args:
-        name: Of the solver.
+        name: Name of the solver.
         problems: All of them.
         arrays: Its answers to them.
         exact: Moments of the exact posterior, as `exact_answers` gives them.
-        solver: For the record.
-        sampler: For the record.
-        seed: Of reference points, directions and ties.
+        solver: The solver, for the record.
+        sampler: The sampler, for the record.
+        seed: Seed of reference points, directions and ties.
 
     Raises:
         ValueError: Too few problems have answers that are finite.

@@ -14,7 +14,7 @@ from scorefield.plot.pictures import PAGE, grid_of_axes, to_svg
 from scorefield.reports.page import Block, Section, caption_of_figure, table, text
 
 BINS = 11
-"""Of the histograms of ranks."""
+"""Bins of the histograms of ranks."""
 
 _SHOWN = 6
 """Panels in a row."""
@@ -76,7 +76,7 @@ def sections(rows: Sequence[SolverRow], refused: Sequence[tuple[str, str]], told
     Args:
         rows: One for each solver.
         refused: Solvers that were left out, and why.
-        told: The problem in words.
+        told: Description of the problem.
     """
     out = [
         Section("In short", [text(told + "\n\n" + _HOW), table(*summary(rows), _SUMMARY)]),
@@ -90,7 +90,8 @@ def sections(rows: Sequence[SolverRow], refused: Sequence[tuple[str, str]], told
 
 
 _HOW = (
-    "Truths x* were measured, and each solver gave answers x to every y. If the answers have the posterior's law, a"
+    "Truths x* were measured, and each solver gave answers x to every y. If the answers have the posterior's"
+    " distribution, a"
     " truth is one more of them: its ranks are uniform, central intervals hold it as often as their level says, and"
     " y - A(x) is noise."
 )
@@ -138,7 +139,7 @@ def _curves(rows: Sequence[SolverRow]) -> Block:
     names = ("central intervals", "balls about points that depend on y (TARP)")
     words = (
         f"Share of truths held less the level, with {INTERVAL:.0%} bands over problems, pointwise; 0 is right. Central"
-        " intervals: below 0, too narrow; above, too wide. Balls: any bend is a wrong law of x given y."
+        " intervals: below 0, too narrow; above, too wide. Balls: any bend is a wrong distribution of x given y."
     )
     return Block(
         f'<figure><h3>Expected coverage less its level</h3><div class="chart">{to_svg(figure, "Coverage")}</div>'
@@ -174,7 +175,8 @@ def _histograms(rows: Sequence[SolverRow]) -> Block:
             ax.set_title(row.name, fontsize=8.5, color=PAGE.ink, pad=4)
         blocks.append(f'<h3>{words}</h3><div class="chart">{to_svg(figure, f"Ranks of {words}")}</div>')
     caption = (
-        "Ranks of the truth among the answers, from least to greatest, over what a flat law gives; the band holds a bin"
+        "Ranks of the truth among the answers, from least to greatest, over what a flat distribution gives; the band"
+        " holds a bin"
         f" of as many independent problems in {INTERVAL:.0%} of cases. A valley: too narrow. A hill: too wide. A slope:"
         " biased."
     )

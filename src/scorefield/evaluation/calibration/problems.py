@@ -34,7 +34,7 @@ ORACLES: dict[str, Callable[[], Oracle]] = {
     "mixture-64d": lambda: _image_mixture(),
     "field": lambda: skewed_field(VP(), (1, 8, 12)),
 }
-"""Laws that are known exactly, by the name after "oracle:"."""
+"""Distributions that are known exactly, by the name after "oracle:"."""
 
 
 def _image_mixture() -> Mixture:
@@ -48,9 +48,9 @@ class Subject:
 
     Args:
         name: What it is called.
-        score: In model units.
-        shape: Of one example.
-        device: Of the score.
+        score: The score, in model units.
+        shape: Shape of one example.
+        device: Device of the score.
         identity: Changes when the score does.
         truths: (how many, seed) -> truths, model units.
         to_data: Model units to those the operator is of.
@@ -73,7 +73,7 @@ class Subject:
     oracle: Oracle | None = None
 
     def sampler(self, solver: Solver, steps: int | None) -> Sampler:
-        """A solver's own, with another number of steps if one is asked for.
+        """A solver's own sampler, with the given number of steps if there is one.
 
         Raises:
             ValueError: Its grid has no number of steps.
@@ -83,7 +83,7 @@ class Subject:
 
 
 def oracle_subject(name: str) -> Subject:
-    """A law of `ORACLES`; its operators are of model units.
+    """A distribution of `ORACLES`; its operators are of model units.
 
     Raises:
         ValueError: No such name.
@@ -150,7 +150,7 @@ class Problems:
         subject: What they are of.
         truth: Model units, (P, *event).
         observation: Model units, with a y for each.
-        noise_std: Of y, in its units.
+        noise_std: Standard deviation of the noise of y, in its units.
     """
 
     subject: Subject
@@ -163,11 +163,11 @@ def simulate(subject: Subject, operator: Operator, n: int, *, noise: float | Non
     """n truths and y = A(x) + noise of each.
 
     Args:
-        subject: Where truths come from.
+        subject: The source of true examples.
         operator: A, of data units.
-        n: How many.
+        n: Number of problems.
         noise: Standard deviation of y's noise, in its units; by default a tenth of the deviation of A(x).
-        seed: Of truths and noise.
+        seed: Seed of true examples and noise.
 
     Raises:
         ValueError: The operator is for other examples, or a noise that cannot be.

@@ -1,4 +1,4 @@
-"""Choosing a sampler and its settings by measurement, not by eye.
+"""Comparison and tuning of samplers by measurement.
 
 The best number of steps, grid, order, snr or eta depends on the model. Here it is measured: every admissible sampler
 draws from the same noise, and is compared

@@ -27,7 +27,7 @@ class Budget:
 
     Args:
         kind: "nfe", network calls per sample; "seconds" for all samples; "error", root mean square in model units.
-        amount: How much.
+        amount: Size of the budget.
     """
 
     kind: Literal["nfe", "seconds", "error"]
@@ -68,7 +68,7 @@ class Choice:
         interval: 95 % of it; of an error, with the uncertainty of the converged flow on both sides.
         seconds: Expected for all samples.
         of: What `quality` is.
-        how: Where it comes from: measured, or interpolated between which numbers of calls.
+        how: Whether it was measured, or interpolated between which numbers of calls.
     """
 
     title: str
@@ -85,7 +85,7 @@ Curve = Sequence[SamplerRow]
 
 
 def choose(table: SamplerTable, budget: Budget, n: int, process: Process, seconds_per_call: float) -> Choice:
-    """The best sampler within a budget; among those that cannot be told apart, the cheapest.
+    """The best sampler within a budget; among those that do not differ significantly, the cheapest.
 
     Where the model has a flow, the samplers that follow it are compared by their error; where it has none, all by their
     distance to the data.
@@ -93,9 +93,9 @@ def choose(table: SamplerTable, budget: Budget, n: int, process: Process, second
     Args:
         table: What was measured.
         budget: The budget.
-        n: How many samples will be drawn.
+        n: Number of samples that will be drawn.
         process: The model's.
-        seconds_per_call: Of one network call per example, on this machine and now.
+        seconds_per_call: Time of one network call per example, on this machine now.
 
     Raises:
         ValueError: Nothing measured fits the budget; says what is nearest.

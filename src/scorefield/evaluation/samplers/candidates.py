@@ -27,7 +27,7 @@ from scorefield.score.score import FunctionScore, Score
 
 CALLS = (5, 10, 20, 30, 50, 100)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""Of solvers that choose their own steps."""
+"""Tolerances of solvers that choose their own steps."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def dry_run(sampler: Sampler, process: Process, score: Score | None = None) -> T
 
     Args:
         sampler: The sampler.
-        process: Whose noise it undoes.
-        score: Whose network will be asked: a time that it refuses is refused here as well.
+        process: Process of the noise.
+        score: The score: a time that its network refuses is refused here as well.
 
     Raises:
         ValueError: The sampler does not fit the process, or the network's ladder.
@@ -115,9 +115,9 @@ def with_calls(
 
     Args:
         build: Number of steps -> sampler.
-        process: Whose noise it undoes.
-        calls: At most.
-        score: As for `dry_run`.
+        process: Process of the noise.
+        calls: Largest number of calls.
+        score: The score, as for `dry_run`.
 
     Raises:
         ValueError: One step makes more calls already, or the sampler does not fit the process.
@@ -148,7 +148,7 @@ def candidates(
     Args:
         subject: What they will sample.
         calls: Numbers of network calls per sample.
-        names: Of some samplers; None for all, and the subject's own.
+        names: Names of some samplers; None for all, and the subject's own.
         variants: Also other orders, and other grids, of deterministic samplers.
 
     Returns:
@@ -285,7 +285,7 @@ def other_grids(grid: Any, process: Process) -> list[Any]:
 
     Args:
         grid: The grid.
-        process: Whose times they place: on some processes two grids are one.
+        process: Process whose times they place: on some processes two grids are equal.
     """
     steps = getattr(grid, "steps", None)
     if steps is None:

@@ -33,7 +33,7 @@ LEAST = 8
 """Fewer samples, or real examples, leave no error of an error to speak of."""
 
 TOLERANCE = 1e-6
-"""Of the converged flow."""
+"""Tolerance of the converged flow."""
 
 Say = Callable[[str], None]
 
@@ -65,7 +65,7 @@ class Converged:
         sampler: Made it.
         drawn: Its samples.
         error: Root mean square change of the samples from a tolerance ten times as large, an upper bound of theirs.
-        ok: Which samples succeeded, (n,) bool.
+        ok: Whether each sample succeeded, (n,) bool.
     """
 
     sampler: Sampler
@@ -120,10 +120,10 @@ def measure(
     Args:
         subject: The model.
         chosen: The candidates.
-        receipt: How many samples, and facts to record; what is measured here is filled in.
+        receipt: Number of samples, and facts to record; what is measured here is filled in.
         real: Held-out data.
         refused: Candidates that are out already.
-        tolerance: Of the converged flow.
+        tolerance: Tolerance of the converged flow.
         say: Told of each row as it is done.
 
     Raises:

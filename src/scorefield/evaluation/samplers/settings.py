@@ -69,7 +69,7 @@ def settings_of(sampler: Sampler, process: Process) -> list[Setting]:
 
     Args:
         sampler: The sampler.
-        process: Whose noise it undoes.
+        process: Process of the noise.
     """
     used, found = sampler.process or process, []
     for path, step, repeats in _steps(sampler.step, "step", 1):

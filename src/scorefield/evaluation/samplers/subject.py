@@ -25,7 +25,7 @@ class Drawn:
 
     Args:
         x: (n, D) float64.
-        raw: The same before the final denoising.
+        raw: The samples before the final denoising.
         calls: Network calls of each, (n,).
         seconds: Wall time of all.
         status: 0, or a code of `sampling.step.STATUS`, (n,).
@@ -49,7 +49,7 @@ class Subject:
         named: (name, steps) -> sampler.
         own: Further samplers by name: the subject's own, a tuned one.
         batch_size: Samples at a time.
-        device: Where the score is evaluated.
+        device: Device of the score.
     """
 
     score: Score
@@ -79,7 +79,7 @@ def of_model(model: Model, *, seed: int = 0, batch_size: int | None = None, labe
 
     Args:
         model: The model.
-        seed: Of all noise.
+        seed: Seed of every random draw.
         batch_size: Samples at a time; default at most 128.
         labels: Classes of the samples, one after the other and over again, for models that take them.
 

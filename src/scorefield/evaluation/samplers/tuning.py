@@ -41,7 +41,7 @@ class Criterion:
     Args:
         subject: The model.
         first: Index of the first sample.
-        n: How many.
+        n: Number of samples.
         real: Held-out data; None to compare with the converged flow.
         flow: The converged flow of the same samples, where there are no data.
     """
@@ -55,7 +55,7 @@ class Criterion:
 
     @classmethod
     def start(cls, subject: Subject, first: int, n: int, real: Real | None) -> Criterion:
-        """With the flow solved, where it is needed."""
+        """A trial with the flow solved, where it is needed."""
         flow = converged_flow(subject, n, first) if real is None else None
         return cls(subject, first, n, real, flow)
 
@@ -91,9 +91,9 @@ class Found:
     Args:
         what: The setting.
         best: Its best value.
-        taken: The value taken: the one there was, if it cannot be told from the best.
+        taken: The chosen value: the previous one, if it does not differ significantly from the best.
         sampler: The sampler with the value taken.
-        alike: The values tried, around the best, that cannot be told from it.
+        alike: The values tried, around the best, that do not differ significantly from it.
         tried: All of them.
         failed: Values at which the sampler failed.
     """
@@ -108,12 +108,12 @@ class Found:
 
 
 def search_number(criterion: Criterion, sampler: Sampler, setting: Setting, say: Say = lambda line: None) -> Found:
-    """Search a number: a coarse grid, then the middles beside the best until neighbours cannot be told apart.
+    """Search a number: a coarse grid, then the midpoints beside the best until neighbours do not differ significantly.
 
     Args:
         criterion: What to make small.
         sampler: The sampler whose setting it is.
-        setting: Which.
+        setting: The setting to search.
         say: Told of every value.
 
     Raises:
@@ -135,7 +135,7 @@ def search_number(criterion: Criterion, sampler: Sampler, setting: Setting, say:
         ordered = sorted(good)
         place = ordered.index(best)
         beside = [ordered[k] for k in (place - 1, place + 1) if 0 <= k < len(ordered)]
-        # Where the best cannot be told from its neighbours, values between them cannot either.
+        # Where the best does not differ significantly from its neighbours, values between them do not either.
         apart = [setting.between(v, best) for v in beside if clearly(good[v].minus(good[best]))]
         if not (further := {v for v in apart if v is not None}):
             break
@@ -212,8 +212,8 @@ def tune(
 
     Args:
         subject: The model.
-        sampler: Where to begin.
-        receipt: How many samples, and facts to record.
+        sampler: The sampler to begin with.
+        receipt: Number of samples, and facts to record.
         real: Held-out data; None to compare with the converged flow.
         say: Told of every trial.
 

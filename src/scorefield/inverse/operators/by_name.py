@@ -65,7 +65,7 @@ class Named:
     """How an operator is written and made.
 
     Args:
-        form: How it is written, with all that can be said.
+        form: Syntax of the name with all its parameters.
         make: (event, load, ...) with the keys as further arguments; the first may be given without its name.
     """
 

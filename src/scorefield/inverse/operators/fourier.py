@@ -60,12 +60,12 @@ class Convolution(LinearOperator):
     def gaussian(
         cls, sigma: float | tuple[float, ...], event: tuple[int, ...], boundary: Boundary = "periodic"
     ) -> Self:
-        """Blur by a normal law, cut at four deviations and at the example's size, with sum 1.
+        """Blur by a normal distribution, cut at four deviations and at the example's size, with sum 1.
 
         Args:
             sigma: Deviation in pixels, one number or one per spatial axis.
             event: Shape of one example.
-            boundary: As above.
+            boundary: Boundary condition, as for the class.
 
         Raises:
             ValueError: sigma is not positive.
@@ -162,7 +162,7 @@ class FourierMask(LinearOperator):
         Args:
             share: Share of the frequencies, 0 < share <= 1.
             event: Shape of one example, (C, *spatial).
-            seed: Of the choice.
+            seed: Seed of the random choice.
 
         Raises:
             ValueError: The share is not in (0, 1].
@@ -193,7 +193,7 @@ class FourierMask(LinearOperator):
         What lies where nothing was measured may be anything. Where k and -k were both measured they are averaged.
 
         Raises:
-            ValueError: It has another shape, or is not complex.
+            ValueError: The spectrum has another shape, or is not complex.
         """
         spectrum = torch.as_tensor(spectrum)
         batch = spectrum.ndim == len(self.event) + 1

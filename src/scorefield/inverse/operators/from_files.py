@@ -14,21 +14,21 @@ from scorefield.inverse.operators.operator import Operator
 
 
 def operator_of(text: str, event: tuple[int, ...]) -> Operator:
-    """The operator that a text like "blur:sigma=2" says, of data units; see `inference.inverse.named`.
+    """The operator of a name such as "blur:sigma=2", for data units; see `by_name`.
 
     Args:
-        text: A name and what it needs.
+        text: A name and its parameters.
         event: Shape of one example.
 
     Raises:
-        ValueError: What is wrong with the text, the operator or a file.
+        ValueError: The text, the operator or a file is invalid; the message says how.
         FileNotFoundError: There is no such file.
     """
     return operator_named(text, event, read_array)
 
 
 def read_part(which: str, event: tuple[int, ...]) -> Tensor:
-    """A part of an event by name or from a file, bool, (*spatial); see `inference.inverse.named.part`."""
+    """A part of an event by name or from a file, bool, (*spatial); see `by_name.part`."""
     return part(which, event, read_array)
 
 
@@ -36,7 +36,7 @@ def read_array(path: str) -> Tensor:
     """The array of an .npy file, or the grey values 0..255 of an image.
 
     Raises:
-        ValueError: It holds no numbers, or is no image.
+        ValueError: The file holds no numbers, or is no image.
         FileNotFoundError: There is no such file.
     """
     if not Path(path).is_file():

@@ -115,7 +115,7 @@ class LinearOperator(Operator):
         """A as a matrix (M, D), float64, column by column.
 
         Raises:
-            ValueError: It would have more than `LARGEST_MATRIX` entries.
+            ValueError: The matrix would have more than `LARGEST_MATRIX` entries.
         """
         rows, columns = math.prod(self.observed), math.prod(self.event)
         if rows * columns > LARGEST_MATRIX:
@@ -171,7 +171,7 @@ class Linear(LinearOperator):
         adjoint: y -> A' y; derived by automatic differentiation if left out.
 
     Raises:
-        ValueError: It is not linear, or the adjoint fails the dot-product test.
+        ValueError: The function is not linear, or the adjoint fails the dot-product test.
     """
 
     def __init__(

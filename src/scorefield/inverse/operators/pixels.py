@@ -77,7 +77,7 @@ def binary(mask: Tensor) -> Tensor:
     """A mask as bool.
 
     Raises:
-        ValueError: It has values other than 0 and 1; some are shown.
+        ValueError: The mask has values other than 0 and 1; some are shown.
     """
     if mask.dtype == torch.bool:
         return mask
@@ -99,7 +99,7 @@ class Matrix(LinearOperator):
         event: Shape of one example.
 
     Raises:
-        ValueError: It does not fit the event, or is not finite.
+        ValueError: The matrix does not fit the event, or is not finite.
     """
 
     def __init__(self, matrix: Tensor, event: tuple[int, ...]):
@@ -144,7 +144,7 @@ def check_finite(x: Tensor, name: str) -> None:
 
 
 class Channels(LinearOperator):
-    """The same mixture of channels at every pixel: y = B x over the first axis, (K, *spatial).
+    """A mixture of channels, equal at every pixel: y = B x over the first axis, (K, *spatial).
 
     Args:
         matrix: B, (K, C).
@@ -260,7 +260,7 @@ class Sums(Grouped):
     """Sums over some axes of the example, for example the projection of an image on one side.
 
     Args:
-        axes: Which, counted in the event: 0 is the channel. Over all, y has shape (1,).
+        axes: Axes of the event to sum over: 0 is the channel. With all axes, y has shape (1,).
         event: Shape of one example.
 
     Raises:

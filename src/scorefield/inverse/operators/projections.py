@@ -20,7 +20,7 @@ class Projections(LinearOperator):
     diagonal.
 
     Args:
-        angles: In degrees, or how many, spread evenly over [0, 180).
+        angles: Angles in degrees, or their number, spread evenly over [0, 180).
         event: Shape of one example, (C, H, W).
 
     Raises:

@@ -59,7 +59,7 @@ class Spectrum(ABC):
 
 
 class DenseSpectrum(Spectrum):
-    """Of a matrix (M, D), by its singular value decomposition in float64."""
+    """Spectrum of a matrix (M, D), by its singular value decomposition in float64."""
 
     def __init__(self, matrix: Tensor, event: tuple[int, ...], observed: tuple[int, ...]):
         rows, columns = matrix.shape
@@ -87,7 +87,7 @@ class DenseSpectrum(Spectrum):
 
 
 class ScaledSpectrum(Spectrum):
-    """Of an operator whose singular values alone differ: U diag(s c) V'.
+    """Spectrum of an operator with scaled singular values: U diag(s c) V'.
 
     Args:
         spectrum: U, s, V.
@@ -114,10 +114,10 @@ class ScaledSpectrum(Spectrum):
 
 
 class SelectedSpectrum(Spectrum):
-    """Of some entries of the example, V = I, or of its orthonormal Hartley transform, V = H.
+    """Spectrum of a selection of entries of the example, V = I, or of its orthonormal Hartley transform, V = H.
 
     Args:
-        kept: Which coordinates are observed, bool, (*event).
+        kept: Observed coordinates, bool, (*event).
         transformed: Whether the coordinates are those of the Hartley transform over the spatial axes.
     """
 
@@ -144,7 +144,7 @@ class SelectedSpectrum(Spectrum):
 
 
 class MixedSpectrum(Spectrum):
-    """Of a matrix (K, C) on the channels of every pixel, from the singular values of that matrix.
+    """Spectrum of a matrix (K, C) on the channels of every pixel, from the singular values of that matrix.
 
     Args:
         matrix: The matrix.
@@ -182,7 +182,7 @@ def mixed(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 class GroupedSpectrum(Spectrum):
-    """Of c times the sums over groups of n entries each: a Householder reflection within each group.
+    """Spectrum of c times the sums over groups of n entries each: a Householder reflection within each group.
 
     V = I - 2 v v' / v'v with v = e_1 - 1 / sqrt(n) is symmetric, orthonormal, and takes the constant vector of norm
     one to e_1: the first coordinate of a group has s = c sqrt(n), the others 0.
@@ -236,7 +236,7 @@ class GroupedSpectrum(Spectrum):
 
 
 class FilterSpectrum(Spectrum):
-    """Of a periodic convolution with transfer function h = |h| exp(i phi), in real coordinates.
+    """Spectrum of a periodic convolution with transfer function h = |h| exp(i phi), in real coordinates.
 
     With F the unitary discrete Fourier transform, V' x = Re F x - Im F x (the Hartley transform), s = |h| and
     U' y = Re(exp(-i phi) F y) - Im(exp(-i phi) F y).

@@ -21,7 +21,7 @@ class Known:
     from coordinate to coordinate.
 
     Args:
-        spectrum: Of A.
+        spectrum: Singular values and vectors of A.
         value: c, (B, D), zero where nothing is seen.
         std: rho, (D,) float64, infinite where nothing is seen.
     """

@@ -37,12 +37,14 @@ class PosteriorLangevin(Solver):
     v the mean variance of an entry of y, |A| the largest singular value (1 for functions that are not linear). Normal
     noise thus has the variance std^2 + e_t^2, for so far may A(x / alpha) lie from A(x_0) (Jalal et al. 2021 let it
     fall likewise). At the last level e is 0: the target there is exactly the posterior of data smoothed by the noise
-    r_end, and the chain's law tends to it as its steps become small and many; `settling` of them are added there. How
-    far r_end is from 0 is all that is left, and the steps that it takes grow as (width of the data / r_end)^2.
+    r_end, and the chain's distribution tends to it as its steps become small and many; `settling` of them are added
+    there. How far r_end is from 0 is all that is left, and the steps that it takes grow as (width of the data /
+    r_end)^2.
 
     Where A is linear every step has a size of its own along each singular vector, that of the sampler's rule over
     1 + r^2 s^2 / (v + e_t^2): the curvature of the likelihood may be far above that of the prior
-    (SNIPS, Kawar et al. 2021, has such steps). A positive constant matrix before gradient and noise leaves the law.
+    (SNIPS, Kawar et al. 2021, has such steps). A positive constant matrix before gradient and noise leaves the
+    distribution.
 
     The final denoising is that of the prior alone: given x_t, y says no more of x_0 where y is measured from x_t.
 
@@ -87,7 +89,7 @@ class PosteriorLangevin(Solver):
         return target, replace(sampler, step=step, grid=Settling(sampler.grid, self.settling))
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
-        """As every solver's, and a sampler without a corrector."""
+        """Reasons to refuse: those of every solver, and a sampler without a corrector."""
         if isinstance(score.process, GeneralSDE):
             return ["langevin needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only"]
         why = super().refusals(score, sampler, observation)
@@ -102,7 +104,7 @@ class Settling(Grid):
 
     Args:
         grid: The grid.
-        rounds: How many.
+        rounds: Number of rounds.
     """
 
     grid: Grid
@@ -120,8 +122,8 @@ class Measured(Score):
     """The gradient of log p_t(x) + l log p(y | x / alpha), with l = v / (v + e_t^2).
 
     Args:
-        score: Of x alone.
-        observation: In model units.
+        score: Score of x, the prior.
+        observation: The observation, in model units.
         inflation: c of e_t = c |A| sqrt(r_t^2 - end^2).
         end: The smallest ratio r of noise to data, from which on l is 1.
     """
@@ -149,7 +151,7 @@ class Measured(Score):
         return log_p + more, slope + pull
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As the score alone."""
+        """As for the score of the prior."""
         return self.score.evaluations(condition)
 
     def variances(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,7 +226,7 @@ def noise_to_data(process: Process, t: Tensor) -> Tensor:
 
 
 def _resized(step: Step, target: Measured) -> Step:
-    """The same composition with conditioned Langevin steps, where singular values are at hand."""
+    """This composition with preconditioned Langevin steps, where singular values are available."""
     if target.spectrum is None:
         return step
     if isinstance(step, Chain):

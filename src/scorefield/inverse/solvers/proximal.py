@@ -128,7 +128,7 @@ def conjugate(
         residual: (B, *observed).
         rho: Not negative; 0 gives the shortest d that fits.
         towards: (B, *event).
-        iterations: At most; a finished row is left as it is, so that rows do not depend on each other.
+        iterations: Largest number of iterations; a converged row is not changed further, so that rows are independent.
     """
     r = pull(residual) + rho * towards
     d, p, size = torch.zeros_like(r), r, sum_event(r * r)
@@ -191,9 +191,9 @@ class DiffPIR(Solver):
         x_0 = argmin |y - A(x)|^2 / (2 sigma_y^2) + lam |x - D|^2 / (2 r^2),        e = (x_t - alpha_t x_0) / sigma_t,
         x_s = alpha_s x_0 + sigma_s (sqrt(1 - zeta) e + sqrt(zeta) z).
 
-    lam = 1 takes D for a normal law of deviation r, which is wider than the one it is the mean of; larger lam trusts D
-    more. One call a step; the operator may be any differentiable function. It is a step itself and takes a grid alone:
-    a sampler with the step `Hold()`.
+    lam = 1 takes D for a normal distribution of deviation r, which is wider than the one it is the mean of; larger lam
+    trusts D more. One call a step; the operator may be any differentiable function. It is a step itself and takes a
+    grid alone: a sampler with the step `Hold()`.
 
     Args:
         lam: Weight of the denoised example; the paper's are from 1 to 25, most often 7.
@@ -207,7 +207,7 @@ class DiffPIR(Solver):
     zeta: float = 0.5
 
     name: ClassVar[str] = "diffpir"
-    exact: ClassVar[str] = "no: it fits y at each level by one x, not by a law of x"
+    exact: ClassVar[str] = "no: it fits y at each level by one x, not by a distribution of x"
     gaussian: ClassVar[bool] = True
     noisy: ClassVar[bool] = False
     steps: ClassVar[tuple[type[Step], ...] | None] = (Hold,)

@@ -41,7 +41,7 @@ class PiGDM(TiltingSolver):
     at large noise.
 
     Args:
-        scale: Of the pull towards y.
+        scale: Scale of the guidance term towards y.
         prior_std: s, of each entry of the data, model units; None for 1, or what `for_data` says.
 
     Raises:
@@ -71,7 +71,7 @@ class PiGDM(TiltingSolver):
         return PseudoInverse(score, observation, self.scale, 1.0 if self.prior_std is None else self.prior_std)
 
     def for_data(self, spec: DataSpec, observation: Observation) -> PiGDM:
-        """With s a quarter of the range of bounded data, in model units: between a uniform law's and a peaked one's."""
+        """With s a quarter of the range of bounded data, in model units: between uniform and peaked data."""
         if self.prior_std is not None or not spec.bounded:
             return self
         return replace(self, prior_std=(spec.model_range[1] - spec.model_range[0]) / 4.0)
@@ -95,7 +95,7 @@ class PseudoInverse(Tilted):
     def _evaluate(
         self, x: Tensor, t: Tensor, condition: Condition | None, what: str
     ) -> tuple[Tensor, Tensor, Tensor, Estimate]:
-        """As every tilted score; the pull takes A D no farther than y is.
+        """The guidance term of a tilted score, limited so that A D does not move beyond y.
 
         With the covariance r_t^2 I that the guess stands for, |A (sigma^2 / alpha) slope| <= |y - A D| always. A
         network that predicts the noise has a Jacobian of D that is off by its own error times sigma / alpha, and would
@@ -136,8 +136,8 @@ class MomentMatched(TiltingSolver):
     `iterations` the system is solved by so many steps of conjugate gradients instead, a product each.
 
     Args:
-        scale: Of the pull towards y.
-        iterations: Of conjugate gradients; None makes the matrix.
+        scale: Scale of the guidance term towards y.
+        iterations: Number of conjugate gradient iterations; None solves with the matrix.
 
     Raises:
         ValueError: A scale or a number of iterations that is not positive.
@@ -171,7 +171,7 @@ class MomentMatched(TiltingSolver):
         return ddim(score.process, 100, 1.0)
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
-        """As every solver's, and more measurements than a matrix is made for."""
+        """Reasons to refuse: those of every solver, and more measurements than a matrix is made for."""
         why = super().refusals(score, sampler, observation)
         count = math.prod(observation.operator.observed)
         if self.iterations is None and count > LARGEST_DENSE:
@@ -208,7 +208,7 @@ class Matched(Tilted):
 
 
 class MatchedByIteration(Tilted):
-    """The same by conjugate gradients; its log p~ lacks the determinant."""
+    """The guidance term by conjugate gradients; its log p~ lacks the determinant."""
 
     def __init__(self, score: Score, observation: Observation, scale: float, iterations: int):
         super().__init__(score, observation, scale)

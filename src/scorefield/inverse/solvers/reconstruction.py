@@ -41,7 +41,7 @@ class DPS(TiltingSolver):
     of the last step, for of no such displacement a posterior mean could be made.
 
     Args:
-        scale: Of the pull towards y.
+        scale: Scale of the guidance term towards y.
         rule: "likelihood" or "norm".
 
     Raises:
@@ -94,7 +94,7 @@ class Reconstructed(Tilted):
     """The score tilted by p(y | D(x))."""
 
     def likelihood(self, at: Estimate) -> tuple[Tensor, Tensor]:
-        """(log p(y | D), its gradient), by automatic differentiation of A and of the law of the noise."""
+        """(log p(y | D), its gradient), by automatic differentiation of A and of the distribution of the noise."""
         with torch.enable_grad():
             D = at.denoised.detach().requires_grad_(True)
             log_p = self.observation.log_likelihood(D, at.y)
@@ -106,10 +106,10 @@ class ByNorm(Tilted):
     """The score minus scale (a / b^2) grad_x |y - A(D(x))|, for the steps of one sampler.
 
     Args:
-        score: Of x alone.
-        observation: In model units.
+        score: Score of x, the prior.
+        observation: The observation, in model units.
         scale: zeta, the length of each step's displacement where dD/dx and A are orthogonal.
-        sampler: Whose steps they are.
+        sampler: The sampler of the steps.
     """
 
     def __init__(self, score: Score, observation: Observation, scale: float, sampler: Sampler):

@@ -51,7 +51,7 @@ class Resampled(Step):
     Args:
         step: The observed step.
         fine: The times of all steps; those within a block are taken one by one.
-        resamplings: How often a block is gone through.
+        resamplings: Number of passes through a block.
     """
 
     order: ClassVar[int | None] = None

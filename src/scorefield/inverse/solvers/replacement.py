@@ -5,9 +5,9 @@ state at noise level s has
 
     w_s = alpha_s c + sqrt(sigma_s^2 - alpha_s^2 rho^2) z.
 
-The noise of y is part of the noise of the level, so w_s = alpha_s w_0 + sigma_s e' has the law it should. Where the
-level has less noise than y, a coordinate is left to the step: the state it was last given is y itself as an example of
-noise rho, from which the step goes on to the posterior.
+The noise of y is part of the noise of the level, so w_s = alpha_s w_0 + sigma_s e' has the distribution it should.
+Where the level has less noise than y, a coordinate is left to the step: the state it was last given is y itself as an
+example of noise rho, from which the step goes on to the posterior.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Half(Step):
 
 
 def each_part(step: Step, change: Callable[[Step], Step]) -> Step:
-    """The same composition with every part changed."""
+    """This composition with every part replaced."""
     if isinstance(step, Chain):
         return Chain(tuple(each_part(part, change) for part in step.steps))
     return replace(step, step=each_part(step.step, change)) if isinstance(step, Repeat) else change(step)
@@ -232,7 +232,7 @@ class Replacement(Solver):
 
     For masks it is inpainting, for the grey channel of an orthogonal change of colours colourisation, for any operator
     with singular values the same in their basis. The state starts with the known part at the first level's noise; the
-    answer has it exactly where y has no noise. The unknown part hears of y through the score alone, and late: samples
+    answer has it exactly where y has no noise. The unknown part depends on y only through the score, and late: samples
     are exact where known and unknown are independent, else too vague, the less so the more Langevin steps a chain has
     (or use `RePaint`).
 

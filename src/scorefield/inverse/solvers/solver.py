@@ -1,4 +1,4 @@
-"""What a posterior sampler is: a score and a sampler made ready for one observation, and what it asks of the three."""
+"""Interface of posterior solvers, which prepare a score and a sampler for one observation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def take_observed(condition: Condition | None, observation: Observation, x: Tens
 
 
 class Unobserving(Score):
-    """A score that does not hear y: what solvers wrap, since a network knows no condition of that name."""
+    """A score that ignores the condition y, which solvers wrap, since a network has no condition of that name."""
 
     def __init__(self, score: Score):
         self.score, self.process = score, score.process
@@ -44,11 +44,11 @@ class Unobserving(Score):
         return self.score.denoised(x, t, _without(condition))
 
     def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
-        """As the score's own, under the other conditions."""
+        """The score's own value under the other conditions."""
         return self.score.with_density(x, t, _without(condition))
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As the score's own, under the other conditions."""
+        """The score's own value under the other conditions."""
         return self.score.evaluations(_without(condition))
 
 
@@ -75,10 +75,10 @@ class Solver(ABC):
     A subclass is a frozen record (`scorefield._codec.record`) of its settings. Most only make a score or a step:
     `prepare` gives the score to follow and the sampler to follow it with, and the one sampling loop does the rest.
 
-    Class attributes: `name` on the command line; `exact`, in what limit its samples have the posterior's law, or "no"
-    and why; `linear`, `spectrum`, `gaussian`: whether it needs a linear operator, its singular values, normal noise;
-    `noisy`: whether it divides by the noise, and so needs some; `steps`: the kinds of steps it goes with, None for
-    every step; `sampler`: what it is used with unless told otherwise is `default_sampler`.
+    Class attributes: `name` on the command line; `exact`, in what limit its samples have the posterior's distribution,
+    or "no" and why; `linear`, `spectrum`, `gaussian`: whether it needs a linear operator, its singular values, normal
+    noise; `noisy`: whether it divides by the noise, and so needs some; `steps`: the kinds of steps it goes with, None
+    for every step; `sampler`: what it is used with unless told otherwise is `default_sampler`.
     """
 
     name: ClassVar[str]
@@ -94,14 +94,14 @@ class Solver(ABC):
         """(score to follow, sampler to follow it with).
 
         Args:
-            score: Of x, unconditional on y, under its process.
-            sampler: As the user chose it, or `default_sampler`.
-            observation: In model units.
+            score: Score of x, not conditioned on y, under its process.
+            sampler: The sampler that the user chose, or `default_sampler`.
+            observation: The observation, in model units.
         """
 
     @abstractmethod
     def default_sampler(self, score: Score) -> Sampler:
-        """The sampler used unless another is asked for."""
+        """The sampler used by default."""
 
     def for_data(self, spec: DataSpec, observation: Observation) -> Solver:
         """The solver with what it leaves open filled in from what the data are; itself where it leaves nothing open."""
@@ -144,15 +144,15 @@ class Solver(ABC):
         """One batch of posterior samples, one for each index.
 
         Args:
-            score: Of x.
-            observation: In model units; one y for all, or one for each index.
-            sampler: In place of the default.
+            score: Score of x, the prior.
+            observation: The observation, in model units; one y for all, or one for each index.
+            sampler: A sampler in place of the default.
             indices: The samples' numbers; with the seed they determine all noise.
-            seed: Of all noise.
+            seed: Seed of every random draw.
             condition: What else is known of each example.
             callbacks: See `drive`.
-            dtype: Of the state.
-            device: Of the state.
+            dtype: Type of the state.
+            device: Device of the state.
 
         Raises:
             ValueError: What `refusals` says.

@@ -88,7 +88,7 @@ class DDRM(Solver):
     """Denoising diffusion restoration models (Kawar et al. 2022) for any process, in the variables x / alpha.
 
     In the basis of the operator's singular vectors, w_0 = c + rho e is what y says of a coordinate, D the posterior
-    mean and r = sigma / alpha. From r_t to r_s a coordinate goes to a normal law with
+    mean and r = sigma / alpha. From r_t to r_s a coordinate goes to a normal distribution with
 
         not seen      mean D + sqrt(1 - eta^2) (r_s / r_t) (w_t - D)       deviation eta r_s
         rho > r_s     mean D + sqrt(1 - eta^2) (r_s / rho) (c - D)         deviation eta r_s
@@ -108,7 +108,7 @@ class DDRM(Solver):
     eta_b: float = 1.0
 
     name: ClassVar[str] = "ddrm"
-    exact: ClassVar[str] = "no: the unseen coordinates hear of y through the posterior mean alone"
+    exact: ClassVar[str] = "no: the unseen coordinates depend on y through the posterior mean alone"
     linear: ClassVar[bool] = True
     spectrum: ClassVar[bool] = True
     gaussian: ClassVar[bool] = True

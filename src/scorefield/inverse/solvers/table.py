@@ -54,9 +54,9 @@ def refusals(solver: Solver, score: Score, observation: Observation, sampler: Sa
     """Why a solver cannot be used so, in full sentences; empty where it can.
 
     Args:
-        solver: With its settings.
-        score: Of x.
-        observation: In model units.
+        solver: The solver with its settings.
+        score: Score of x, the prior.
+        observation: The observation, in model units.
         sampler: None for the solver's own.
     """
     try:
@@ -87,8 +87,8 @@ def require(solver: Solver, score: Score, observation: Observation, sampler: Sam
     """Refuse a combination that cannot work.
 
     Raises:
-        ValueError: With the reason, the solvers that do take this observation and sampler, and the samplers that this
-            solver goes with.
+        ValueError: They do not fit; the message holds the reason, the solvers that do take this observation and
+            sampler, and the samplers that this solver goes with.
     """
     why = refusals(solver, score, observation, sampler)
     if not why:
@@ -118,9 +118,9 @@ def choose(score: Score, observation: Observation, sampler: Sampler | None = Non
     """The first solver of `PREFERRED` that takes the observation.
 
     Args:
-        score: Of x.
-        observation: In model units.
-        sampler: That it has to go with; None for its own.
+        score: Score of x, the prior.
+        observation: The observation, in model units.
+        sampler: The sampler that the solver must admit; None for the solver's own.
 
     Raises:
         ValueError: None does; each says why.
@@ -148,7 +148,7 @@ def table(score: Score, observation: Observation) -> list[dict[str, Any]]:
     """A row for each solver: when it is exact, what it needs, the steps it goes with, its own sampler and its calls.
 
     Args:
-        score: Whose process the samplers are for.
+        score: The score, whose process the samplers are for.
         observation: Linear, with normal noise.
     """
     rows = []

@@ -31,10 +31,10 @@ class Estimate:
     Args:
         t: Times, (B,), or (1,) where all examples share one.
         alpha: Scale of the data there, shape of t.
-        sigma: Of the noise there, shape of t.
+        sigma: Noise level at t, shape of t.
         denoised: D, (B, *event).
         pull: (w, last) to w' dD/dx; after `last` there are no more.
-        y: Of each row, (B, *observed).
+        y: Observation of each row, (B, *observed).
     """
 
     t: Tensor
@@ -49,9 +49,9 @@ class Tilted(Score):
     """score + scale grad_x log p~(y | x), and the posterior mean that belongs to it.
 
     Args:
-        score: Of x alone.
-        observation: In model units; y comes with the condition where that carries it.
-        scale: Of the second term; at 1 it is the gradient.
+        score: Score of x, the prior.
+        observation: The observation, in model units; y comes with the condition where that carries it.
+        scale: Scale of the second term; 1 is the gradient itself.
     """
 
     def __init__(self, score: Score, observation: Observation, scale: float = 1.0):
@@ -77,7 +77,7 @@ class Tilted(Score):
         return D, log_p, self.scale * slope
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As the score alone."""
+        """As for the score of the prior."""
         return self.score.evaluations(condition)
 
     def _evaluate(
@@ -112,7 +112,7 @@ class TiltingSolver(Solver):
         return self.tilted(score, sampler, observation), sampler
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
-        """As every solver's, and processes without alpha and sigma."""
+        """Reasons to refuse: those of every solver, and processes without alpha and sigma."""
         why = super().refusals(score, sampler, observation)
         if isinstance(score.process, GeneralSDE):
             why.append(f"{self.name} needs alpha and sigma, and a GeneralSDE has a drift and a diffusion only")
@@ -123,7 +123,7 @@ def require_scale(scale: float) -> None:
     """Refuse a scale that is not positive.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The score has no alpha and sigma.
     """
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"scale={scale} of the pull towards y must be positive; 1 is the gradient itself")

@@ -1,4 +1,4 @@
-"""A particle filter for the posterior: guided proposals, and weights that make up for whatever the guide gets wrong."""
+"""A particle filter for the posterior: guided proposals, with weights that correct the error of the guidance."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FilterRun(PosteriorRun):
 
     Args:
         particles: Estimates of x_0, (B, K, *event).
-        log_weights: Of the particles, normalised, (B, K).
+        log_weights: Normalised log weights of the particles, (B, K).
     """
 
     particles: Tensor | None = None
@@ -45,19 +45,21 @@ class FilterRun(PosteriorRun):
 class TwistedParticles(Solver):
     """The twisted diffusion sampler: sequential Monte Carlo whose targets are p_t(x) p~(y | x).
 
-    The prior is the law of x_0 = D(x_end), x going down the grid by reverse steps N(m(x), d^2 I). Each particle moves
-    by the same step with the score tilted to y, and is weighed by
+    The prior is the distribution of x_0 = D(x_end), x going down the grid by reverse steps N(m(x), d^2 I). Each
+    particle moves by the same step with the score tilted to y, and is weighed by
 
         w = N(x_s; m(x_t), d^2) p~(y | x_s) / (N(x_s; m~(x_t), d^2) p~(y | x_t)),
         at the end p(y | x_0) / p~(y | x_end),
 
-    so that the guess p~ is divided out again: for any p~, as K -> infinity, the samples have the law of x_0 given y
-    under that prior, and the evidence is without bias for every K. A good guess keeps the weights alike. Where the
-    effective number of particles, (sum w)^2 / sum w^2, falls below a share of K they are resampled (systematically).
+    so that the guess p~ is divided out again: for any p~, as K -> infinity, the samples have the distribution of x_0
+    given y under that prior, and the evidence is without bias for every K. A good guess keeps the weights alike. Where
+    the effective number of particles, (sum w)^2 / sum w^2, falls below a share of K they are resampled
+    (systematically).
 
     Every sample has a filter of its own, of K particles, and is one of them, drawn by weight: samples are independent,
-    of no one's batch mates, and cost K evaluations a step; their law has an error O(1 / K). The particles of a filter
-    are kept in the run: as a weighted sample they give the posterior's moments at the cost of one sample.
+    not of the other samples of the batch, and cost K evaluations a step; their distribution has an error O(1 / K). The
+    particles of a filter are kept in the run: as a weighted sample they give the posterior's moments at the cost of one
+    sample.
 
     Args:
         particles: K.
@@ -98,7 +100,7 @@ class TwistedParticles(Solver):
         return replace(ddim(score.process, 100), step=Ancestral())
 
     def refusals(self, score: Score, sampler: Sampler, observation: Observation) -> list[str]:
-        """As every solver's, and what the twist refuses."""
+        """Reasons to refuse: those of every solver, and what the twist refuses."""
         why = super().refusals(score, sampler, observation)
         if any(not part.moves for part in sampler.step.parts()):
             why.append("twisted weighs reverse steps alone, without correctors; use Sampler(Ancestral(), ...)")
@@ -109,7 +111,7 @@ class TwistedParticles(Solver):
         return self._twist(observation).tilted(score, sampler, observation), sampler
 
     def for_data(self, spec: DataSpec, observation: Observation) -> TwistedParticles:
-        """With its twist for those data."""
+        """This solver with its twist adapted to the data."""
         twist = self._twist(observation).for_data(spec, observation)
         assert isinstance(twist, TiltingSolver)
         return replace(self, twist=twist)

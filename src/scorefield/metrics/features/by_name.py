@@ -1,4 +1,4 @@
-"""Feature functions by name, for command lines."""
+"""Feature extractors by name, for the command line."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def features_by_name(
             data units.
         spec: What the examples are.
         gray: Images of one channel, for the first two networks: "repeat" gives them three.
-        quantise: To 8 bits, for the first two networks.
+        quantise: Conversion to 8 bits, for the first two networks.
         weights: File of Inception weights; None downloads them.
-        device: Where Inception and modules run.
+        device: Device of Inception and of modules.
 
     Raises:
         ValueError: No such name; the message lists them. Or data that the network does not take.

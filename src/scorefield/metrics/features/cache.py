@@ -16,7 +16,7 @@ from scorefield._files import replacing
 from scorefield.metrics.features.feature import Features
 
 FORMAT = 1
-"""Of the files; another one is another key, so that files of older formats are not found."""
+"""Version of the file format, part of the key, so that files of older formats are not found."""
 HEADER = "scorefield features"
 
 
@@ -28,7 +28,7 @@ class FeatureCache:
     header says what its name says and its checksum holds: any other is refused and named, not used and not replaced.
 
     Args:
-        folder: Where the files are; made when the first is written.
+        folder: Folder of the files; made when the first is written.
     """
 
     def __init__(self, folder: str | Path):

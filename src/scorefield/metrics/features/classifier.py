@@ -163,7 +163,7 @@ class ClassifierFeatures:
             width: Number of features.
             steps: Training steps of 128 examples.
             seed: Seed of initialisation and batches.
-            device: Where to train and evaluate.
+            device: Device for training and evaluation.
 
         Raises:
             ValueError: Labels that do not belong to x, fewer than two classes, or too few examples.

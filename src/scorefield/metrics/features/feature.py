@@ -1,4 +1,4 @@
-"""Feature functions: what a metric looks through, with a name and a hash so that unlike ones are never compared."""
+"""Feature extractors of the metrics, with a name and a hash so that results of different ones are never compared."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ModuleFeatures:
         function: Maps (B, *event) in data units to (B, F), or to (B, ...) which is flattened. A module is put in
             evaluation mode and runs on the device of its parameters.
         name: Its name in receipts.
-        hash: For callables that are no module: what identifies the version of the function. Modules are hashed here.
+        hash: Identifier of the version of a callable that is no module. Modules are hashed here.
 
     Raises:
         TypeError: Not callable.

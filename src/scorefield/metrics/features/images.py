@@ -21,12 +21,12 @@ Quantise = Literal["none", "round", "truncate"]
 Resize = Literal["none", "torch-fidelity", "bilinear", "bicubic"]
 
 LEVEL_ROUNDING = 2.0**-14
-"""Of a grey level: what float32 leaves of a level k that was stored as k / 255, so that truncation keeps it."""
+"""Rounding error of a grey level k stored as k / 255 in float32, allowed for so that truncation keeps k."""
 
 
 @record
 class ImagePreparation:
-    """From data units to the pixels that a network of photographs takes, (B, C, H, W) -> (B, 3, H', W').
+    """Conversion from data units to the pixels that a network of photographs takes, (B, C, H, W) -> (B, 3, H', W').
 
     In this order: v = 255 (x - low) / (high - low), clipped to [0, 255]; to whole grey levels; one channel to three;
     another size; (v - mean) / deviation.
@@ -35,7 +35,8 @@ class ImagePreparation:
         low: What is black in data units, a number or one for each channel.
         high: What is white.
         gray: One channel: "refuse", since such a network has seen colour photographs, or "repeat" it three times.
-        quantise: To 8 bits by "round" or "truncate" (floor, as the 2021 evaluation of score SDEs did), or "none".
+        quantise: Conversion to 8 bits by "round" or "truncate" (floor, as the 2021 evaluation of score SDEs did), or
+            "none".
         resize: "torch-fidelity" leaves it to the network inside torch-fidelity: to 299 x 299 by the bilinear rule of
             TensorFlow 1, corners not aligned and no antialiasing. "bilinear" and "bicubic" resize here, antialiased, to
             `size`, not rounded afterwards. "none" keeps the size.
@@ -71,12 +72,12 @@ class ImagePreparation:
 
     @property
     def bits(self) -> str:
-        """The quantisation in words."""
+        """Description of the quantisation."""
         return {"none": "not quantised", "round": "rounded to 8 bits", "truncate": "truncated to 8 bits"}[self.quantise]
 
     @property
     def text(self) -> str:
-        """The choices in words, for receipts."""
+        """Description of the preparation, for receipts."""
         size = {
             "none": "not resized",
             "torch-fidelity": "resized to 299 x 299 as TensorFlow 1 does",

@@ -1,6 +1,6 @@
 """The Inception network of published scores: the graph of 2015-12-05, as torch-fidelity ported it.
 
-FID, KID, precision and recall look through its pool 3 (2048 numbers), and the Inception score through the softmax of
+FID, KID, precision and recall use its pool 3 (2048 numbers), and the Inception score the softmax of
 its 1008 logits without their bias (Salimans et al. 2016; the bias is left out as in the release of that paper). Both
 come from one pass: `InceptionFeatures` and its `probabilities` are two views of one network.
 """
@@ -33,7 +33,7 @@ CLASSES = 1008
 PUBLISHED = "6726825d"
 """Beginning of the sha256 of the published weights, which their file name ends with."""
 FILES = (f"weights-inception-2015-12-05-{PUBLISHED}.pth", f"pt_inception-2015-12-05-{PUBLISHED}.pth")
-"""The same weights as torch-fidelity and as pytorch-fid name them."""
+"""Names of the weights file in torch-fidelity and in pytorch-fid."""
 
 
 class InceptionFeatures(View):
@@ -41,8 +41,8 @@ class InceptionFeatures(View):
 
     Args:
         network: Maps uint8 (B, 3, H, W) to features (B, F) and logits (B, K); `load` makes the published one.
-        preparation: To 8 bits, with resize "torch-fidelity".
-        layer: Which activations the features are, in words.
+        preparation: Conversion to 8 bits and resize "torch-fidelity".
+        layer: Description of the activations that are the features.
         classes: K.
         note: What a reader should know of the weights.
 
@@ -95,8 +95,8 @@ class InceptionFeatures(View):
             weights: File of weights, as .pth or .safetensors; None looks into torch's hub folder, then downloads.
             gray: "repeat" takes data of one channel.
             quantise: "truncate" is the protocol of the 2021 score SDE tables.
-            layer: Which pooled activations, by their number.
-            device: Where the network runs.
+            layer: Number of the pooled activations.
+            device: Device of the network.
 
         Raises:
             ImportError: torch-fidelity is not installed.

@@ -1,4 +1,4 @@
-"""Other networks as features: a small one of photographs whose weights are a package, and files of ONNX."""
+"""Other networks as feature extractors: a small one of photographs whose weights are a package, and ONNX files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PreparedFeatures(ModuleFeatures):
 
     Args:
         network: Maps prepared images to features.
-        preparation: From data units to what the network takes.
+        preparation: Conversion from data units to the network's input.
         name: Its name in receipts.
         note: What a reader should know of its weights.
     """
@@ -51,7 +51,7 @@ def efficientnet_lite0(spec: DataSpec, *, gray: Gray = "refuse", quantise: Quant
     Args:
         spec: What the examples are.
         gray: "repeat" takes data of one channel.
-        quantise: To 8 bits, or "none".
+        quantise: Conversion to 8 bits, or "none".
 
     Raises:
         ImportError: The packages of the network and of its weights are not installed.

@@ -87,8 +87,7 @@ class GaussianField(ModalGaussian):
         return hartley(c.reshape(c.shape[0], *self.shape))
 
     def filtered_posterior(self, transfer: Tensor, observed: Tensor, noise_std: float) -> GaussianField:
-        """The distribution of x_0 given a filtered, noisy copy of it, y = h * x_0 + n (deblurring), again diagonal and
-        fast.
+        """Distribution of x_0 given a filtered, noisy copy of it, y = h * x_0 + n (deblurring), again diagonal.
 
         With h(k) the filter's transfer function, mode by mode: variance l r^2 / (h^2 l + r^2), mean
         m + l h / (h^2 l + r^2) (y - h m).

@@ -15,7 +15,7 @@ from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment, Training
-from scorefield.nets.critic_mlp import MLPCritic
+from scorefield.nets.critics.mlp_critic import MLPCritic
 from scorefield.process.families import VE, VP, SubVP
 from scorefield.process.grids import EveryLevel, Uniform
 from scorefield.process.levels import langevin_step, overlap_ladder

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from scorefield.data_spec import DataSpec
-from scorefield.nets.energy import EnergyResNet
-from scorefield.nets.energy_mlp import EnergyMLP
+from scorefield.nets.energies.energy_resnet import EnergyResNet
+from scorefield.nets.energies.energy_mlp import EnergyMLP
 from scorefield.nets.mlp import MLP
-from scorefield.nets.ncsnpp import NCSNpp
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.nets.network import NetworkConfig
 from scorefield.recipes.small import digits, images
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.nets.layers import ChannelMix
-from scorefield.nets.ncsnpp import DownLevel, Head, UNet, UpLevel
+from scorefield.nets.unets.ncsnpp import DownLevel, Head, UNet, UpLevel
 from scorefield.nets.network import Network
 
 Kind = Literal["fourier", "dense", "conv", "norm", "block", "attention", "combine", "down", "up"]

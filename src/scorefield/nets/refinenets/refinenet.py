@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.nets.instance_norm import NoNorm
+from scorefield.nets.refinenets.instance_norm import NoNorm
 from scorefield.nets.layers import Pointwise, residual_sum
 from scorefield.nets.network import Network, refuse_condition
 

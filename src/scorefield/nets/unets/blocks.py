@@ -1,7 +1,7 @@
 """Residual blocks of the U-Nets, and the levels made of them.
 
 Modules register their parameters in the order of the published networks, so that a list of unnamed tensors can be
-mapped onto ours (see `scorefield.nets.published`).
+mapped onto ours (see `scorefield.nets.unets.release_order`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scorefield.nets.layers import (
     residual_sum,
     times,
 )
-from scorefield.nets.resampling import Downsample, Upsample
+from scorefield.nets.unets.resampling import Downsample, Upsample
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
 from scorefield.nets.layers import Activation
-from scorefield.nets.ncsnpp import NCSNpp, UNet, check_unet_fields
+from scorefield.nets.unets.ncsnpp import NCSNpp, UNet, check_unet_fields
 from scorefield.nets.network import NetworkConfig
 
 GROUPS = 32
