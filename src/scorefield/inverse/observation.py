@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ class Observation:
         elif isinstance(given, (Tensor, np.ndarray)):
             operator = Matrix(torch.as_tensor(given), event)
         elif callable(given):
-            operator = Function(given, event)
+            operator = Function(cast("Callable[[Tensor], Tensor]", given), event)
         else:
             raise TypeError(
                 f"a {type(given).__name__} is no operator; give an Operator, a matrix, a function of a batch or a name"

@@ -8,12 +8,13 @@ imported when something is drawn. Reports draw with the same parts.
 
 functions   the public plots
 pictures    examples as PNG images and figures: what an example looks like follows from its shape
+tables      rows of examples with named columns
 curves      training curves from the rows of metrics.jsonl
 """
 
 from __future__ import annotations
 
-from scorefield.plot import curves, functions, pictures
+from scorefield.plot import curves, functions, pictures, tables
 from scorefield.plot.functions import log_density, noise_levels, samples, score_field, training, trajectories
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "pictures",
     "samples",
     "score_field",
+    "tables",
     "training",
     "trajectories",
 ]

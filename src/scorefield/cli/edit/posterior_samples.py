@@ -35,7 +35,8 @@ from scorefield.inverse.operators.from_files import operator_of, read_array
 from scorefield.inverse.solvers.diagonal_measurement import Known
 from scorefield.inverse.solvers.table import require
 from scorefield.models.model import Model, load
-from scorefield.plot.pictures import image_grid, kind, save_png
+from scorefield.plot.pictures import display_range, kind, save_png
+from scorefield.plot.tables import example_table
 from scorefield.sampling.named import with_steps
 from scorefield.sampling.sampler import Sampler
 from scorefield.sampling.step import STATUS
@@ -47,7 +48,7 @@ MEASURING_STEP = PRIOR_STEP + 3
 """The step number of the noise of measurements that are made here, which no sampler draws from."""
 
 SHOWN = 4
-"""Answers of an example in the picture."""
+"""Samples of an example in the picture."""
 
 ROWS = 16
 """Examples in the picture."""
@@ -255,19 +256,20 @@ def _say(action: PosteriorSamples, numbers: dict[str, Any], spec: DataSpec) -> N
 
 
 def _picture(task: Task, answers: Tensor, mean: Tensor, std: Tensor, spec: DataSpec, path: Path) -> None:
-    """One row per example: truth, what is known, answers, their mean, their deviation."""
+    """One row per example: truth, what is known, samples, their mean, their standard deviation."""
     if kind(spec) == "vector":
         return
-    columns = {"truth": task.truth, "known": _shown(task.observation, spec)}
-    columns |= {f"answer {j + 1}": answers[:, j] for j in range(min(SHOWN, answers.shape[1]))}
+    columns = {"truth": task.truth} if task.truth is not None else {}
+    columns |= {"known": _shown(task.observation, spec)}
+    columns |= {f"sample {j + 1}": answers[:, j] for j in range(min(SHOWN, answers.shape[1]))}
     columns |= {"mean": mean}
+    scale = ""
     if answers.shape[1] > 1:
-        columns["deviation"] = _on_scale(std, spec)
-    there = {name: x[:ROWS].float() for name, x in columns.items() if x is not None}
-    rows = torch.stack(list(there.values()), dim=1).flatten(0, 1)
-    save_png(image_grid(rows.nan_to_num(0.0), spec, columns=len(there)), path)
-    scale = f"; white is a deviation of {float(std.nan_to_num(0.0).max()):.3g}" if "deviation" in there else ""
-    print(f"{path}: {', '.join(there)}{scale}")
+        columns["std"] = _on_scale(std, spec)
+        units = f" {spec.units}" if spec.units else ""
+        scale = f"std: black is 0, white {float(std.nan_to_num(0.0).max()):.3g}{units}."
+    save_png(example_table(columns, spec, rows=ROWS, caption=scale), path)
+    print(f"{path}: {', '.join(columns)}")
 
 
 def _shown(observation: Observation, spec: DataSpec) -> Tensor:
@@ -289,7 +291,7 @@ def _shown(observation: Observation, spec: DataSpec) -> Tensor:
 
 
 def _on_scale(std: Tensor, spec: DataSpec) -> Tensor:
-    """Deviations as examples, from the lowest value of the data for 0 to the highest for the largest."""
-    low, high = spec.model_range if spec.bounded else (-2.0, 2.0)
+    """Standard deviations as examples: 0 is drawn black and the largest white."""
+    low, high = (v.reshape(-1, *(1,) * (len(spec.shape) - 1)).to(std) for v in display_range(spec))
     top = std.nan_to_num(0.0).amax().clamp_min(torch.finfo(std.dtype).tiny)
-    return spec.to_data((low + (high - low) * std.nan_to_num(0.0) / top).float())
+    return low + (high - low) * std.nan_to_num(0.0) / top

@@ -22,7 +22,8 @@ from scorefield.energy.outliers import time_of_noise
 from scorefield.evaluation import examples
 from scorefield.inverse.operators.from_files import read_part
 from scorefield.models.model import Model, load
-from scorefield.plot.pictures import image_grid, save_png
+from scorefield.plot.pictures import kind, save_png
+from scorefield.plot.tables import example_table
 from scorefield.process.grids import Uniform
 from scorefield.sampling.sampler import DataStart, Sampler
 from scorefield.sampling.temperature import InpaintingLangevin, TemperatureLangevin
@@ -114,9 +115,8 @@ def _denoise(command: DenoiseExamples, model: Model, x: Tensor, known: dict[str,
         units = model.data.units or "data units"
         print(f"{len(x)} examples with the noise {sigma:g} (model units): root mean square error {before:.4g} {units}")
         print(f"  after one denoising {after:.4g}, {100 * after / before:.1f} percent of it")
-    _rows_of_pictures(
-        [x, noisy, restored] if not command.as_is else [noisy, restored], model.data, out / "denoised.png"
-    )
+    versions = {"noisy": noisy, "denoised": restored}
+    _save_table(versions if command.as_is else {"clean": x} | versions, model.data, out / "denoised.png")
     print(out / "denoised.npz")
 
 
@@ -165,7 +165,8 @@ def _restore(command: RestoreExamples, model: Model, x: Tensor, known: dict[str,
     if failed:
         print(f"  warning: {failed} completions are not finite; they are in the file as they are")
     shown = torch.where(unknown, torch.full_like(answers[:, 0], _middle(model.data)), x.to(answers))
-    _rows_of_pictures([x, shown, *answers.unbind(1)], model.data, out / "restored.png")
+    completions = {f"sample {j + 1}": answers[:, j] for j in range(answers.shape[1])}
+    _save_table({"truth": x, "known": shown} | completions, model.data, out / "restored.png")
     print(out / "restored.npz")
 
 
@@ -175,10 +176,9 @@ def _middle(spec: DataSpec) -> float:
     )
 
 
-def _rows_of_pictures(columns: list[Tensor], spec: DataSpec, path: Path) -> None:
-    """One row per example, where examples are images."""
-    if len(spec.shape) != 3:
+def _save_table(columns: dict[str, Tensor], spec: DataSpec, path: Path) -> None:
+    """One row per example, unless examples are vectors."""
+    if kind(spec) == "vector":
         return
-    rows = torch.stack([c[:16].to(torch.float32) for c in columns], dim=1).flatten(0, 1)
-    save_png(image_grid(rows, spec, columns=len(columns)), path)
-    print(path)
+    save_png(example_table(columns, spec), path)
+    print(f"{path}: {', '.join(columns)}")
