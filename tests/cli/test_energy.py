@@ -13,8 +13,8 @@ import torch
 
 from scorefield.cli import main
 from scorefield.models.model import load
-from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.nets.energies.energy_mlp import EnergyMLP
+from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.recipes import recipe
 from scorefield.training.trainer import train
 from training.tiny import tiny

@@ -26,7 +26,7 @@ from scorefield.interop.import_result import heard
 from scorefield.interop.noise_table import ladder_of, take_table
 from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import ACSMUNet, NCSNv2, NetworkConfig
-from scorefield.nets.refinenets.refinenet import MeanPooledConv, RefineStyle, max_pool
+from scorefield.nets.refinenets.blocks import MeanPooledConv, RefineStyle, max_pool
 from scorefield.process import GeometricSigmas, LinearSigmas, Tabulated
 from scorefield.recipes import recipe
 from scorefield.sampling import Consistent, LadderScaled, Langevin

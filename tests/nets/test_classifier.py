@@ -10,8 +10,8 @@ from torch import Tensor
 
 from scorefield._codec import dumps, loads, record_types
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.nets.guide_nets.wide_resnet import CIFAR10_DEVIATION, CIFAR10_MEAN, NoisyWideResNet, WideResNet
-from scorefield.nets.guide_nets import GuideConfig, GuideNetwork
+from scorefield.nets.guidance import GuideConfig, GuideNetwork
+from scorefield.nets.guidance.wide_resnet import CIFAR10_DEVIATION, CIFAR10_MEAN, NoisyWideResNet, WideResNet
 from tolerance import AUTOCAST_BFLOAT16, FINITE_DIFFERENCE, FLOAT32_NETWORK, FLOAT64, FLOAT64_NETWORK, INITIAL_SCALE
 
 TINY = {"embedding_size": 4, "embedding_features": 8, "fourier_scale": 0.5}

@@ -12,15 +12,8 @@ from torch.nn import functional
 from nets.sine_rule import agree, fill_with_sines, sine_input
 from scorefield._codec import dumps, loads, record_types
 from scorefield.data_spec import ConditionSpec, DataSpec
-from scorefield.nets.critic import (
-    BigGANCritic,
-    Critic,
-    CriticAttention,
-    CriticConfig,
-    DCGANCritic,
-    SpectralConv,
-    SpectralLinear,
-)
+from scorefield.nets.critics import BigGANCritic, Critic, CriticConfig, DCGANCritic
+from scorefield.nets.critics.biggan import CriticAttention, SpectralConv, SpectralLinear
 from scorefield.nets.critics.mlp_critic import MLPCritic
 from tolerance import AUTOCAST_BFLOAT16, FLOAT32_NETWORK, FLOAT64, FLOAT64_NETWORK, INITIAL_SCALE
 

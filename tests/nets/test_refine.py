@@ -12,22 +12,22 @@ from torch.nn import functional
 from nets.small_nets import IMAGE, REFINE_NETS, batch, build
 from scorefield.data_spec import ConditionSpec, DataSpec
 from scorefield.nets import NCSN, NCSNv2, NetworkConfig, ResScore, ToyMLP
+from scorefield.nets.refinenets.blocks import (
+    EncoderBlock,
+    Fusion,
+    MeanPooledConv,
+    RefineStyle,
+    SpectralConv2d,
+    max_pool,
+    mean_pool,
+)
 from scorefield.nets.refinenets.instance_norm import (
     ConditionalInstanceNorm,
     ConditionalInstanceNormPlus,
     InstanceNormPlus,
     VarianceNorm,
 )
-from scorefield.nets.refinenets.refinenet import (
-    EncoderBlock,
-    Fusion,
-    MeanPooledConv,
-    RefineNet,
-    RefineStyle,
-    SpectralConv2d,
-    max_pool,
-    mean_pool,
-)
+from scorefield.nets.refinenets.refinenet import RefineNet
 from tolerance import (
     FINITE_DIFFERENCE,
     FLOAT32,

@@ -10,11 +10,11 @@ from scorefield.data import DataSource
 from scorefield.interop.config_fields import Fields
 from scorefield.interop.import_result import CheckpointError
 from scorefield.models.experiment import Adam
-from scorefield.nets.unets.ddpm import DDPM
-from scorefield.nets.refinenets.ncsn import NCSN
-from scorefield.nets.unets.ncsnpp import NCSNpp
-from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
+from scorefield.nets.refinenets.ncsn import NCSN
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.sde_configuration import Configuration
 
 _PROCESSES = {"vesde": "ve", "vpsde": "vp", "subvpsde": "subvp"}

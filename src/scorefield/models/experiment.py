@@ -13,7 +13,7 @@ from scorefield.losses.adversarial import LSGAN, AdversarialLoss
 from scorefield.losses.denoising import DenoisingScoreMatching, Objective
 from scorefield.losses.guidance import ConditionLikelihood
 from scorefield.nets.critics import BigGANCritic, CriticConfig
-from scorefield.nets.guide_nets import GuideConfig
+from scorefield.nets.guidance import GuideConfig
 from scorefield.nets.network import NetworkConfig
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process

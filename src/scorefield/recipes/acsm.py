@@ -18,8 +18,8 @@ from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Adam, Adversary, Averaging, Experiment, Training
 from scorefield.nets.critics.mlp_critic import MLPCritic
 from scorefield.nets.mlp import MLP
-from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.unets.acsm_unet import ACSMUNet
 from scorefield.recipes.ladders import annealed_langevin, as_recipe, consistent, images_or_logits, ladder, training
 from scorefield.score.parametrisation import KarrasForm, LogSigma, ScaledScoreForm, ScaledTime

@@ -14,9 +14,9 @@ from typing import Literal
 from scorefield.data import DataSource
 from scorefield.losses.denoising import DenoisingScoreMatching
 from scorefield.models.experiment import Adam, Averaging, Experiment
+from scorefield.nets.network import NetworkConfig
 from scorefield.nets.refinenets.ncsn import NCSN
 from scorefield.nets.refinenets.ncsnv2 import NCSNv2
-from scorefield.nets.network import NetworkConfig
 from scorefield.recipes.ladders import annealed_langevin, as_recipe, images_or_logits, ladder, training
 from scorefield.score.parametrisation import Form, LevelLabel, ScaledScoreForm, ScaledTime, ScoreForm, TimeInput
 

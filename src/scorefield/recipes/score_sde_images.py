@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from scorefield.data import DataSource
 from scorefield.models.experiment import Adam, Experiment
-from scorefield.nets.unets.ddpm import DDPM
 from scorefield.nets.refinenets.ncsn import NCSN
-from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.nets.refinenets.ncsnv2 import NCSNv2
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.ladders import as_recipe
 from scorefield.recipes.sde_configuration import PAPER, Configuration
 

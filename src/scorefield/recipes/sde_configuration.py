@@ -17,10 +17,10 @@ from scorefield.data import DataSource
 from scorefield.data_spec import DataSpec
 from scorefield.losses.denoising import DenoisingScoreMatching, Likelihood, NoiseVariance
 from scorefield.models.experiment import Adam, Averaging, Experiment, Training
-from scorefield.nets.unets.ddpm import DDPM
 from scorefield.nets.refinenets.ncsn import NCSN
-from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.nets.refinenets.ncsnv2 import NCSNv2
+from scorefield.nets.unets.ddpm import DDPM
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.process.families import VE, VP, SubVP
 from scorefield.process.grids import EveryLevel, Uniform
 from scorefield.process.process import Process

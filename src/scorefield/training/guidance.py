@@ -18,7 +18,7 @@ from scorefield.losses.denoising import normal_like
 from scorefield.models.experiment import GuideExperiment, Training
 from scorefield.models.guidance import Guide, load_guide
 from scorefield.models.model import Model
-from scorefield.nets.guide_nets import GuideConvolutions, GuideMLP
+from scorefield.nets.guidance import GuideConvolutions, GuideMLP
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated

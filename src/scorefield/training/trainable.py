@@ -14,8 +14,8 @@ from scorefield.losses.sliced import ImplicitScoreMatching, SlicedScoreMatching
 from scorefield.models.experiment import Adam, AnyExperiment, Averaging, Experiment, GuideExperiment
 from scorefield.models.networks import build_any, build_critic, build_network, build_score, denoised_range
 from scorefield.models.weights import trained
-from scorefield.nets.unets.ncsnpp import UNet
 from scorefield.nets.network import EnergyNetwork
+from scorefield.nets.unets.ncsnpp import UNet
 from scorefield.score.energy import EnergyForm
 from scorefield.training.checkpoints import TrainableModule
 from scorefield.training.ema import Averages

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.critic import Critic, CriticConfig
+from scorefield.nets.critics.critic import Critic, CriticConfig
 from scorefield.nets.network import refuse_conditions
 
 

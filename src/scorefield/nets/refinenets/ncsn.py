@@ -10,10 +10,15 @@ from torch import nn
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.refinenets.instance_norm import ConditionalInstanceNorm, ConditionalInstanceNormPlus, InstanceNormPlus
 from scorefield.nets.layers import Activation, activation
 from scorefield.nets.network import NetworkConfig, refuse_conditions
-from scorefield.nets.refinenets.refinenet import BASE, DEEPER, RefineNet, RefineStyle, mean_pool
+from scorefield.nets.refinenets.blocks import RefineStyle, mean_pool
+from scorefield.nets.refinenets.instance_norm import (
+    ConditionalInstanceNorm,
+    ConditionalInstanceNormPlus,
+    InstanceNormPlus,
+)
+from scorefield.nets.refinenets.refinenet import BASE, DEEPER, RefineNet
 
 
 @record

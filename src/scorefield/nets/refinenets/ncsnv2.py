@@ -11,10 +11,11 @@ from torch import nn
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.refinenets.instance_norm import InstanceNormPlus, NoNorm, VarianceNorm
 from scorefield.nets.layers import Activation, activation
 from scorefield.nets.network import NetworkConfig, padded_shape, refuse_conditions
-from scorefield.nets.refinenets.refinenet import BASE, DEEPER, DEEPEST, RefineNet, RefineStyle, max_pool
+from scorefield.nets.refinenets.blocks import RefineStyle, max_pool
+from scorefield.nets.refinenets.instance_norm import InstanceNormPlus, NoNorm, VarianceNorm
+from scorefield.nets.refinenets.refinenet import BASE, DEEPER, DEEPEST, RefineNet
 
 _STAGES = {"base": BASE, "deeper": DEEPER, "deepest": DEEPEST}
 _NORMS: dict[str, Callable[[int], nn.Module]] = {

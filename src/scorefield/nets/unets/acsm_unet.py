@@ -15,8 +15,8 @@ from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.layers import GroupNorm, activation, attend, mix_channels, variance_scaling_
-from scorefield.nets.unets.ncsnpp import check_unet_fields
 from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions
+from scorefield.nets.unets.ncsnpp import check_unet_fields
 
 GROUPS = 32
 """Groups of every normalisation (fewer where 32 does not divide the channels)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
 from scorefield.nets.layers import Activation
-from scorefield.nets.unets.ncsnpp import NCSNpp, UNet, check_unet_fields
 from scorefield.nets.network import NetworkConfig
+from scorefield.nets.unets.ncsnpp import NCSNpp, UNet, check_unet_fields
 
 GROUPS = 32
 """Groups of every normalisation (fewer where 32 does not divide the channels)."""

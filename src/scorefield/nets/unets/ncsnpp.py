@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.nets.unets.blocks import BlockStyle, Combine, ResidualBlock, Stage
 from scorefield.nets.conditioning import Conditioning
 from scorefield.nets.layers import Activation, Convolution, TimeEmbedding, activation, residual_gain
 from scorefield.nets.network import Network, NetworkConfig, padded_shape
+from scorefield.nets.unets.blocks import BlockStyle, Combine, ResidualBlock, Stage
 from scorefield.nets.unets.resampling import ConvolveDown, ConvolveUp, Downsample, Upsample
 
 

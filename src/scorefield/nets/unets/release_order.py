@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.nets.layers import ChannelMix
-from scorefield.nets.unets.ncsnpp import DownLevel, Head, UNet, UpLevel
 from scorefield.nets.network import Network
+from scorefield.nets.unets.ncsnpp import DownLevel, Head, UNet, UpLevel
 
 Kind = Literal["fourier", "dense", "conv", "norm", "block", "attention", "combine", "down", "up"]
 

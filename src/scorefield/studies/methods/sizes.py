@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 
 from scorefield.data_spec import DataSpec
-from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.nets.energies.energy_mlp import EnergyMLP
+from scorefield.nets.energies.energy_resnet import EnergyResNet
 from scorefield.nets.mlp import MLP
-from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.nets.network import NetworkConfig
+from scorefield.nets.unets.ncsnpp import NCSNpp
 from scorefield.recipes.small import digits, images
 
 Architecture = Literal["mlp", "unet"]

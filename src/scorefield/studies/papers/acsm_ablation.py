@@ -13,8 +13,8 @@ from torch import Tensor
 from scorefield.metrics.energy_distance import Jackknifed, distance_sums, energy_distance
 from scorefield.models.experiment import Experiment
 from scorefield.models.model import load
-from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.network import NetworkConfig
+from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.nets.unets.acsm_unet import ACSMUNet
 from scorefield.recipes.acsm import digits_adversarial
 from scorefield.recipes.ladders import annealed_langevin, consistent

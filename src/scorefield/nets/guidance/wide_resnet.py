@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec, PerChannel
-from scorefield.nets.guide_nets import GuideConfig, GuideNetwork
+from scorefield.nets.guidance.guide_network import GuideConfig, GuideNetwork
 from scorefield.nets.layers import FourierFeatures, GroupNorm, activation
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
