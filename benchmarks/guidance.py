@@ -2,10 +2,10 @@
 
     python benchmarks/guidance.py --out runs/guidance
 
-Unless OUT already holds them, two models are trained: a classifier for the bundled digits model (`scorefield train-guide
-digits`), and a conditional model with condition dropout for classifier-free guidance (the recipe digits with
-data.conditional=true and training.condition_dropout=0.15). Then n digits, as many of each class, are drawn at every
-scale and classified by a support vector machine that was trained on the real training digits.
+Two models are trained unless OUT already holds them: a classifier for the bundled digits model (`scorefield
+train-guide digits`), and a conditional model with condition dropout for classifier-free guidance (the recipe digits
+with data.conditional=true and training.condition_dropout=0.15). Then n digits, as many of each class, are drawn at
+every scale and classified by a support vector machine that was trained on the real training digits.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Time and memory of the 1024-pixel NCSN++ of FFHQ: importing its checkpoint, one optimiser step, one sampling step.
+"""Time and memory of the 1024-pixel NCSN++ of FFHQ: import of its checkpoint, one optimiser step, one sampling step.
 
     python benchmarks/import_large.py                          # importing only
     python benchmarks/import_large.py --parts import train sample
     python benchmarks/import_large.py --folder /big/disk --out other.json
 
-The checkpoint is written first: the published layout at full size (model, optimiser state and averages of 105,785,896
-weights, random, 1.7 GB) with the published configuration. Each part then runs in a process of its own, and the peak of
-its resident memory is that of the whole process: interpreter, libraries (the row "libraries" is a process that only
-imports them) and the mapped pages of the checkpoint, which the system may drop at any time. Importing is to stay
-below twice the size of the file. `import` runs the command as a user does; `train` is one optimiser step at batch 1
-with checkpointed activations, averaging included; `sample` is one step of the corrector and the predictor.
+The checkpoint is written first: the published layout at full size (model, optimiser state and EMA of 105,785,896 random
+weights, 1.7 GB) with the published configuration. Each part then runs in a separate process, whose peak resident memory
+includes the interpreter, the libraries (the row "libraries" is a process that only imports them) and the mapped pages
+of the checkpoint, which the system may drop at any time. The import should stay below twice the size of the file.
+`import` runs the command as a user does; `train` is one optimiser step at batch size 1 with checkpointed activations
+and the EMA update; `sample` is one step of the corrector and the predictor.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# torch is imported by the parts alone: the peak of a process includes that of the one which started it.
+# torch is imported inside the parts only, because the measured peak of a process includes that of its parent.
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "tests" / "golden" / "score_sde" / "ncsnpp_ve_1024_style" / "config.json"
 LIMIT = 2.0
+"""Largest peak memory of the import over the size of the file."""
 
 
 def configuration() -> dict[str, Any]:
-    """The published ve/ffhq_ncsnpp_continuous: a golden's configuration at its full size."""
+    """Return the published configuration ve/ffhq_ncsnpp_continuous, from that of a small test checkpoint."""
     config = json.loads(CONFIG.read_text())
     config["data"] |= {"dataset": "FFHQ", "image_size": 1024}
     config["model"] |= {
@@ -49,7 +50,7 @@ def configuration() -> dict[str, Any]:
 
 
 def write(folder: Path) -> dict[str, Any]:
-    """The checkpoint and its configuration."""
+    """Write the checkpoint and its configuration; return the file's size and the number of weights."""
     import torch
 
     from scorefield.data_spec import DataSpec
@@ -60,34 +61,34 @@ def write(folder: Path) -> dict[str, Any]:
     config = configuration()
     run = read(config)
     order = published_order(run.network.build(DataSpec(run.shape, 0, 255, 256)))
-    own = {p.release: p.parameter.detach().T.contiguous() if p.transposed else p.parameter.detach() for p in order}
+    weights = {p.release: p.parameter.detach().T.contiguous() if p.transposed else p.parameter.detach() for p in order}
     trained = [p.release for p in order if p.trainable]
     sigmas = GeometricSigmas(run.sigma_min, run.sigma_max, run.levels).table()[1].flip(0)
     moments = {
-        i: {"step": 3_000_000, "exp_avg": own[p.release] * 1e-3, "exp_avg_sq": own[p.release] ** 2}
+        i: {"step": 3_000_000, "exp_avg": weights[p.release] * 1e-3, "exp_avg_sq": weights[p.release] ** 2}
         for i, p in enumerate(order)
         if p.trainable
     }
     content = {
         "optimizer": {"state": moments, "param_groups": [{"lr": 2e-4, "params": list(range(len(order)))}]},
-        "model": {"module.sigmas": sigmas} | {f"module.{name}": value for name, value in own.items()},
-        "ema": {"decay": run.ema, "num_updates": 9, "shadow_params": [own[name] * 0.99 for name in trained]},
+        "model": {"module.sigmas": sigmas} | {f"module.{name}": value for name, value in weights.items()},
+        "ema": {"decay": run.ema, "num_updates": 9, "shadow_params": [weights[name] * 0.99 for name in trained]},
         "step": 3_000_000,
     }
     torch.save(content, folder / "checkpoint_60.pth")
     (folder / "config.json").write_text(json.dumps(config))
-    return {"bytes": (folder / "checkpoint_60.pth").stat().st_size, "weights": sum(v.numel() for v in own.values())}
+    return {"bytes": (folder / "checkpoint_60.pth").stat().st_size, "weights": sum(v.numel() for v in weights.values())}
 
 
 def libraries(folder: Path) -> dict[str, Any]:
-    """Nothing but the imports."""
+    """Import the libraries and do nothing else."""
     import scorefield.interop  # noqa: F401
 
     return {}
 
 
 def importing(folder: Path) -> dict[str, Any]:
-    """`scorefield import`, from reading the arguments to the last file."""
+    """Run `scorefield import` and time it from the arguments to the last file."""
     from scorefield.cli import main
 
     begin = time.perf_counter()
@@ -97,7 +98,7 @@ def importing(folder: Path) -> dict[str, Any]:
 
 
 def training(folder: Path) -> dict[str, Any]:
-    """One optimiser step at batch 1."""
+    """Take one optimiser step at batch size 1."""
     import torch
 
     import scorefield as sf
@@ -125,7 +126,7 @@ def training(folder: Path) -> dict[str, Any]:
 
 
 def sampling(folder: Path) -> dict[str, Any]:
-    """One step of the corrector and the predictor, one image."""
+    """Take one step of the corrector and the predictor for one image."""
     import torch
 
     import scorefield as sf
@@ -152,14 +153,14 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def child(part: str, folder: Path) -> None:
-    """One part in this process; the last line printed is its result."""
-    found = PARTS[part](folder)
+    """Run one part in this process; the last line printed is its result."""
+    result = PARTS[part](folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"part": part, **found, "peak_bytes": peak}))
+    print(json.dumps({"part": part, **result, "peak_bytes": peak}))
 
 
 def run(part: str, folder: Path) -> dict[str, Any]:
-    """One part in a process of its own."""
+    """Run one part in a separate process and return its result."""
     command = [sys.executable, __file__, "--child", part, "--folder", str(folder)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(printed.splitlines()[-1])
@@ -168,7 +169,7 @@ def run(part: str, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", default=["import"], choices=["import", "train", "sample"])
-    parser.add_argument("--folder", type=Path, help="where the files go; by default a temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder of the files; default: a temporary folder")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "import_large.json")
     parser.add_argument("--child", choices=list(PARTS), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -187,7 +188,7 @@ def main() -> None:
 
 
 def report(rows: list[dict[str, Any]], out: Path) -> None:
-    """The table, and the same as JSON."""
+    """Print the table and write it as JSON."""
     size = rows[0]["bytes"]
     print(f"checkpoint: {size / 2**30:.2f} GiB, {rows[0]['weights']:,} weights")
     for row in rows[1:]:
@@ -197,7 +198,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> None:
         )
     imported = next(row for row in rows if row["part"] == "import")
     verdict = "met" if imported["peak_bytes"] <= LIMIT * size else "missed"
-    print(f"importing below {LIMIT:g} times the file's size: {verdict}")
+    print(f"target, peak memory of the import below {LIMIT:g} times the file's size: {verdict}")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=1) + "\n")
 

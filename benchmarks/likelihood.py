@@ -1,20 +1,22 @@
-"""Coverage of the stated likelihood intervals, and the time of a likelihood's right-hand side.
+"""Coverage of the stated likelihood intervals, and the time of the right-hand side of the likelihood's ODE.
 
     python benchmarks/likelihood.py                   # tables on the screen, benchmarks/results/likelihood.json
     python benchmarks/likelihood.py --points 200 --passes 5
 
-Coverage. Exact scores of mixtures of four normals in 2, 16, 64 and 256 dimensions under VP and VE, so that the truth is
-known: log p_0 at points of p_0. The interval is stated at 90 percent; "covered" is the share of points whose interval
-holds the truth, and the least that would still be within binomial error of 90 percent stands beside it. The width of
-an interval is judged against the errors |nats - truth| themselves, by their median and by the tenth largest: an
-interval of 90 percent for a normal error of known deviation has half a width of 2.44 median errors, and a width of 2.0
-times the tenth largest; no honest one is narrower. In two dimensions the divergence is exact, and what is left is what
-no tolerance removes: the prior and the truncation, which have their own terms.
+Coverage. The scores are those of mixtures of four normal distributions in 2, 16, 64 and 256 dimensions under VP and VE,
+whose log p_0 is known exactly at points drawn from p_0. Intervals are stated at 90 percent. "covered" is the share of
+points whose interval contains the exact value, and "limit" the smallest share that is within binomial error of 90
+percent. The width of the intervals is compared with the errors |nats - exact value|, by their median and by their 90
+percent quantile: for a normal error of known deviation, a 90 percent interval has a half-width of 2.44 median errors
+and a width of 2.0 times the 90 percent quantile, and no correct interval is narrower. In two dimensions the divergence
+is exact, so that only the errors remain that no tolerance removes: those of the prior and of the truncation, which have
+terms of their own.
 
-Time. The right-hand side of a likelihood is the drift and its divergence. "two calls" is how it is often written: one
-evaluation for the drift, a second one with a backward pass for the divergence; "shared" takes both from one evaluation.
-Both with the naive network of `naive.py` and with ours (NCSN++, 32 channels, 2 blocks, batch 8 of 3x32x32), in one
-process, one of each per pass, ratios of neighbours in the same pass, process time of one thread.
+Time. The right-hand side is the drift and its divergence. "two calls" evaluates the network once for the drift and a
+second time, with a backward pass, for the divergence, as it is often written; "shared" takes both from one evaluation.
+Both are run with the network of `naive.py` and with ours (NCSN++, 32 channels, 2 blocks, batch 8 of 3x32x32), in one
+process, one evaluation of each per pass; ratios are those of evaluations in the same pass, in process time of one
+thread.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from naive import naive_copy
+from step import ratios
 from torch import Tensor
 
 from scorefield._math import sum_event
@@ -51,7 +53,7 @@ TARGETS = {"covered": "at least the binomial limit", "half / median": 3.0, "ours
 
 
 def mixture(process: Process, D: int) -> Mixture:
-    """Four normals of weights 0.4 to 0.1, means N(0, 1) in each dimension, variances from 0.05 to 0.45."""
+    """Return four normal components of weights 0.4 to 0.1, means from N(0, I) and variances from 0.05 to 0.45."""
     generator = torch.Generator().manual_seed(D)
     means = torch.randn(4, D, generator=generator, dtype=torch.float64)
     variances = 0.05 + 0.4 * torch.rand(4, D, generator=generator, dtype=torch.float64)
@@ -59,7 +61,14 @@ def mixture(process: Process, D: int) -> Mixture:
 
 
 def coverage(name: str, D: int, points: int, settings: FlowSettings) -> dict[str, float | str]:
-    """One line of the table."""
+    """Return one row of the table.
+
+    Args:
+        name: Name of the process.
+        D: Dimension.
+        points: Number of points.
+        settings: Settings of the probability flow.
+    """
     process = PROCESSES[name]
     oracle = mixture(process, D)
     x = oracle.sample(points, 0.0, seed=1)
@@ -103,7 +112,7 @@ RightHandSide = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def two_calls(network: Callable[[Tensor, Tensor], Tensor], v: Tensor) -> RightHandSide:
-    """A drift, and again a drift for its divergence."""
+    """Return drift and divergence by two evaluations of the network, with the probes v, (B, C, H, W)."""
 
     def evaluate(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
@@ -116,7 +125,7 @@ def two_calls(network: Callable[[Tensor, Tensor], Tensor], v: Tensor) -> RightHa
 
 
 def shared(network: Callable[[Tensor, Tensor], Tensor], v: Tensor) -> RightHandSide:
-    """What `inference.flow` calls."""
+    """Return drift and divergence by one evaluation of the network, as `scorefield.likelihood` computes them."""
     divergence, rows = Hutchinson(v[None], True), torch.arange(len(v))
 
     def evaluate(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +136,7 @@ def shared(network: Callable[[Tensor, Tensor], Tensor], v: Tensor) -> RightHandS
 
 
 def variants() -> dict[str, RightHandSide]:
-    """The four ways, all of the same function."""
+    """Return the four variants of the same right-hand side."""
     torch.manual_seed(0)
     ours = CONFIG.build(DataSpec((3, 32, 32), 0.0, 1.0)).eval()
     for parameter in ours.parameters():
@@ -148,38 +157,29 @@ def variants() -> dict[str, RightHandSide]:
 
 
 def speed(passes: int) -> dict[str, dict[str, float]]:
-    """Milliseconds and the ratio to the naive way, medians over passes with the range of the ratio.
+    """Return the milliseconds of each variant, and its speed relative to "naive two calls" with the range over passes.
 
     Raises:
-        SystemExit: The ways do not agree.
+        SystemExit: The variants do not compute the same function.
     """
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(1)
     x, c = torch.randn(BATCH, 3, 32, 32, generator=generator), torch.linspace(-4.0, 3.0, BATCH)
-    ways = variants()
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    answers = {name: way(x, c) for name, way in ways.items()}
-    drift, trace = answers["naive two calls"]
-    for name, (other, estimate) in answers.items():
+    functions = variants()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    results = {name: function(x, c) for name, function in functions.items()}
+    drift, trace = results["naive two calls"]
+    for name, (other, estimate) in results.items():
         if (other - drift).abs().max() > 1e-3 * drift.abs().max() or (estimate - trace).abs().max() > 1e-2 * (
             trace.abs().max() + drift.abs().max()
         ):
-            raise SystemExit(f"{name} is another function than naive two calls")
+            raise SystemExit(f"{name!r} and 'naive two calls' do not compute the same function")
     for _ in range(passes):
-        for name, way in ways.items():
+        for name, function in functions.items():
             began = time.process_time()
-            way(x, c)
+            function(x, c)
             times[name].append(1e3 * (time.process_time() - began))
-    table = {}
-    for name, own in times.items():
-        paired = [a / b for a, b in zip(times["naive two calls"], own, strict=True)]
-        table[name] = {
-            "milliseconds": statistics.median(own),
-            "ratio": statistics.median(paired),
-            "lowest": min(paired),
-            "highest": max(paired),
-        }
-    return table
+    return ratios(times, "naive two calls")
 
 
 def main() -> None:
@@ -191,9 +191,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     settings = FlowSettings(probes=arguments.probes)
-    print(
-        f"intervals of 90 percent, {arguments.points} points, {arguments.probes} probes where the trace is estimated\n"
-    )
+    print(f"90 percent intervals, {arguments.points} points, {arguments.probes} probes where the trace is estimated\n")
     rows = []
     for name in PROCESSES:
         for D in DIMENSIONS:
@@ -203,7 +201,7 @@ def main() -> None:
             print("  ".join(f"{v:>14s}" if isinstance(v, str) else f"{v:14.4g}" for v in row.values()), flush=True)
             rows.append(row)
     table = speed(arguments.passes)
-    print(f"\nright-hand side, one thread, milliseconds and times as fast [range of {arguments.passes} passes]")
+    print(f"\nright-hand side, one thread, milliseconds and relative speed [range of {arguments.passes} passes]")
     for name, row in table.items():
         print(
             f"  {name:16s} {row['milliseconds']:8.0f} {row['ratio']:6.2f} [{row['lowest']:.2f} .. {row['highest']:.2f}]"

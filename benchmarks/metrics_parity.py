@@ -1,23 +1,23 @@
-"""Metrics against torch-fidelity: the same images, the same Inception weights, the same settings; equal to 1e-4.
+"""Metrics compared with those of torch-fidelity on the same images, Inception weights and settings; equal to 1e-4.
 
     python benchmarks/metrics_parity.py                                # 2 x 100 images, random weights
-    python benchmarks/metrics_parity.py --images 2200 --layer 2048     # FID of 2048 features needs so many
+    python benchmarks/metrics_parity.py --images 2200 --layer 2048     # FID of 2048 features needs as many images
     python benchmarks/metrics_parity.py --weights weights-inception-2015-12-05-6726825d.pth
 
-Needs torch-fidelity, torchvision (which torch-fidelity imports; a build without compiled operators will do) and
-scikit-learn. Images are 32 x 32 patches of scikit-learn's two photographs; "samples" are other patches of the same with
-a change of colour and noise of 25 levels. Random weights are drawn so that activations keep their size through the
-layers (He et al. 2015), saved, and given to both by file.
+Needs torch-fidelity, torchvision (which torch-fidelity imports; a build without compiled operators suffices) and
+scikit-learn. Images are 32 x 32 patches of scikit-learn's two photographs; "samples" are other patches of the same
+photographs with changed colours and noise of 25 levels. Random weights are drawn so that activations keep their size
+through the layers (He et al. 2015), saved, and loaded by both libraries from the same file.
 
-Where the two libraries mean different things by default, settings are chosen in which they mean the same:
+Where the defaults of the two libraries differ, settings are chosen with which they define the same number:
 
-* Inception score: torch-fidelity shuffles and cuts into 10 splits, we sort by a hash and cut. With 1 split both are the
-  score of all; for 10 splits our formula is given the samples in torch-fidelity's order.
-* KID: torch-fidelity averages over random subsets; 1 subset of all images is our estimator of all pairs. It sums
-  kernels of order 1 in float32, which leaves some 1e-7 of the difference; its formula is also run in float64, as ours.
-* precision and recall: k = 3, both by default; torch-fidelity's default network for them is VGG-16, here Inception.
-* FID: none. It needs more images than features (else both numbers measure N), so a hundred images are compared in 64
-  features, and 2048 features in rows that are given to both.
+* Inception score: torch-fidelity shuffles the samples and cuts them into 10 splits, we sort them by a hash and cut.
+  With 1 split both give the score of all samples; for 10 splits our formula is applied in torch-fidelity's order.
+* KID: torch-fidelity averages over random subsets; 1 subset of all images is our estimator over all pairs. It sums
+  kernels of order 1 in float32, which leaves errors of about 1e-7; its formula is therefore also run in float64.
+* precision and recall: both use k = 3 by default; torch-fidelity's default network for them is VGG-16, here Inception.
+* FID: the definitions agree. It needs more images than features (otherwise both numbers measure N), so that a hundred
+  images are compared with 64 features, and 2048 features with rows of random features that both libraries are given.
 """
 
 from __future__ import annotations
@@ -56,36 +56,36 @@ TOLERANCE = 1e-4
 
 
 def patches(count: int, seed: int, size: int = 32) -> Tensor:
-    """Random patches of two photographs, uint8 (count, 3, size, size)."""
+    """Return random patches of two photographs, uint8 (count, 3, size, size)."""
     draw = np.random.default_rng(seed)
     photographs = load_sample_images().images
-    found = []
+    crops = []
     for _ in range(count):
         photograph = photographs[draw.integers(len(photographs))]
         y, x = (draw.integers(side - size) for side in photograph.shape[:2])
-        found.append(photograph[y : y + size, x : x + size].transpose(2, 0, 1))
-    return torch.from_numpy(np.stack(found))
+        crops.append(photograph[y : y + size, x : x + size].transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(crops))
 
 
-def changed(x: Tensor, seed: int) -> Tensor:
-    """Less contrast, a shift of colour and noise of 25 levels, rounded to 8 bits."""
+def distorted(x: Tensor, seed: int) -> Tensor:
+    """Return images with less contrast, shifted colours and noise of 25 levels, rounded to 8 bits."""
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     shift = torch.tensor([10.0, 0.0, -10.0]).reshape(3, 1, 1)
     return (0.6 * x.float() + 30.0 + shift + 25.0 * noise).round().clamp(0, 255).to(torch.uint8)
 
 
 def random_weights(path: Path) -> Path:
-    """A state dict of the Inception network drawn at random, on disk."""
+    """Write a state dict of the Inception network with random weights and return its path."""
     extractor = extractor_module().FeatureExtractorInceptionV3
 
-    class Blank(extractor):
+    class Uninitialised(extractor):
         def load_state_dict(self, *_: Any, **__: Any) -> None:
-            """Stay as initialised."""
+            """Load nothing: the constructor requires a file, which is empty here."""
 
     empty = io.BytesIO()
     torch.save({}, empty)
     empty.seek(0)
-    network = Blank("blank", ["2048"], feature_extractor_weights_path=empty)
+    network = Uninitialised("blank", ["2048"], feature_extractor_weights_path=empty)
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -96,7 +96,7 @@ def random_weights(path: Path) -> Path:
     return path
 
 
-def without_operators() -> None:
+def declare_operators() -> None:
     """Declare torchvision's compiled operators, so that a build without them can be imported; none is called here."""
     try:
         import torchvision  # noqa: F401
@@ -111,7 +111,7 @@ def without_operators() -> None:
 
 
 class Images(torch.utils.data.Dataset[Tensor]):
-    """What torch-fidelity takes: uint8 images one by one."""
+    """Data set of uint8 images, as torch-fidelity takes them."""
 
     def __init__(self, x: Tensor):
         self.x = x
@@ -123,8 +123,8 @@ class Images(torch.utils.data.Dataset[Tensor]):
         return self.x[index]
 
 
-def theirs(samples: Tensor, real: Tensor, weights: Path, layer: str) -> dict[str, float]:
-    """torch-fidelity's numbers of what torch-fidelity's extractor gives, one pass of each set."""
+def torch_fidelity_metrics(samples: Tensor, real: Tensor, weights: Path, layer: str) -> dict[str, float]:
+    """Return torch-fidelity's metrics of the features of torch-fidelity's extractor, by one pass over each set."""
     from torch_fidelity.metric_isc import isc_features_to_metric
     from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
@@ -134,76 +134,89 @@ def theirs(samples: Tensor, real: Tensor, weights: Path, layer: str) -> dict[str
     )
     a, b = (get_featuresdict_from_dataset(Images(x), extractor, 50, False, True, False) for x in (samples, real))
     fid, _ = frechet_and_precision(a[layer], b[layer])
-    _, shares = frechet_and_precision(a["2048"], b["2048"], distance=False)
-    whole = isc_features_to_metric(a["logits_unbiased"], splits=1, shuffle=False)
-    cut = isc_features_to_metric(a["logits_unbiased"], splits=SPLITS, shuffle=False)
+    _, (precision, recall) = frechet_and_precision(a["2048"], b["2048"], distance=False)
+    one_split = isc_features_to_metric(a["logits_unbiased"], splits=1, shuffle=False)
+    several_splits = isc_features_to_metric(a["logits_unbiased"], splits=SPLITS, shuffle=False)
     return {
         f"FID, {layer} features": fid,
-        **kernel(a["2048"], b["2048"], ", 2048 features"),
-        "precision, 2048 features": shares[0],
-        "recall, 2048 features": shares[1],
-        "Inception score, 1 split": whole["inception_score_mean"],
-        f"Inception score, {SPLITS} splits": cut["inception_score_mean"],
+        **kernel_distances(a["2048"], b["2048"], ", 2048 features"),
+        "precision, 2048 features": precision,
+        "recall, 2048 features": recall,
+        "Inception score, 1 split": one_split["inception_score_mean"],
+        f"Inception score, {SPLITS} splits": several_splits["inception_score_mean"],
     }
 
 
-def kernel(a: Tensor, b: Tensor, what: str) -> dict[str, float]:
-    """torch-fidelity's KID in float64; in float32, as it is by default, it is a small difference of large sums."""
+def kernel_distances(a: Tensor, b: Tensor, suffix: str) -> dict[str, float]:
+    """Return torch-fidelity's KID in float64 and in its default float32, a small difference of large sums.
+
+    Args:
+        a: Features of samples.
+        b: Features of real images.
+        suffix: Added to the names.
+    """
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    found = {}
+    distances = {}
     for dtype, name in ((torch.float64, "KID"), (torch.float32, "KID in float32")):
         number = kid_features_to_metric(a.to(dtype), b.to(dtype), kid_subsets=1, kid_subset_size=len(a), verbose=False)
-        found[f"{name}{what}"] = number["kernel_inception_distance_mean"]
-    return found
+        distances[f"{name}{suffix}"] = number["kernel_inception_distance_mean"]
+    return distances
 
 
 def frechet_and_precision(a: Tensor, b: Tensor, distance: bool = True) -> tuple[float, tuple[float, float]]:
-    """torch-fidelity's FID, precision and recall of features."""
+    """Return torch-fidelity's FID (NaN without `distance`), and precision and recall, of features."""
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
     from torch_fidelity.metric_prc import prc_features_to_metric
 
-    shares = prc_features_to_metric(a, b, verbose=False)
+    manifold = prc_features_to_metric(a, b, verbose=False)
     statistics = [fid_features_to_statistics(x) for x in (a, b)] if distance else []
     fid = fid_statistics_to_metric(*statistics, verbose=False) if distance else {"frechet_inception_distance": math.nan}
-    return fid["frechet_inception_distance"], (shares["precision"], shares["recall"])
+    return fid["frechet_inception_distance"], (manifold["precision"], manifold["recall"])
 
 
-def ours(samples: Tensor, real: Tensor, weights: Path, layer: str) -> dict[str, float]:
-    """Our numbers of the same."""
+def scorefield_metrics(samples: Tensor, real: Tensor, weights: Path, layer: str) -> dict[str, float]:
+    """Return the same metrics by this library."""
     preparation = ImagePreparation(0.0, 255.0, resize="torch-fidelity")
-    deep = InceptionFeatures.load(preparation, weights=weights)
-    narrow = deep if layer == "2048" else InceptionFeatures.load(preparation, weights=weights, layer=layer)  # type: ignore[arg-type]
+    features = InceptionFeatures.load(preparation, weights=weights)
+    fid_features = (
+        features if layer == "2048" else InceptionFeatures.load(preparation, weights=weights, layer=layer)  # type: ignore[arg-type]
+    )
     reference = Reference(real, name="patches")
-    score = InceptionScore(deep.probabilities, reference, splits=1)
+    score = InceptionScore(features.probabilities, reference, splits=1)
     metrics = [
-        FrechetDistance(narrow, reference, batch_size=50),
-        KernelDistance(deep, reference, batch_size=50),
-        Precision(deep, reference),
-        Recall(deep, reference),
+        FrechetDistance(fid_features, reference, batch_size=50),
+        KernelDistance(features, reference, batch_size=50),
+        Precision(features, reference),
+        Recall(features, reference),
         score,
     ]
-    in_order = []
+    probabilities = []
     for batch in samples.split(50):
         for metric in metrics:
             metric.update(batch)
-        in_order.append(deep.probabilities(batch))
-    fid, kid, precision, recall, one = (float(metric.compute()) for metric in metrics)
+        probabilities.append(features.probabilities(batch))
+    fid, kid, precision, recall, one_split = (float(metric.compute()) for metric in metrics)
     return {
         f"FID, {layer} features": fid,
         "KID, 2048 features": kid,
         "KID in float32, 2048 features": kid,
         "precision, 2048 features": precision,
         "recall, 2048 features": recall,
-        "Inception score, 1 split": one,
-        f"Inception score, {SPLITS} splits": mean_score(torch.cat(in_order), SPLITS)[0].number,
+        "Inception score, 1 split": one_split,
+        f"Inception score, {SPLITS} splits": mean_score(torch.cat(probabilities), SPLITS)[0].number,
     }
 
 
 def given_features(count: int, width: int) -> dict[str, tuple[float, float]]:
-    """Both libraries' numbers of features that are given: as many as an Inception network has, and more rows."""
+    """Return both libraries' metrics of random features, with more rows than features.
+
+    Args:
+        count: Rows of each set.
+        width: Number of features.
+    """
     draw = torch.Generator().manual_seed(3)
-    # A few directions that matter and a little of every other, as in a trained network.
+    # A few directions have most of the variance and all others a little, as in a trained network.
     mixing = torch.randn(20, width, generator=draw) / 20**0.5
 
     def rows(scale: float, shift: float) -> Tensor:
@@ -214,50 +227,53 @@ def given_features(count: int, width: int) -> dict[str, tuple[float, float]]:
     reference, features = Reference(real, name="given"), RawFeatures()
     metrics = [kind(features, reference) for kind in (FrechetDistance, KernelDistance, Precision, Recall)]
     numbers = [float(result) for result in measure_all(metrics, samples)]
-    fid, shares = frechet_and_precision(samples, real)
-    kid = kernel(samples, real, ", given")
-    here = [numbers[0], numbers[1], numbers[1], *numbers[2:]]
+    fid, manifold = frechet_and_precision(samples, real)
+    kid = kernel_distances(samples, real, ", given")
+    ours = [numbers[0], numbers[1], numbers[1], *numbers[2:]]
+    theirs = [fid, *kid.values(), *manifold]
     names = ["Frechet distance, given", *kid, "precision, given", "recall, given"]
-    return dict(zip(names, zip(here, (fid, *kid.values(), *shares), strict=True), strict=True))
+    return dict(zip(names, zip(ours, theirs, strict=True), strict=True))
 
 
 def main() -> None:
-    """Print the table; a difference beyond 1e-4 is said, and the exit code is 1."""
+    """Print the tables; the exit status is 1 if a relative difference is above 1e-4."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100, help="of each set, a multiple of 10")
-    parser.add_argument("--layer", default="64", help="of the FID: 64, 192, 768 or 2048, fewer than images")
-    parser.add_argument("--weights", type=Path, help="file of Inception weights; random ones unless given")
-    parser.add_argument("--given", type=int, default=2200, help="rows of the given features")
+    parser.add_argument("--images", type=int, default=100, help="images of each set, a multiple of 10")
+    parser.add_argument(
+        "--layer", default="64", help="features of the FID: 64, 192, 768 or 2048, fewer than there are images"
+    )
+    parser.add_argument("--weights", type=Path, help="file of Inception weights; default: random weights")
+    parser.add_argument("--given", type=int, default=2200, help="rows of the random features")
     arguments = parser.parse_args()
-    without_operators()
+    declare_operators()
     rows = given_features(arguments.given, 2048)
-    show(f"2 x {arguments.given} rows of 2048 given features", rows)
-    real, samples = patches(arguments.images, 0), changed(patches(arguments.images, 1), 2)
+    show(f"2 x {arguments.given} rows of 2048 random features", rows)
+    real, samples = patches(arguments.images, 0), distorted(patches(arguments.images, 1), 2)
     with tempfile.TemporaryDirectory() as folder:
         weights = arguments.weights or random_weights(Path(folder) / "random.pth")
         start = time.perf_counter()
-        here = ours(samples, real, weights, arguments.layer)
+        ours = scorefield_metrics(samples, real, weights, arguments.layer)
         middle = time.perf_counter()
-        there = theirs(samples, real, weights, arguments.layer)
+        theirs = torch_fidelity_metrics(samples, real, weights, arguments.layer)
         end = time.perf_counter()
-    images = {name: (here[name], there[name]) for name in there}
+    images = {name: (ours[name], theirs[name]) for name in theirs}
     kind = "random" if arguments.weights is None else weights.name
     show(f"2 x {arguments.images} images, Inception with weights {kind}", images)
     print(f"ours {middle - start:.0f} s, torch-fidelity {end - middle:.0f} s")
-    judged = {name: pair for name, pair in (rows | images).items() if "float32" not in name}
-    worst = max(difference(*pair) for pair in judged.values())
+    compared = {name: pair for name, pair in (rows | images).items() if "float32" not in name}
+    worst = max(difference(*pair) for pair in compared.values())
     verdict = "equal" if worst <= TOLERANCE else "NOT EQUAL"
-    print(f"largest relative difference but in float32 {worst:.1e}: {verdict} to {TOLERANCE:g}")
+    print(f"largest relative difference, without the rows in float32: {worst:.1e}, {verdict} to {TOLERANCE:g}")
     raise SystemExit(worst > TOLERANCE)
 
 
 def difference(a: float, b: float) -> float:
-    """Relative."""
+    """Return the relative difference."""
     return abs(a - b) / max(abs(b), 1e-12)
 
 
 def show(title: str, rows: dict[str, tuple[float, float]]) -> None:
-    """Print a table of both."""
+    """Print a table of pairs of metrics."""
     print(f"\n{title}\n{'':<32}{'scorefield':>16}{'torch-fidelity':>16}{'relative':>12}")
     for name, pair in rows.items():
         print(f"{name:<32}{pair[0]:>16.8g}{pair[1]:>16.8g}{difference(*pair):>12.1e}", flush=True)

@@ -5,9 +5,9 @@
 Particles. Particle filters that propose from the prior and never resample, for data N((0.4, -0.3), ((0.5, 0.2),
 (0.2, 0.3))) under VP and one accurate measurement, 40 steps; 400 samples, each from a separate filter. The error falls
 as 1 / K with the number K of particles.
-Langevin steps. Annealed Langevin dynamics on a mixture of three Gaussians under VE(0.2, 3), with four levels of one step
-each and a given number of further steps at the last level; 400 samples, against the exact posterior of the data smoothed
-by 0.2.
+Langevin steps. Annealed Langevin dynamics on a mixture of three Gaussians under VE(0.2, 3), with four levels of one
+step each and a given number of further steps at the last level; 400 samples, against the exact posterior of the data
+smoothed by 0.2.
 Resamplings. Two coordinates with correlation 0.9, one of which is observed exactly, 60 ancestral steps under
 VE(0.01, 20), and replacement with Langevin correctors; 2000 samples.
 

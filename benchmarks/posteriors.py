@@ -1,23 +1,24 @@
-"""Posterior solvers against exact posteriors: a mixture of three Gaussians under linear observations.
+"""Posterior solvers compared with exact posteriors, for a mixture of three Gaussians under linear observations.
 
     python benchmarks/posteriors.py                 # tables on the screen, benchmarks/results/posteriors.json
     python benchmarks/posteriors.py --only 8 --solvers pigdm twisted --n 256
 
-Problems. In d = 2, 8 and 64 dimensions the library's `skewed_mixture` (off-centre, rotated, deviations 0.1 to 0.8,
-weights 0.5, 0.3, 0.2) under VP with its exact score; y = A x_0 + 0.2 z with M = 1, 4 and 16 rows of A, normal with
-variance 1 / d. `--problems` different y are drawn from the model itself, and every solver draws n samples for each,
-with its own sampler unless a row says otherwise. The first row holds exact samples, as many: what their number leaves
-of each error.
+The prior is the library's `skewed_mixture` (off-centre, rotated, deviations 0.1 to 0.8, weights 0.5, 0.3, 0.2) in 2, 8
+and 64 dimensions, by default under VP, with its exact score. The observation is y = A x_0 + 0.2 z with M = 1, 4 and 16
+rows of A, whose entries are normal with variance 1 / d. `--problems` values of y are drawn from the model itself, and
+every solver draws n samples for each, with its default sampler unless the row says otherwise. The first row has as many
+exact samples; its errors are due to the number of samples alone.
 
 mean        |mean - exact mean| over the exact root mean square deviation, sqrt(trace of the covariance)
 covariance  |covariance - exact| over |exact|, Frobenius norms
-sliced W2   to 4096 exact samples, over 128 directions, in units of the root mean square deviation of an entry
-50 %, 90 %  what the exact posterior puts between the solver's quantiles, 25 to 75 and 5 to 95 %, along the same
-            directions: less says that the samples are too narrow or beside the truth, more that they are too wide
-calls       score calls a sample
-seconds     wall time, of all problems; of a small mixture's score, so most of it is the solver's own
+sliced W2   distance to 4096 exact samples over 128 directions, in units of the root mean square deviation of an entry
+50 %, 90 %  probability of the exact posterior between the solver's 25 and 75 %, and 5 and 95 %, quantiles along the
+            same directions: smaller values mean samples that are too narrow or displaced, larger ones too wide
+calls       score evaluations per sample
+seconds     wall-clock time of all problems; the score of the mixture is cheap, so that most of it is the solver's
 
-All are averages over problems, of the samples that are finite; how many are not is said beside the row.
+All numbers are averages over problems and over finite samples; the number of samples that are not finite stands beside
+the row's name.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ COLUMNS = ("mean", "covariance", "sliced W2", "50 %", "90 %", "calls", "seconds"
 
 
 def variants() -> dict[str, Solver]:
-    """Every solver with its defaults, and settings that make a difference."""
+    """Return every solver with its defaults, and some with other settings."""
     return {name: cls() for name, cls in all_solvers().items()} | {
         "dps, norm 0.5": DPS(0.5, "norm"),
         "pigdm, prior_std 0.5": PiGDM(prior_std=0.5),
@@ -73,7 +74,7 @@ def variants() -> dict[str, Solver]:
 
 
 def problem(process: Process, d: int, problems: int) -> tuple[Mixture, Observation, list[Oracle]]:
-    """The prior, one y for each problem, and the exact posteriors."""
+    """Return the prior, an observation with one y for each problem, and the exact posteriors."""
     prior = skewed_mixture(process, d)
     draw = torch.Generator().manual_seed(d)
     A = torch.randn(MEASUREMENTS[d], d, dtype=F64, generator=draw) / d**0.5
@@ -85,40 +86,40 @@ def problem(process: Process, d: int, problems: int) -> tuple[Mixture, Observati
 
 
 def errors(x: Tensor, exact: Oracle) -> dict[str, float]:
-    """Of the samples of one problem, (n, d)."""
+    """Return the errors of the samples of one problem, (n, d)."""
     mean, covariance = exact.data_moments()
     d = len(mean)
     directions = random_directions(d, 128, seed=0)
-    ours, theirs = ((v @ directions).sort(dim=0).values for v in (x, exact.sample(EXACT, seed=77)))
+    projected, reference = ((v @ directions).sort(dim=0).values for v in (x, exact.sample(EXACT, seed=77)))
     inside = []
     for share in (0.5, 0.9):
-        low, high = (torch.quantile(ours, q, dim=0) for q in (0.5 - share / 2, 0.5 + share / 2))
-        inside.append(float(((theirs >= low) & (theirs <= high)).double().mean()))
+        low, high = (torch.quantile(projected, q, dim=0) for q in (0.5 - share / 2, 0.5 + share / 2))
+        inside.append(float(((reference >= low) & (reference <= high)).double().mean()))
     rms = math.sqrt(float(covariance.trace()))
     return {
         "mean": float((x.mean(0) - mean).norm()) / rms,
         "covariance": float((torch.cov(x.T) - covariance).norm() / covariance.norm()),
-        "sliced W2": math.sqrt(float(wasserstein_1d(ours, theirs).mean())) / (rms / math.sqrt(d)),
+        "sliced W2": math.sqrt(float(wasserstein_1d(projected, reference).mean())) / (rms / math.sqrt(d)),
         "50 %": inside[0],
         "90 %": inside[1],
     }
 
 
 def averaged(samples: list[Tensor], posteriors: list[Oracle]) -> dict[str, Any]:
-    """Means over problems; samples that are not finite are counted and left out."""
-    kept = [x[torch.isfinite(x).all(1)] for x in samples]
-    lost = sum(map(len, samples)) - sum(map(len, kept))
-    if min(map(len, kept)) < 2:
-        return {"not finite": lost}
-    rows = [errors(x, exact) for x, exact in zip(kept, posteriors, strict=True)]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} | {"not finite": lost}
+    """Return the errors averaged over problems; samples that are not finite are counted and left out."""
+    finite = [x[torch.isfinite(x).all(1)] for x in samples]
+    not_finite = sum(map(len, samples)) - sum(map(len, finite))
+    if min(map(len, finite)) < 2:
+        return {"not finite": not_finite}
+    rows = [errors(x, exact) for x, exact in zip(finite, posteriors, strict=True)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} | {"not finite": not_finite}
 
 
 # ------------------------------------------------------------------------------------------------ rows
 
 
 def measure(process: Process, d: int, problems: int, n: int, chosen: Mapping[str, Solver]) -> dict[str, dict[str, Any]]:
-    """A row for each solver; of those that refuse, the reason."""
+    """Return a row for each solver, or the reason why it does not accept the problem."""
     prior, observation, posteriors = problem(process, d, problems)
     exact = [p.sample(n, seed=5) for p in posteriors]
     found = {"exact samples": averaged(exact, posteriors) | {"calls": 0, "seconds": 0.0}}
@@ -141,15 +142,15 @@ def measure(process: Process, d: int, problems: int, n: int, chosen: Mapping[str
 
 
 def as_markdown(d: int, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table of one dimension."""
+    """Return the table of one dimension."""
     lines = [f"| d = {d} | " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * len(COLUMNS)]
     for label, row in found.items():
         if "refused" in row:
             lines.append(f"| {label} | refused: {row['refused']} |" + " |" * (len(COLUMNS) - 1))
             continue
         cells = [_cell(name, row.get(name)) for name in COLUMNS]
-        lost = f" ({row['not finite']} not finite)" if row["not finite"] else ""
-        lines.append(f"| {label}{lost} | " + " | ".join(cells) + " |")
+        note = f" ({row['not finite']} not finite)" if row["not finite"] else ""
+        lines.append(f"| {label}{note} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -162,7 +163,7 @@ def _cell(name: str, value: float | None) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, nargs="+", choices=tuple(MEASUREMENTS), default=tuple(MEASUREMENTS))
-    parser.add_argument("--solvers", nargs="+", help="rows, by their names; default all")
+    parser.add_argument("--solvers", nargs="+", help="names of the rows to run; default: all")
     parser.add_argument("--process", choices=tuple(PROCESSES), default="vp")
     parser.add_argument("--problems", type=int, default=4)
     parser.add_argument("--n", type=int, default=128, help="samples for each problem")
@@ -171,7 +172,7 @@ def main() -> None:
     torch.set_num_threads(1)
     chosen = {name: s for name, s in variants().items() if options.solvers is None or name in options.solvers}
     if options.solvers and (unknown := set(options.solvers) - set(chosen)):
-        parser.error(f"no rows {sorted(unknown)}; there are {', '.join(variants())}")
+        parser.error(f"there are no rows {', '.join(sorted(unknown))}; the rows are {', '.join(variants())}")
     found: dict[str, Any] = {"process": options.process, "problems": options.problems, "n": options.n}
     for d in options.only:
         found[f"d = {d}"] = measure(PROCESSES[options.process], d, options.problems, options.n, chosen)

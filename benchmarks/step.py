@@ -114,7 +114,7 @@ def make_naive(bfloat16: bool, config: NCSNpp = CONFIG) -> Variant:
 
 
 def seeded_network(config: NCSNpp) -> UNet:
-    """Return a network with the same weights in every call; zero last layers, which would hide differences, are moved."""
+    """Return a network with the same weights in every call, changed so that last layers are not zero."""
     torch.manual_seed(0)
     net = config.build(DataSpec((3, SIZE, SIZE), 0.0, 1.0, 256))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Train the `digits` model that ships with the package: `.venv/bin/python tools/bundle_digits.py`.
 
-Trains the recipe `digits` to its end and writes its average, without the raw weights and the optimiser, into
-src/scorefield/models/bundled/digits.
+The recipe `digits` is trained to its end, and the EMA of its weights is written, without the raw weights and the state
+of the optimiser, to src/scorefield/models/bundled/digits.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from scorefield.training.trainer import train
 RUN = Path("runs/bundled-digits")
 TARGET = Path(__file__).parent.parent / "src/scorefield/models/bundled/digits"
 LIMIT_MIB = 4.0
+"""Largest size of the bundled file."""
 
 
 def main() -> None:
-    """Train and copy."""
+    """Train the model, or resume its training, and copy it into the package."""
     experiment = recipe("digits")
     with training_display(experiment.training.steps) as display:
         train(experiment, RUN, resume="auto", observer=display)

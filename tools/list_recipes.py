@@ -1,6 +1,6 @@
 """Write the names and first lines of all recipes, which `scorefield recipes` prints without importing torch.
 
-python tools/list_recipes.py, after a recipe was added or renamed, writes src/scorefield/recipes/summaries.json.
+Run `python tools/list_recipes.py` after a recipe was added or renamed; it writes src/scorefield/recipes/summaries.json.
 """
 
 from __future__ import annotations
