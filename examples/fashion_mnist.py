@@ -1,4 +1,4 @@
-"""Inpainting of Fashion-MNIST by a small model trained here, on half-size images."""
+"""Inpainting of Fashion-MNIST images of half size with a small model that this example trains."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from scorefield.recipes.small import images
 from scorefield.sampling.named import with_steps
 from scorefield.training.trainer import train
 
-PLACE = Path("/usr/share/datasets/fashion-mnist")
+DEFAULT_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
 def main() -> None:
-    """Trains, hides the middle of images it has not seen, and fills it in."""
+    """Train a model, hide the middle of held-out images, and draw posterior samples of the whole images."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--data", type=Path, default=PLACE, help="folder of the IDX files")
+    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the IDX files")
     options = parser.parse_args()
     if not options.data.is_dir():
-        sys.exit(f"skipped: {options.data} is not there; give the folder of Fashion-MNIST's IDX files with --data")
-    problems, answers = (4, 2) if options.fast else (16, 8)
+        sys.exit(
+            f"skipped: there is no folder {options.data}; give the folder of Fashion-MNIST's IDX files with --data"
+        )
+    problems, samples = (4, 2) if options.fast else (16, 8)
     steps = 5 if options.fast else 350
     network = NCSNpp(
         channels=16,
@@ -58,14 +60,14 @@ def main() -> None:
 
     known = torch.ones(14, 14, dtype=torch.bool)
     known[4:10, 4:10] = False
-    mask, noise = Mask(known, model.data.shape), GaussianNoise(5.0)  # of grey values 0..255
+    mask, noise = Mask(known, model.data.shape), GaussianNoise(5.0)  # in grey values, 0 to 255
     z = torch.randn(truth.shape, generator=torch.Generator().manual_seed(1))
     observation = Observation(mask, mask(truth) + noise.std * mask(z), noise)
     solver = PiGDM()
     sampler = with_steps(model.posterior_sampler(solver), 5 if options.fast else 50)
-    found = model.posterior(observation, answers, solver=solver, sampler=sampler, seed=0)
-    report("the middle from the rest", truth, found, observation, "grey values")
-    columns = [("image", truth[:8, 0]), ("given", mask.adjoint(observation.observed)[:8, 0])]
+    found = model.posterior(observation, samples, solver=solver, sampler=sampler, seed=0)
+    report("inpainting of the middle", truth, found, observation, "grey values")
+    columns = [("image", truth[:8, 0]), ("measured", mask.adjoint(observation.observed)[:8, 0])]
     columns += [(f"sample {k + 1}", found.x[:8, k, 0]) for k in range(2)]
     columns += [("mean", found.mean[:8, 0]), ("deviation", found.std[:8, 0])]
     pictures(columns, options.out / "fashion.png", [None if t == "deviation" else (0, 255) for t, _ in columns])

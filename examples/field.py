@@ -1,9 +1,9 @@
-"""A field of temperature and wind on 16 x 24 points from a model of one's own of the instruments.
+"""Fields of temperature and wind on 16 x 24 points, inferred from measurements by a user-defined instrument model.
 
-Values are floats without bounds, in kelvin and metres per second. A satellite sees temperature as means over 4 x 4
-points; cup anemometers at every fourth point see the wind, and hardly turn below 6 m/s, which is not linear. The law of
-the fields is known here, a stationary Gaussian one, so that nothing is trained; `model.posterior` takes the place of
-`posterior` where it is.
+Values are floats without bounds, in kelvin and metres per second. A satellite measures temperature as means over 4 x 4
+points. Cup anemometers at every fourth point measure the wind; they hardly turn below 6 m/s, so that the observation is
+not linear. The distribution of the fields is known, a stationary Gaussian, so that nothing is trained; with a trained
+model, use `model.posterior` in place of `posterior`.
 """
 
 from __future__ import annotations
@@ -29,37 +29,41 @@ SPEC = sf.DataSpec(
 
 
 def instruments(x: Tensor) -> Tensor:
-    """(B, 2, 16, 24) in K and m/s -> (B, 48): 24 mean temperatures in K, 24 readings of cups in m/s."""
+    """Return the noiseless readings, (B, 48), of fields in K and m/s, (B, 2, 16, 24).
+
+    The first 24 are mean temperatures in K, the others readings of cup anemometers in m/s.
+    """
     temperature = avg_pool2d(x[:, :1], 4)
-    turning = softplus(x[:, 1, 2::4, 2::4] - 6.0)
-    return torch.cat([temperature.flatten(1), turning.flatten(1)], dim=1)
+    cups = softplus(x[:, 1, 2::4, 2::4] - 6.0)
+    return torch.cat([temperature.flatten(1), cups.flatten(1)], dim=1)
 
 
 def main() -> None:
-    """Fields drawn here, measured, and drawn again from the measurements."""
+    """Draw fields, simulate their measurements, and draw posterior samples from the measurements."""
     options = arguments((__doc__ or "").splitlines()[0]).parse_args()
-    problems, answers = (4, 2) if options.fast else (12, 12)
-    colder_is_windier = torch.tensor([[1.0, -0.6], [-0.6, 1.0]])
-    score = GaussianField(sf.VP(), SHAPE, correlation_length=(3.0, 5.0), channel_covariance=colder_is_windier)
+    problems, samples = (4, 2) if options.fast else (12, 12)
+    channel_covariance = torch.tensor([[1.0, -0.6], [-0.6, 1.0]])  # winds are stronger where it is colder
+    score = GaussianField(sf.VP(), SHAPE, correlation_length=(3.0, 5.0), channel_covariance=channel_covariance)
     truth = SPEC.to_data(score.sample(problems, seed=1)).float()
     std = torch.cat([torch.full((24,), 2.0), torch.full((24,), 1.0)])  # K and m/s
     z = torch.randn(problems, 48, generator=torch.Generator().manual_seed(2))
     A = Function(instruments, SHAPE)
     observation = Observation.whitened(A, A(truth) + std * z, std)
 
-    # Of all solvers the one that samples the posterior itself, whatever A is: Langevin steps at falling noise. There
-    # must be many at each level: with 5, not 30, the residual test says that the answers do not reach y.
+    # Annealed Langevin dynamics samples the exact posterior for any A, if there are enough steps at each level: with 5
+    # steps instead of 30, the residual test shows that the samples do not fit y.
     solver = PosteriorLangevin(inflation=0.3, settling=2 if options.fast else 100)
     sampler = annealed_langevin(score.process, *((4, 5) if options.fast else (60, 30)))
-    inside = observation.in_model_units(SPEC)
-    found = posterior(score, inside, answers, solver=solver, sampler=sampler, seed=0).in_data_units(SPEC)
+    observation_in_model_units = observation.in_model_units(SPEC)
+    found = posterior(score, observation_in_model_units, samples, solver=solver, sampler=sampler, seed=0)
+    found = found.in_data_units(SPEC)
     report("temperature and wind", truth, found, observation, SPEC.units or "")
-    shown = []
-    for c, (name, given) in enumerate((("temperature", "block means"), ("wind", "cups"))):
+    columns = []
+    for c, (name, measurement) in enumerate((("temperature", "block means"), ("wind", "cups"))):
         y = A(truth)[:4, 24 * c : 24 * (c + 1)].reshape(-1, 4, 6)
-        shown += [(name, truth[:4, c]), (given, y), ("mean", found.mean[:4, c])]
-        shown += [("deviation", found.std[:4, c]), ("a sample", found.x[:4, 0, c])]
-    pictures(shown, options.out / "field.png", [None] * len(shown))
+        columns += [(name, truth[:4, c]), (measurement, y), ("mean", found.mean[:4, c])]
+        columns += [("deviation", found.std[:4, c]), ("a sample", found.x[:4, 0, c])]
+    pictures(columns, options.out / "field.png", [None] * len(columns))
 
 
 if __name__ == "__main__":

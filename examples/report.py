@@ -1,4 +1,4 @@
-"""What every example prints and draws: error, coverage and the residual test of posterior samples; rows of pictures."""
+"""Report of posterior samples for all examples: error, coverage and residual test as text, and rows of pictures."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ START = time.monotonic()
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The flags that every example has."""
+    """Return a parser with the flags that every example has."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--fast", action="store_true", help="a few steps of everything, to see that it runs")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the figure")
+    parser.add_argument("--fast", action="store_true", help="run only a few steps, to test the example")
+    parser.add_argument("--out", type=Path, default=Path("."), help="output folder of the figure")
     return parser
 
 
 def report(task: str, truth: Tensor, found: Posterior, observation: Observation, units: str = "") -> None:
-    """Prints how far the mean is off, whether truths lie in the intervals as often as they say, and whether y fits.
+    """Print the error of the posterior mean, the coverage of posterior intervals, and the residual test of y - A(x).
 
     Args:
-        task: What was asked.
+        task: Name of the task.
         truth: The examples that were measured, data units, (P, *event).
-        found: n samples for each, (P, n, *event).
+        found: n posterior samples for each, (P, n, *event).
         observation: The measurements.
-        units: Of the data.
+        units: Units of the data.
     """
     error, spread = (found.mean - truth).square().mean().sqrt(), found.std.square().mean().sqrt()
     print(f"{task}: {found.solver.name} ({found.why})")
     print(f"  root mean square error of the mean {error:.3g} {units}, deviation of the samples {spread:.3g} {units}")
-    # Of random weighted sums of all entries: single pixels of an image are often certain, and tell nothing.
+    # Coverage is measured on random weighted sums of all entries, because single pixels are often certain.
     weights = torch.randn(16, truth[0].numel(), generator=torch.Generator().manual_seed(0))
-    asked = [(truth.flatten(1) @ w, found.x.flatten(2) @ w) for w in weights]
-    u = torch.stack([ranks(values, seed=k) for k, values in enumerate(asked)], dim=1)
+    projections = [(truth.flatten(1) @ w, found.x.flatten(2) @ w) for w in weights]
+    u = torch.stack([ranks(values, seed=k) for k, values in enumerate(projections)], dim=1)
     for level in (0.5, 0.9):
-        held = coverage(u, level)
-        known = f"95% sure: {held.low:.0%} to {held.high:.0%}"
-        print(f"  {level:.0%} intervals hold {held.share:.0%} of the truths ({known})")
+        covered = coverage(u, level)
+        interval = f"95% interval {covered.low:.0%} to {covered.high:.0%}"
+        print(f"  {level:.0%} intervals hold {covered.share:.0%} of the truths ({interval})")
     p = found.residual.combined
     if p is not None:
         noise = float(observation.noise.variance(torch.zeros(1, 1))) ** 0.5
@@ -54,18 +54,19 @@ def report(task: str, truth: Tensor, found: Posterior, observation: Observation,
             f" residual test p = {of_several(p.reshape(-1).tolist()):.2g}"
         )
     calls, seconds = float(found.nfe.double().mean()), found.seconds / len(truth)
-    print(f"  {calls:.0f} network calls, {seconds:.1f} s a measurement")
-    if lost := found.failures():
-        print(f"  warning: {len(lost)} samples are left out: {lost[0]}, ...")
+    print(f"  {calls:.0f} network evaluations per sample, {seconds:.1f} s per measurement")
+    if failures := found.failures():
+        print(f"  warning: {len(failures)} samples failed and are left out: {failures[0]}, ...")
 
 
 def pictures(columns: Sequence[tuple[str, Tensor]], path: Path, ranges: Sequence[tuple[float, float] | None]) -> None:
-    """A row for each example, a column for each thing shown of it, as a PNG.
+    """Write a PNG with a row for each example and a column for each quantity.
 
     Args:
-        columns: Title and images (rows, H, W), of any sizes.
-        path: Where.
-        ranges: Of each column's colours; None for its own, with its numbers beside it.
+        columns: Title and images, (rows, H, W), of each column.
+        path: File to write.
+        ranges: Range of the grey scale of each column; None for a colour map over the column's own range, which is
+            then printed in the title.
     """
     rows = len(columns[0][1])
     height, width = columns[0][1].shape[1:]
@@ -83,7 +84,7 @@ def pictures(columns: Sequence[tuple[str, Tensor]], path: Path, ranges: Sequence
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure and says where, and after how long."""
+    """Write a figure and print its path, with the wall-clock and process time since the start."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
-    print(f"{path} ({time.monotonic() - START:.0f} s, of processors {time.process_time():.0f} s)")
+    print(f"{path} ({time.monotonic() - START:.0f} s, {time.process_time():.0f} s of process time)")

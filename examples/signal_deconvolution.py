@@ -1,4 +1,4 @@
-"""Deconvolution of one-dimensional signals: pulses seen through a blurring instrument, with the model trained here."""
+"""Deconvolution of one-dimensional pulses measured by a blurring instrument, with a model that this example trains."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LENGTH = 64
 
 
 def pulses(count: int, seed: int) -> Tensor:
-    """One to four pulses of 0.5 to 2 volts with sharp edges, (count, 1, LENGTH)."""
+    """Draw signals of one to four rectangular pulses of 0.5 to 2 volts, (count, 1, LENGTH)."""
     draw = torch.Generator().manual_seed(seed)
     start = torch.rand(count, 4, 1, generator=draw) * LENGTH
     width = 3.0 + 9.0 * torch.rand(count, 4, 1, generator=draw)
     height = 0.5 + 1.5 * torch.rand(count, 4, 1, generator=draw)
-    there = torch.rand(count, 4, 1, generator=draw) < torch.tensor([1.0, 0.7, 0.5, 0.3])[:, None]
+    present = torch.rand(count, 4, 1, generator=draw) < torch.tensor([1.0, 0.7, 0.5, 0.3])[:, None]
     time = torch.arange(LENGTH)
-    inside = (time >= start) & (time < start + width) & there
+    inside = (time >= start) & (time < start + width) & present
     return (height * inside).sum(1, keepdim=True)
 
 
-def trained(steps: int, folder: Path) -> Model:
-    """A perceptron, as `digits-mlp` has: for signals this short it learns in seconds."""
+def train_model(steps: int, folder: Path) -> Model:
+    """Train the perceptron of the recipe `digits-mlp`, which takes only seconds for signals this short."""
     experiment = replace(
         digits_mlp(),
         name="pulses",
@@ -49,11 +49,11 @@ def trained(steps: int, folder: Path) -> Model:
 
 
 def main() -> None:
-    """Trains, deconvolves pulses it has not seen, and says how far to trust the answer."""
+    """Train a model, deconvolve new pulses, and report the calibration of the posterior samples."""
     options = arguments(__doc__ or "").parse_args()
-    problems, answers = (4, 2) if options.fast else (24, 12)
+    problems, samples = (4, 2) if options.fast else (24, 12)
     with tempfile.TemporaryDirectory() as folder:
-        model = trained(10 if options.fast else 2500, Path(folder) / "run")
+        model = train_model(10 if options.fast else 2500, Path(folder) / "run")
     truth = pulses(problems, seed=1)
     instrument = Convolution.gaussian(3.0, (1, LENGTH), "zero")
     noise = GaussianNoise(0.05)
@@ -61,13 +61,13 @@ def main() -> None:
     observation = Observation(instrument, instrument(truth) + noise.std * z, noise)
     solver = PiGDM()
     sampler = with_steps(model.posterior_sampler(solver), 5 if options.fast else 50)
-    found = model.posterior(observation, answers, solver=solver, sampler=sampler, seed=0)
+    found = model.posterior(observation, samples, solver=solver, sampler=sampler, seed=0)
     report("deconvolution", truth, found, observation, "volts")
     draw(truth, observation, found, options.out / "signals.png")
 
 
 def draw(truth: Tensor, observation: Observation, found: Posterior, path: Path) -> None:
-    """Truth, measurement, and mean with two deviations on either side."""
+    """Draw truth, measurement, and the posterior mean with two deviations on either side."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     for k, ax in enumerate(figure.subplots(2, 2).flat):
         mean, std = found.mean[k, 0], found.std[k, 0]

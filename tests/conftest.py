@@ -1,4 +1,4 @@
-"""What every test gets: one thread, no network, no display, repeatable Hypothesis runs, the folder of larger data."""
+"""Settings of all tests: one thread, no network, no display, reproducible Hypothesis runs, and larger test data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
-# No deadline: shared machines stall. Derandomised: the same build gives the same verdict.
+# There is no deadline, because other load can stall a test. Derandomised runs give the same verdict for the same code.
 settings.register_profile(
     "scorefield", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -25,8 +25,8 @@ settings.load_profile("scorefield")
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of larger test data, SCOREFIELD_TEST_DATA; the test is skipped without it."""
+    """Folder of larger test data, named by SCOREFIELD_TEST_DATA; tests that need it are skipped without it."""
     folder = os.environ.get("SCOREFIELD_TEST_DATA")
     if not folder:
-        pytest.skip("SCOREFIELD_TEST_DATA names no folder of larger test data")
+        pytest.skip("SCOREFIELD_TEST_DATA, the folder of larger test data, is not set")
     return Path(folder)

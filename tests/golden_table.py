@@ -1,9 +1,9 @@
-"""The imported reference checkpoints against the reference implementations, as one table.
+"""Table of the errors of imported reference checkpoints against the reference implementations.
 
 `python -m golden_table`, run in the folder `tests`, imports every folder of `golden` (or of the folder given as the
-first argument) as a user would, and prints the largest error of the score, of every step and chain, of the samples of
-the flow and of the bits per dimension, relative to the recorded tensor's maximum (bits: absolute). It exits with 1 if
-any is over its tolerance. The flows take minutes: random weights make them stiff.
+first argument) as a user would, and prints the largest error of the score, of every step and chain, of samples of the
+probability flow and of the bits per dimension, relative to the maximum of the recorded tensor (bits: absolute). The
+exit status is 1 if an error exceeds its tolerance. The flows take minutes, because random weights make them stiff.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 class Row(NamedTuple):
-    """One compared number.
+    """One compared quantity.
 
     Attributes:
-        what: Name of the quantity.
+        quantity: Name of the quantity.
         error: Largest absolute error over the recorded maximum; for bits the largest absolute error.
-        tolerance: What it may be.
+        tolerance: Largest error allowed.
     """
 
-    what: str
+    quantity: str
     error: float
     tolerance: float
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest error over the largest value."""
+    """Return the largest error over the largest expected value."""
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def compare(what: str, found: Tensor, expected: Tensor, tolerance: float = GOLDEN_SCORE) -> Row:
-    """A row of relative error."""
-    return Row(what, relative(found.detach().to(expected), expected), tolerance)
+def compare(quantity: str, found: Tensor, expected: Tensor, tolerance: float = GOLDEN_SCORE) -> Row:
+    """Return the row of a quantity with its relative error."""
+    return Row(quantity, relative(found.detach().to(expected), expected), tolerance)
 
 
-def rows_of(folder: Path, model: Model) -> Iterator[Row]:
-    """Everything that is recorded in a folder."""
+def compare_folder(folder: Path, model: Model) -> Iterator[Row]:
+    """Yield a row for every quantity recorded in a folder."""
     io = load_file(folder / "io.safetensors")
     config = json.loads((folder / "config.json").read_text())
     meta = json.loads((folder / "meta.json").read_text())
@@ -90,7 +90,7 @@ def rows_of(folder: Path, model: Model) -> Iterator[Row]:
 
 
 def sde_rows(model: Model, io: Mapping[str, Tensor], config: dict[str, Any], meta: dict[str, Any]) -> Iterator[Row]:
-    """Score, every predictor and corrector, losses, the flow and bits."""
+    """Yield the rows of score, predictors and correctors, losses, samples of the flow, and bits per dimension."""
     score = model.score(io["xt"], io["t"])
     yield compare("score", score, io["score"])
     kind = config["training"]["sde"]
@@ -100,7 +100,7 @@ def sde_rows(model: Model, io: Mapping[str, Tensor], config: dict[str, Any], met
         if kind == "subvpsde":
             if name not in ("reverse_diffusion", "euler_maruyama"):
                 continue
-            step, clock = EulerMaruyama(), "time"  # what the release falls back on
+            step, clock = EulerMaruyama(), "time"  # the published code falls back on Euler-Maruyama for sub-VP
         if kind == "vpsde" and name == "ancestral_sampling":
             step = Ancestral("forward")
         moved = release_of(config).take(step, io["xt"], io["t"], score, io[f"{name}_noise"], clock)
@@ -127,12 +127,15 @@ def sde_rows(model: Model, io: Mapping[str, Tensor], config: dict[str, Any], met
 
 
 def chain(epsilon: float, repeats: int, **options: Any) -> Chain:
-    """Annealed Langevin dynamics in the code's convention."""
+    """Return annealed Langevin dynamics in the convention x + e score + sqrt(2 e) z."""
     return Chain((Repeat(Langevin(LadderScaled(epsilon, 0.01), **options), repeats), Hold()))
 
 
 def run(model: Model, sampler: Sampler, io: Mapping[str, Tensor], prefix: str) -> tuple[Tensor, Tensor]:
-    """(raw, clean) from the recorded start and noise, none after its end."""
+    """Return samples before and after the final denoising, from the recorded start and noise.
+
+    The recorded noise ends before the last step, which adds none.
+    """
     noise, start = io[f"{prefix}_noise"], io[f"{prefix}_init"]
     given = GivenNoise(lambda like, k: noise[k] if k < len(noise) else torch.zeros_like(like))
     event = tuple(start.shape[1:])
@@ -141,7 +144,7 @@ def run(model: Model, sampler: Sampler, io: Mapping[str, Tensor], prefix: str) -
 
 
 def ladder_rows(layout: str, model: Model, io: Mapping[str, Tensor], meta: dict[str, Any]) -> Iterator[Row]:
-    """Score, loss and chains of NCSN, NCSNv2 and adversarial score matching."""
+    """Yield the rows of score, loss and chains of NCSN, NCSNv2 and adversarial score matching."""
     assert isinstance(model.process, Tabulated)
     t = 1.0 - io["labels"].double() / (model.process.levels - 1)
     yield compare("score", model.score(io["xt"], t), io["score"])
@@ -172,22 +175,23 @@ def ladder_rows(layout: str, model: Model, io: Mapping[str, Tensor], meta: dict[
 
 
 def energy_rows(model: Model, io: Mapping[str, Tensor], meta: dict[str, Any]) -> Iterator[Row]:
-    """Energy, gradient, loss, jump and chain of MDSM."""
+    """Yield the rows of energy, gradient, loss, denoising step and chain of MDSM."""
     sigma_0, step = meta["sigma0"], meta["ald"]["step"]
 
-    def at(sigmas: Tensor) -> tuple[Any, Tabulated]:
+    def score_at(sigmas: Tensor) -> tuple[Any, Tabulated]:
         process = Tabulated(Levels(tuple(float(s) for s in sigmas)))
         return network_score(model.network, process, EnergyForm(sigma_0), ScaledTime(0.0)), process
 
     t = torch.full((len(io["x0"]),), 0.5)
     yield compare("energy", model.energy(io["x_noisy"], t), io["energy"])
-    yield compare("jump", model.denoise(io["x_noisy"], t), io["denoised"])
-    score, process = at(io["sigmas"].double())
+    yield compare("denoised", model.denoise(io["x_noisy"], t), io["denoised"])
+    score, process = score_at(io["sigmas"].double())
     times = process.time(torch.arange(len(io["sigmas"])))
     yield compare("gradient", score.gradient(io["x_noisy"], times), io["grad_energy"])
     loss = DenoisingScoreMatching(reduce="half_sum")(score, io["x0"], Draw(times, io["z"]))
     yield compare("loss", 2.0 * loss / sigma_0**4, io["loss_per_example"])
-    score, _ = at(sigma_0 * io["ald_temperature"].double().sqrt().flip(0))
+    # The chain at temperature T is annealed Langevin dynamics at the level sigma_0 sqrt(T).
+    score, _ = score_at(sigma_0 * io["ald_temperature"].double().sqrt().flip(0))
     sampler = Sampler(Chain((Langevin(LadderScaled(0.5 * step**2, sigma_0)), Hold())), EveryLevel(), final="none")
     given = GivenNoise(lambda like, k: io["ald_noise"][k])
     start = io["ald_init"]
@@ -195,16 +199,16 @@ def energy_rows(model: Model, io: Mapping[str, Tensor], meta: dict[str, Any]) ->
     yield compare("annealed temperature", found.x, io["ald_final"])
 
 
-def say(line: str) -> None:
-    """One line, at once."""
+def print_line(line: str) -> None:
+    """Print a line without buffering."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def main(root: Path) -> int:
-    """Print the table; the exit status."""
+    """Print the table and return the exit status."""
     failed = 0
-    say(f"{'checkpoint':36}{'quantity':44}{'error':>10}{'allowed':>10}")
+    print_line(f"{'checkpoint':36}{'quantity':44}{'error':>10}{'allowed':>10}")
     for folder in sorted(path.parent for path in root.glob("*/*/checkpoint.pth")):
         began = time.perf_counter()
         name = f"{folder.parent.name}/{folder.name}"
@@ -212,13 +216,13 @@ def main(root: Path) -> int:
             layout, out = folder.parent.name.replace("_", "-"), Path(scratch) / "model"
             import_checkpoint(layout, folder / "checkpoint.pth", out, config=folder / "config.json")
             model = sf.load(out, device="cpu")
-            for row in rows_of(folder, model):
+            for row in compare_folder(folder, model):
                 over = not row.error <= row.tolerance
                 failed += over
                 mark = "  OVER" if over else ""
-                say(f"{name:36}{row.what:44}{row.error:10.1e}{row.tolerance:10.0e}{mark}")
-        say(f"{name:36}{time.perf_counter() - began:.0f} s")
-    say("all within their tolerances" if not failed else f"{failed} over their tolerances")
+                print_line(f"{name:36}{row.quantity:44}{row.error:10.1e}{row.tolerance:10.0e}{mark}")
+        print_line(f"{name:36}{time.perf_counter() - began:.0f} s")
+    print_line("all errors are within their tolerances" if not failed else f"{failed} errors exceed their tolerances")
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints in the published layouts with the numbers that the reference implementations give for them."""
+"""Checkpoints in the published layouts, with the outputs of the reference implementations for them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CONTINUOUS = [name for name in SCORE_SDE if name != "ddpm_vp_discrete"]
 
 @dataclass(frozen=True)
 class Golden:
-    """One folder.
+    """A folder of a checkpoint with its reference outputs.
 
     Attributes:
-        process: The process of the release's configuration.
+        process: Process of the published configuration.
         io: Inputs and expected outputs by name.
-        meta: Settings of the reference.
-        config: The release's configuration.
-        folder: Where it lies.
+        meta: Settings of the reference implementation.
+        config: Published configuration.
+        folder: Path of the folder.
     """
 
     process: Process
@@ -41,7 +41,7 @@ class Golden:
     folder: Path
 
     def score(self) -> NetworkScore:
-        """The network with the averaged weights, in the parametrisation of its release."""
+        """Return the network with the EMA weights, in the published parametrisation."""
         found = score_sde.read(self.folder / "checkpoint.pth", self.folder / "config.json", "ema", Hints())
         assert found.experiment.spec is not None
         net = found.experiment.network.build(found.experiment.spec).eval()
@@ -53,7 +53,7 @@ class Golden:
 
 @functools.cache
 def golden(name: str) -> Golden:
-    """A folder of the SDE framework, by name."""
+    """Return a checkpoint of the SDE framework by the name of its folder."""
     folder = GOLDEN / "score_sde" / name
     config = json.loads((folder / "config.json").read_text())
     model = config["model"]

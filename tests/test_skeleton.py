@@ -1,4 +1,4 @@
-"""The package as a whole: it imports anywhere, its names resolve, its rooms are complete, its files agree."""
+"""Tests of the package as a whole: imports, public names, completeness of packages, records, and project files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def run(code: str, **environment: str) -> str:
-    """Standard output of a fresh interpreter that finds the package where this one does."""
+    """Return the standard output of a new interpreter that finds the package where this one does."""
     path = os.pathsep.join([str(Path(scorefield.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -54,21 +54,22 @@ for name in f"{references} {extras}".split():
     sys.modules[name] = None  # importing it raises ModuleNotFoundError
 
 import scorefield
-rooms = [m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "cli"]
-for room in rooms:
-    __import__(f"scorefield.{room}")
-by_rooms = sorted(m for m in sys.modules if m.startswith("scorefield"))
+packages = [m.name for m in pkgutil.iter_modules(scorefield.__path__) if m.ispkg and m.name != "cli"]
+for package in packages:
+    __import__(f"scorefield.{package}")
+by_packages = sorted(m for m in sys.modules if m.startswith("scorefield"))
 modules = [m.name for m in pkgutil.walk_packages(scorefield.__path__, "scorefield.") if "__main__" not in m.name]
 for name in modules:
     __import__(name)
 import torch
-print(json.dumps({"rooms": rooms, "modules": modules, "by_rooms": by_rooms, "cuda": torch.cuda.is_available()}))
+found = {"packages": packages, "modules": modules, "by_packages": by_packages, "cuda": torch.cuda.is_available()}
+print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What an interpreter imports that has the core dependencies alone: no network, no CUDA, no program to run."""
+    """Modules imported by an interpreter that has only the core dependencies, and no network, CUDA or programs."""
     empty = str(tmp_path_factory.mktemp("empty"))
     return json.loads(run(BARE, PATH=empty, HOME=empty, CUDA_VISIBLE_DEVICES="", CC="", CXX=""))
 
@@ -80,10 +81,10 @@ def test_imports_without_compiler_cuda_network_or_optional_packages(bare: dict[s
     assert not bare["cuda"]
 
 
-def test_a_room_imports_all_its_modules(bare: dict[str, Any]):
-    """So that importing a room registers its records, and walking subclasses finds every class; app stays light."""
-    inside = tuple(f"scorefield.{room}." for room in bare["rooms"])
-    assert [m for m in bare["modules"] if m.startswith(inside) and m not in bare["by_rooms"]] == []
+def test_a_package_imports_all_its_modules(bare: dict[str, Any]):
+    """Importing a package registers all its records and makes all subclasses known; `cli`, which is lazy, is exempt."""
+    inside = tuple(f"scorefield.{package}." for package in bare["packages"])
+    assert [m for m in bare["modules"] if m.startswith(inside) and m not in bare["by_packages"]] == []
 
 
 def test_importing_the_package_costs_nothing():
@@ -127,7 +128,7 @@ def project_records() -> dict[str, type]:
 
 def test_every_record_can_be_read_and_its_defaults_survive_a_file():
     for tag, cls in project_records().items():
-        get_type_hints(cls)  # a name imported for type checkers only would raise here, and in every file that holds one
+        get_type_hints(cls)  # raises for names that are imported for type checkers only; so would reading a file
         fields = [f for f in dataclasses.fields(cls) if f.init]
         if all(f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING for f in fields):
             value: Any = cls()
@@ -138,7 +139,7 @@ def test_every_record_can_be_read_and_its_defaults_survive_a_file():
 
 
 def files() -> Iterator[Path]:
-    """The project's files: what git tracks, or what a source archive holds."""
+    """Yield the project's files: those that git tracks, or those of a source archive."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode == 0 and listed.stdout:
         yield from (path for name in listed.stdout.splitlines() if (path := ROOT / name).is_file())
@@ -149,8 +150,8 @@ def files() -> Iterator[Path]:
             )
 
 
-def test_no_file_names_somebodys_machine():
-    # Spelt in pieces, or this file would be found.
+def test_no_file_contains_a_path_of_a_developers_machine():
+    # The pattern is split, because this file would match it otherwise.
     homes = re.compile(rb"(?<![\w.])(/(wor" + rb"k|hom" + rb"e|roo" + rb"t|User" + rb"s)/|C:\\\\Users)\w")
     found = [str(p.relative_to(ROOT)) for p in files() if b"\0" not in (text := p.read_bytes()) and homes.search(text)]
     assert found == []
@@ -192,9 +193,9 @@ def blocks(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_examples_of_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """From top to bottom, as a reader would type them: a block may use what those above it made."""
+    """The blocks of a page run from top to bottom; a block may use the results of those above it."""
     monkeypatch.chdir(tmp_path)
-    script = types.ModuleType("__main__")  # as in a notebook: what a page defines can be saved and read back
+    script = types.ModuleType("__main__")  # as in a notebook, so that classes defined on a page can be saved and read
     monkeypatch.setitem(sys.modules, "__main__", script)
     for number, code in enumerate(blocks(page)):
         exec(compile(code, f"{page.name}, block {number}", "exec"), script.__dict__)
