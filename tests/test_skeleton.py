@@ -208,3 +208,16 @@ def test_hooks_fetch_nothing():
 
 def test_types_travel_with_the_package():
     assert (Path(scorefield.__file__).parent / "py.typed").exists()
+
+
+def test_every_package_lists_its_modules() -> None:
+    """The docstring of a package is its front page: a module that it does not mention cannot be found from there."""
+    missing = {}
+    for front in sorted((ROOT / "src" / "scorefield").glob("*/**/__init__.py")):
+        page = ast.get_docstring(ast.parse(front.read_text())) or ""
+        names = [p.stem for p in front.parent.glob("*.py") if p.stem not in ("__init__", "__main__")]
+        names += [p.parent.name for p in front.parent.glob("*/__init__.py")]
+        absent = [name for name in names if not re.search(rf"\b{name}\b", page)]
+        if absent:
+            missing[str(front.parent.relative_to(ROOT))] = absent
+    assert not missing

@@ -1,21 +1,22 @@
 """Data: from files, arrays and datasets to batches in data units.
 
-A reader finds what a path holds (`Images` or `Arrays`, by split); `rows_of` makes examples of it, channel-first and
-resized, decoded a batch at a time; `open_data` adds units (`DataSpec`), labels and a held-out part. Examples stay in
-data units: x of shape (B, *shape), uint8 grey levels for 8-bit data, float32 otherwise. `DataSpec.to_model` takes
+A reader finds the content of a path (`Images` or `Arrays`, by split); `rows_of` turns it into examples, channel-first
+and resized, decoded one batch at a time; `open_data` adds units (`DataSpec`), labels and a held-out part. Examples stay
+in data units: x of shape (B, *shape), uint8 grey levels for 8-bit data, float32 otherwise. `DataSpec.to_model` takes
 them to the units in which noise levels are given, bounded data by their range and unbounded data by the mean and
 deviation of the training split. Whatever could mean two things (colour modes, channel order, ranges of whole numbers)
 is an error that names the field to set.
 
-The preprocessing of the published runs is a few of these fields: a centred crop, an antialiased resize by the release's
-filter, a border, stacks of examples along the channels, flips. `DataSource` has them as a table, with the places where
-a release keeps fractions of grey levels and this does not. TFRecords are read without TensorFlow and CIFAR's binary
-batches as they are; LMDB needs the package lmdb. Nothing is unpickled: CIFAR's Python version is refused.
+The preprocessing of the published runs is expressed in a few of these fields: a centred crop, an antialiased resize by
+the release's filter, a border, stacks of examples along the channels, flips. `DataSource` lists them in a table, and
+says where a release keeps fractions of grey levels that are rounded here. TFRecords are read without TensorFlow and
+CIFAR's binary batches as they are; LMDB needs the package lmdb. Nothing is unpickled: CIFAR's Python version is
+refused.
 
-Order is arithmetic. With n examples, batches of B and a seed, the training stream is the concatenation of the epochs'
-permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k + 1) B); rank r of W takes
-the slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of h'(seed, e, i) is set. So
-`Batches.at(k)` needs no state, and the position of a run is its step number.
+The order of examples is a pure function. With n examples, batches of B and a seed, the training stream is the
+concatenation of the epochs' permutations pi_e, where pi_e sorts the hashes h(seed, e, i); step k is its slice [k B, (k
++ 1) B); rank r of W takes the slice's r-th contiguous part; example i is mirrored in epoch e when the top bit of
+h'(seed, e, i) is set. So `Batches.at(k)` needs no state, and the position of a run is its step number.
 
 | what | where |
 | --- | --- |
@@ -29,6 +30,18 @@ the slice's r-th contiguous part; example i is mirrored in epoch e when the top 
 | CelebA | `DataSource("celeba/")`, the folder of `img_align_celeba` and its lists |
 | image parquet (Hugging Face) | `DataSource("folder/")` or one file |
 | a map-style dataset | `DataSource("package.module:make_dataset")`, or `open_data(DataSource(), dataset)` |
+
+    source      `DataSource`, the fields of an experiment that describe its data
+    opening     from a `DataSource` to the splits of training and evaluation
+    readers     one module for each format
+    images      decoding, cropping and resizing of images
+    rows        examples by index, with bounded memory
+    split       examples of one split in batches, with conditions and a content hash
+    order       the order of examples and flips, as pure functions
+    loader      batches read ahead by one thread
+    survey      statistics of examples, and the DataSpec that follows
+    inspection  `scorefield data inspect`
+    stacking    stacked examples
 """
 
 from scorefield.data import readers

@@ -1,27 +1,26 @@
-"""The score doctor: tests of the identities that exact scores satisfy, and the name of the fault where one fails.
+"""The score doctor: tests of identities that every exact score satisfies, and the name of the fault where they fail.
 
-statistics   means with intervals, and the chance that they are 0
-levels       examples at noise levels, and what the score says of them
-identities   what exact scores satisfy at one level, as tests and as sizes
-remedies     what would mend each known fault
-faults       known faults, each named when the data ask for its remedy
-coverage     whether the noise levels cover the data
-readings     all of it at a level, and the verdict of the level
-findings     what is wrong, how large it is, and what to try, as sentences
-examination  a whole examination
+If the score is exact, the residual noise w = z + sigma score(x, t) satisfies E[w . u(x)] = 0 for every function u.
+Each known fault has a remedy h -> h + u of the predicted noise h = -sigma score, and the coefficient
+b = E[w . u] / E|u|^2 is 0 for an exact score and 1 for a score with exactly this fault. The lowest possible denoising
+loss is the variance of the noise given x, which is known where the exact score is known, and not for data. For data
+three numbers take its place: the share of the data's variance that the score explains, the loss of the exact score of
+a Gaussian with the moments of the data, and how much the remedies reduce the loss, a lower bound of the excess loss.
 
-The floor of a denoising loss is the variance that x leaves in the noise. It is known where the exact score is, and not
-for data. There three things stand in its place: how much of the data's variance the score explains, the loss of the
-exact score of a Gaussian of the data's moments, which a model should beat, and what the remedies of known faults would
-take, a lower bound of the excess.
-
-Of models: other weights, the age of averages, receipts and the page.
-
-records       a checkup and what it depends on
-ema_age       how much of its initial weights an average still holds
-checkup       examining a model, or a distribution that is known exactly
-page          a checkup as a table and as a page
-planted_faults known faults put into any score, for seeing that they are named
+    examination     all measurements of a score
+    levels          noisy examples at noise levels, and the score at them
+    identities      the identities at one level, as tests and as magnitudes
+    remedies        the correction of each known fault
+    faults          known faults, each identified by its remedy
+    coverage        whether the noise levels cover the data
+    readings        all measurements at one level, and the verdict of the level
+    findings        what is wrong, how large it is, and what to try, as sentences
+    statistics      means with intervals, and tests that they are 0
+    checkup         the examination of a trained model, or of a score known in closed form
+    ema_age         the share of the initial weights that an average still contains
+    records         the results and their provenance
+    page            the results as a table and as a report
+    planted_faults  known faults put into any score, to test that they are identified
 """
 
 from __future__ import annotations

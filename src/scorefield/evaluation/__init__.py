@@ -1,13 +1,19 @@
-"""Samples against real data: which metrics, against which split, through which features, and what may be compared.
+"""Evaluation of samples against real data: metrics, reference splits, feature extractors, and what may be compared.
 
-named       the metrics by their short names; the one table
-comparison  metrics of samples beside those of a second real split
-measuring   metrics fed with samples whose features are known
-stream      samples drawn part by part while the features of the part before are computed; several processes
-parts       finished parts on a disk, which say what they are of
-density     bits per dimension as a metric
-sweep       choosing a checkpoint on data that the report does not use
-alike       comparing results whose receipts allow it
+Values of a metric can be compared if they were measured in the same way. Every value carries a receipt of what it
+depends on, and `compare_results` refuses values whose receipts differ in more than what is compared.
+
+    evaluate              `sf.evaluate`: metrics of a model or of samples in memory
+    comparison            metrics of samples beside those of a second real split
+    accumulation          metrics fed with samples whose features are known
+    sample_stream         samples drawn in parts while features of the previous part are computed
+    part_files            finished parts on disk, each with a hash of what it depends on
+    held_out_density      bits per dimension as a metric
+    checkpoint_selection  choosing a checkpoint on data that the report does not use
+    comparability         comparing results whose receipts allow it
+    stacked_examples      the classifier that counts the modes of stacked examples
+    samplers              comparison and tuning of samplers
+    calibration           calibration of posterior solvers on simulated problems
 """
 
 from scorefield.evaluation import calibration, samplers, stacked_examples

@@ -1,21 +1,33 @@
-"""Import and export of the checkpoints of other projects.
+"""Import and export of the checkpoints of other projects; nothing in a file is executed.
 
-One file a layout. Each has a function
+There is one module for each layout of files. Each has a function
 
     read(checkpoint, config, weights, hints) -> Imported
 
-that reads a release's file without executing anything in it, takes its configuration from the release's own file where
-there is one and from the tensors' shapes and names where there is none, and returns an `Experiment` with every tensor
-under our names. `import_checkpoint` checks each tensor against the network that the experiment describes and writes a
-model folder, which `load` opens like any other.
+that takes the configuration from the release's own file where there is one, and otherwise from the shapes and names of
+the tensors, and returns an `Experiment` and its tensors under the names of this library. `import_checkpoint` checks
+every tensor against the network that the experiment describes, and writes a model folder, which `load` opens.
 
-score_sde         Song et al. 2021: PyTorch checkpoints, and the JAX release's msgpack files
-ncsn              Song and Ermon 2019
-ncsnv2            Song and Ermon 2020
-acsm              Jolicoeur-Martineau et al. 2021
-mdsm              Li et al. 2019
-edm               Karras et al. 2022, SongUNet in its DDPM++ and NCSN++ variants
-diffusers_folder  UNet2DModel with ScoreSdeVeScheduler, both ways
+    score_sde         Song et al. 2021: PyTorch checkpoints, and msgpack files of the JAX release
+    ncsn              Song and Ermon 2019
+    ncsnv2            Song and Ermon 2020
+    acsm              Jolicoeur-Martineau et al. 2021
+    mdsm              Li et al. 2019
+    edm               Karras et al. 2022: SongUNet in its DDPM++ and NCSN++ variants
+    diffusers_folder  UNet2DModel with ScoreSdeVeScheduler, import and export
+
+Shared parts:
+
+    import_result     the result of reading, its check against the network, and the model folder
+    checkpoint_files  reading tensors and configurations, and recognising unknown files
+    restricted_pickle pickles of EDM as plain data
+    flax_tree         training states of Flax as tensors
+    list_checkpoints  checkpoints that are Python lists: NCSN, NCSNv2, ACSM
+    config_fields     fields of configuration files, checked for their types
+    noise_table       the table of sigmas that releases store beside the weights
+    score_sde_config  configuration files of Song et al. 2021
+    score_sde_shapes  the U-Net of a Song et al. checkpoint from its tensors alone
+    diffusers_unet    UNet2DModel as an NCSNpp
 """
 
 from __future__ import annotations

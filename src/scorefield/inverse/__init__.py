@@ -1,28 +1,20 @@
-"""Examples from measurements: y = A(x) + noise, x with the distribution of a score.
+"""Inverse problems: samples of p(x | y) for a measurement y = A(x) + noise, where the prior of x is given by a score.
 
-operators    A: anything linear with its adjoint, any function, one after another
-pixels       masks, matrices, mixtures of channels, block means, sums
-fourier      convolutions, measured frequencies
-projections  sums of images along parallel rays
-spectrum     singular values of A, by its structure where it has one
-noise        distributions of y given A(x)
-observation  all three, in the units of the measurement
-named        operators by name
-solver       what a posterior sampler is, and what it asks of score, sampler and observation
-replacement  what is known put in at the noise of every step; repaint, with steps back in between
-spectral     DDRM: each singular direction by its own rule
-proximal     DiffPIR: denoise, fit y, noise
-table        every solver with what it needs; the choice of one; refusals that name what works
-posterior    samples of x given y with mean, deviation, residual test, cost and failures
-residual     whether samples explain y as well as its noise says they should
+At every noise level Bayes' rule gives the posterior score,
 
-and the solvers. Guided ones follow a tilted score, that of p_t(x) p~(y | x), with any sampler:
+    grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x),    p_t(y | x_t) = E[p(y | x_0) | x_t].
 
-tilted          the tilted score, by one evaluation and one vector-Jacobian product
-reconstruction  DPS: p~ = p(y | D), y compared with A of the posterior mean
-pseudo_inverse  PiGDM and moment matching: normal p~ with the uncertainty of x_0 at each level
-langevin        annealed Langevin dynamics on p_t(x) p(y | x), without a Jacobian of the network
-twisted         a particle filter with guided proposals and weights that make it exact
+The first term is the score of the prior. The second has no closed form except for Gaussian data, and the solvers
+differ in how they approximate it, or avoid it. `Observation` holds the operator A, the measured y and the noise, in
+data units; `posterior` draws samples and returns them with mean, standard deviation, residual test, cost and failures.
+
+    operators    A: masks, matrices, convolutions, Fourier samples, projections, any function; each by name
+    solvers      the posterior solvers, and the table of what each needs
+    noise        the distributions of y given A(x)
+    observation  A, y and the noise in the units of the measurement
+    posterior    posterior samples and their summary
+    residual     a test of whether samples explain y as well as the noise allows
+    calibration  statistics of posterior samples over many problems whose true examples are known
 """
 
 from __future__ import annotations

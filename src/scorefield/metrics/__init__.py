@@ -40,6 +40,15 @@ only features, or their mean and covariance, are at hand.
 >>> result = measure(SlicedWasserstein(held_out, projections=1), torch.tensor([[1.0], [2.0], [3.0]]))
 >>> float(result), result.receipt.count
 (1.0, 3)
+
+    metric      the interface; by_name, the table of metrics; receipt, provenance; reference, real data
+    features    feature extractors
+    frechet, kernels, manifolds, energy_distance, sliced_wasserstein, inception_score, vendi, neighbours, stacked
+                the metrics
+    paired      differences of a metric between sets of samples that share their noise
+    detection   AUROC and others for outlier scores
+    coupling, rows, statistics
+                linear algebra of Frechet distances, features kept by row, and references without data
 """
 
 from scorefield.metrics import by_name

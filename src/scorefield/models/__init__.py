@@ -2,7 +2,10 @@
 
 experiment     everything that decides a run, as one record
 model          a trained model: score, sample, posterior, log_prob, encode, decode
+networks       from an experiment to its networks
 loading        from a model folder to its network
+checkpoint_folder  the checkpoints in a run folder
+model_card     the model card, README.md, beside the weights
 run_folder     the files of a run folder besides its checkpoints
 weights        files of weights
 guidance       guidance models, and models guided by them or by their own conditions

@@ -1,18 +1,15 @@
 """Recipes: functions that return an `Experiment`, by name.
 
-small              laptop-sized experiments, and starting points for one's own data
+small              experiments for a laptop, and starting points for your own data
 points             point sets in the plane
-stacked            three digits in one, 1000 modes
-
-and, at full size, every configuration of the releases:
-
+stacked            three digits stacked as channels, 1000 modes
 score_sde          Song et al. 2021 on CIFAR-10
-score_sde_images   the same beyond it: faces, rooms and churches, NCSN in their code
-sde_configuration  what both, and the release's checkpoints, are made through
+score_sde_images   Song et al. 2021 on larger images (faces, bedrooms, churches), and NCSN in their code
+sde_configuration  from a configuration of that release to an `Experiment`; checkpoint import uses it too
 ncsn               NCSN and NCSNv2
-acsm               adversarial score matching, with and without its critic
-mdsm               multi-scale denoising score matching: energies
-ladders            what the last three share
+acsm               adversarial score matching, with and without the discriminator
+mdsm               multi-scale denoising score matching of energies
+ladders            the noise levels and samplers that NCSN, ACSM and MDSM share
 """
 
 from __future__ import annotations

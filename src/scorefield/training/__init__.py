@@ -1,5 +1,6 @@
 """Training: the loop, what it trains, and what it keeps.
 
+fit            `sf.fit`: a model of data in one call
 trainer        the training loop, resumable bit for bit
 trainable      the modules trained in a run: a score network, and optionally a discriminator
 optimiser_step one optimiser step of one trained module
@@ -8,7 +9,7 @@ checkpoints    checkpoints of a run
 loss_sums      losses by noise level since the last row of metrics
 distributed    the few collective operations that training and sampling need
 interruption   signals that stop a run
-observer       who watches long work
+observer       progress of long work
 guidance       training a guidance model
 """
 

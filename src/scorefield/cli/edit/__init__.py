@@ -1,4 +1,8 @@
-"""`scorefield edit`: posterior samples of examples of which something is known; paths between examples."""
+"""`scorefield edit`: posterior samples of examples of which something is known; paths between examples.
+
+posterior_samples  inpaint, colorize, restore
+class_conditional  class
+"""
 
 from __future__ import annotations
 

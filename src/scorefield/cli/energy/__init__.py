@@ -1,4 +1,10 @@
-"""`scorefield energy`: energies of examples, denoising, restoration, outliers and normalising constants."""
+"""`scorefield energy`: energies of examples, denoising, restoration, outliers and normalising constants.
+
+examples  score, denoise, restore
+outliers  outliers
+logz      logz
+at_noise  energies at a noise level, shared by the actions
+"""
 
 from __future__ import annotations
 

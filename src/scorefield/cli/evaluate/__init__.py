@@ -1,4 +1,8 @@
-"""`scorefield evaluate`: metrics of samples against real data."""
+"""`scorefield evaluate`: metrics of samples against real data.
+
+parts        samples in parts, and their metrics
+checkpoints  choosing a checkpoint
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,19 @@
-"""Readers: what a path holds, as images still encoded or as an array, by split; nothing is decoded or converted."""
+"""Readers: the content of a path as encoded images or as an array, by split; nothing is decoded or converted here.
+
+table       the readers by name, and the decorator that adds one
+content     what a reader returns: encoded images or an array, with labels
+labels      labels as class numbers or as measured numbers
+folder      image files, in split and class folders
+arrays      .npy, .npz and .pt
+parquet     image parquet of Hugging Face
+idx         MNIST and Fashion-MNIST
+cifar       CIFAR-10 and -100, binary version
+celeba      the lists of CelebA
+lmdb_files  LMDB of LSUN and of NCSNv2's FFHQ
+tfrecord    TFRecords of images; crc32c, their checksum
+objects     map-style datasets
+digits      the bundled digits
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Calibration of posterior solvers on simulated problems whose true examples are known.
 
-problems    true examples and their simulated measurements
-measuring   answers of each solver, and their calibration
-page        the table, the curves and the histograms
+problems     true examples and their simulated measurements
+measurement  posterior samples of each solver, and their calibration
+page         the table, the curves and the histograms as a report
 """
 
 from scorefield.evaluation.calibration import measurement, page, problems

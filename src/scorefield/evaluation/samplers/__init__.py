@@ -1,21 +1,21 @@
 """Comparison and tuning of samplers by measurement.
 
-The best number of steps, grid, order, snr or eta depends on the model. Here it is measured: every admissible sampler
-draws from the same noise, and is compared
+The best number of steps, grid, order, signal-to-noise ratio or eta depends on the model. Every sampler that a model
+admits draws samples from the same noise, and is compared
 
-* with the converged flow out of the same latents, where its steps draw no noise: a root mean square error over samples
-  and dimensions in model units, which is of the solver alone;
-* with held-out data: the squared energy distance, which is of the model and the sampler; the part beyond that of the
-  converged flow is known much better than the distance itself, since noise and data are shared.
+* with the converged probability flow from the same latents, if its steps draw no noise: a root mean square error over
+  samples and dimensions in model units, which is the error of the solver alone;
+* with held-out data: the squared energy distance, which includes the error of the model. The excess over the distance
+  of the converged flow has a much narrower interval than the distance itself, since noise and data are shared.
 
-candidates   which samplers a model admits, at which numbers of calls; found without the network
-measuring    the table: errors, distances, calls, seconds, each with its uncertainty
-budget       from a table and a budget to a sampler and its expected error
-settings     the numbers of a sampler that can be chosen, and where they may lie
-tuning       from a criterion to settings; differences within the noise count as ties
-subject      what is measured: a model, or a score in closed form
-records      the table and the tuned sampler, with receipts; files keeps them in a model folder
-page         the table as a report; tuned_page, what tuning tried
+    candidates   the samplers that a model admits, and their numbers of network calls, without a call of the network
+    measurement  the table: errors, distances, calls and seconds, each with its uncertainty
+    budget       from a table and a budget to a sampler and its expected error
+    settings     the numbers of a sampler that can be tuned, and their intervals
+    tuning       from a criterion to settings; differences within the noise count as ties
+    subject      what is measured: a model, or a score in closed form
+    page         the table as a report
+    tuning_page  the settings that tuning tried, as a report
 """
 
 from scorefield.evaluation.samplers import budget, candidates, measurement, page, settings, subject, tuning, tuning_page

@@ -1,4 +1,12 @@
-"""Feature extractors used by the metrics: raw values, classifiers, Inception, packaged networks, ONNX files."""
+"""Feature extractors phi: (B, *event) -> (B, F), whose outputs the metrics compare.
+
+feature     the interface; raw values, any module, and features kept for the last batch
+classifier  a small classifier trained on labelled real data
+inception   the Inception network of 2015, by torch-fidelity
+images      preparation of images for networks trained on photographs; packaged networks and ONNX files
+by_name     the extractors by name
+cache       features of reference data on disk
+"""
 
 from __future__ import annotations
 

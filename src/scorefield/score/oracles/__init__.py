@@ -12,6 +12,9 @@ Each gives the score, `denoised` = E[x_0 | x_t], `log_prob` and `sample` at ever
 `posterior(A, y, noise_std)`: the distribution of x_0 given y = A x_0 + n, an oracle again. So samplers, losses,
 likelihoods and posterior samplers are tested with no network. `skewed_gaussian(process)` and its kin are small,
 lopsided cases.
+
+    gaussian, field, mixture    the distributions above
+    examples                    small, asymmetric distributions for tests
 """
 
 from scorefield.score.oracles import examples, field, gaussian, mixture, oracle
