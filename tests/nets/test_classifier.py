@@ -247,10 +247,10 @@ def test_every_configuration_is_known_to_the_codec() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depth": 27}, r"6 n \+ 4 with n >= 1, as 10, 16, 22 or 28; got 27"),
+        ({"depth": 27}, r"6 n \+ 4 with n >= 1, such as 10, 16, 22 or 28; got 27"),
         ({"depth": 4}, "got 4"),
         ({"widen": 0}, "positive"),
-        ({"deviation": 0.0}, "divided by deviation, which must be positive"),
+        ({"deviation": 0.0}, "deviation divides x and must be positive"),
         ({"deviation": (0.2, -0.1, 0.2)}, "must be positive"),
     ],
 )

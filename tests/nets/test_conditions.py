@@ -1,4 +1,4 @@
-"""Class, vector and image conditions: unknown values, drop-out, and what data without conditions pay (nothing)."""
+"""Class, vector and image conditions: unknown values, drop-out, and networks for data without conditions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EACH = pytest.mark.parametrize("name", CONFIGS)
 
 
 def made(name: str) -> tuple[Network, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """A network that hears all conditions, and four examples."""
+    """A network conditioned on all kinds of conditions, and four examples."""
     config, shape = CONFIGS[name]
     data = DataSpec(shape, conditions=ALL)
     net = build(config, data).double()
@@ -131,7 +131,7 @@ def test_without_conditions_nothing_is_added(name: str) -> None:
     ("condition", "message"),
     [
         ({"labl": torch.zeros(4, dtype=torch.int64)}, "no condition 'labl'. Did you mean label"),
-        ({"label": torch.tensor([0, 1, 2, 4])}, r"labels from 0 to 4; classes are 0..3, and -1"),
+        ({"label": torch.tensor([0, 1, 2, 4])}, r"labels from 0 to 4; give a class in 0..3, or -1"),
         ({"label": torch.zeros(4)}, "integer labels"),
         ({"label": torch.zeros(3, dtype=torch.int64)}, r"shape \(4,\)"),
         ({"pose": torch.zeros(4, 2)}, r"shape \(4, 3\); got \(4, 2\)"),

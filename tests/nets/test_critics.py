@@ -271,18 +271,22 @@ def test_every_configuration_is_known_to_the_codec() -> None:
 @pytest.mark.parametrize(
     ("config", "shape", "message"),
     [
-        (BigGANCritic(), (3, 48, 48), r"square images of 28, 32, 64, 128, 256 pixels; got data of shape \(3, 48, 48\)"),
+        (
+            BigGANCritic(),
+            (3, 48, 48),
+            r"square images with a side of 28, 32, 64, 128, 256 pixels; got data of shape \(3, 48, 48\)",
+        ),
         (BigGANCritic(), (3, 32, 64), r'DCGANCritic\(style="sngan"\) takes images of any size'),
-        (BigGANCritic(channels=4), (3, 128, 128), "at least channels=8, or attention_size=None"),
-        (BigGANCritic(), (2,), r"BigGANCritic judges images \(C, H, W\); got data of shape \(2,\)"),
-        (DCGANCritic(), (3, 32), r"DCGANCritic judges images"),
+        (BigGANCritic(channels=4), (3, 128, 128), "channels=8 or more, or attention_size=None"),
+        (BigGANCritic(), (2,), r"BigGANCritic takes images \(C, H, W\); got data of shape \(2,\)"),
+        (DCGANCritic(), (3, 32), r"DCGANCritic takes images"),
         (DCGANCritic(), (3, 7, 32), "at least 8 pixels"),
         (DCGANCritic(style="dcgan"), (1, 28, 28), r"a side of 8, 16, 32, 64, .*style=\"sngan\" takes any"),
         (DCGANCritic(style="dcgan"), (1, 4, 4), "a side of 8"),
         (DCGANCritic(style="dcgan"), (1, 16, 32), "square images"),
     ],
 )
-def test_refuses_data_it_cannot_judge(config: CriticConfig, shape: tuple[int, ...], message: str) -> None:
+def test_refuses_data_it_cannot_take(config: CriticConfig, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config.build(DataSpec(shape))
 

@@ -142,7 +142,7 @@ def test_refuses_what_it_cannot_be() -> None:
         EnergyResNet(head="cubic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="positive, for example 128"):
         EnergyResNet(channels=0)
-    with pytest.raises(ValueError, match=r"signals \(C, L\) or images"):
+    with pytest.raises(ValueError, match=r"signals \(C, L\) and images"):
         SMALL.build(DataSpec((2,)))
     with pytest.raises(ValueError, match="EnergyResNet cannot be conditioned, and the data have the conditions 'pose'"):
         SMALL.build(DataSpec((1, 8, 8), conditions=(ConditionSpec("pose", "vector", 2),)))
@@ -155,5 +155,5 @@ def test_refuses_what_it_cannot_be() -> None:
         net(torch.zeros(2, 3, 8, 8), torch.zeros(2))
     with pytest.raises(ValueError, match=r"c must have shape \(2,\)"):
         net(torch.zeros(2, 1, 8, 8), torch.zeros(()))
-    with pytest.raises(ValueError, match="knows no condition 'pose'"):
+    with pytest.raises(ValueError, match="takes no condition 'pose'"):
         net(torch.zeros(2, 1, 8, 8), torch.zeros(2), {"pose": torch.zeros(2, 2)})

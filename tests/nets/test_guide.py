@@ -1,4 +1,4 @@
-"""The small guide networks: any shape, one row for each example, the noise level heard, refusals."""
+"""The small guidance networks: any shape, one row per example, dependence on the noise level, refusals."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_refusals() -> None:
         GuideMLP().build(DataSpec((2,)), 0)
     with pytest.raises(ValueError, match="must be positive; got 0"):
         GuideMLP(width=0)
-    with pytest.raises(ValueError, match="width, most, embedding_size must be positive; got 8, 0, 16"):
+    with pytest.raises(ValueError, match="width, most and embedding_size must be positive; got 8, 0 and 16"):
         GuideConvolutions(8, 0)
     with pytest.raises(ValueError, match="dropout is a probability"):
         GuideConvolutions(dropout=1.0)

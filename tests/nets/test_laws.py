@@ -170,7 +170,7 @@ def test_refuses_other_shapes() -> None:
         net(torch.zeros(4, 2), torch.zeros(1))
     with pytest.raises(ValueError, match=r"use MLP\(\)"):
         NCSNpp().build(DataSpec((2,)))
-    with pytest.raises(ValueError, match=r"signals \(C, L\) or images"):
+    with pytest.raises(ValueError, match=r"signals \(C, L\) and images"):
         DDPM().build(DataSpec((1, 4, 4, 4)))
 
 

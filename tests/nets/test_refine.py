@@ -149,14 +149,14 @@ def test_mean_pooled_convolution(size: int) -> None:
 
 
 def test_first_dilated_block_keeps_the_size_and_has_a_dilated_shortcut() -> None:
-    block = EncoderBlock(PLAIN, 4, 4, dilation=4, opens=True)
+    block = EncoderBlock(PLAIN, 4, 4, dilation=4, first=True)
     assert isinstance(block.shortcut, nn.Conv2d)
     for conv in (block.conv1, block.conv2, block.shortcut):
         assert isinstance(conv, nn.Conv2d)
         assert (conv.kernel_size, conv.dilation, conv.padding) == ((3, 3), (4, 4), (4, 4))
     assert block(torch.zeros(1, 4, 6, 6), None).shape == (1, 4, 6, 6)
-    assert EncoderBlock(PLAIN, 4, 4, dilation=4, opens=False).shortcut is None
-    assert EncoderBlock(PLAIN, 4, 6, dilation=1, opens=True)(torch.zeros(1, 4, 6, 6), None).shape == (1, 6, 3, 3)
+    assert EncoderBlock(PLAIN, 4, 4, dilation=4, first=False).shortcut is None
+    assert EncoderBlock(PLAIN, 4, 6, dilation=1, first=True)(torch.zeros(1, 4, 6, 6), None).shape == (1, 6, 3, 3)
 
 
 def test_fusion_resizes_with_corners_on_corners() -> None:
@@ -276,7 +276,7 @@ def test_label_chooses_the_normalisation_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("c", "message"),
     [
-        ([0.0, 5.0], r"integer 0\.\.4 with 0 the most noise; got c = 5"),
+        ([0.0, 5.0], r"integer in 0\.\.4 with 0 the most noise; got c = 5"),
         ([-1.0, 0.0], "got c = -1"),
         ([0.0, 1.5], "got c = 1.5"),
         ([0.0, float("nan")], "got c = nan"),
@@ -385,7 +385,7 @@ def test_refuses_conditions(name: str) -> None:
     with pytest.raises(ValueError, match=rf"{type(config).__name__} cannot be conditioned, .* conditions 'label'"):
         config.build(DataSpec(data.shape, conditions=(label,)))
     net, (x, c) = build(config, data), batch(data, 2)
-    with pytest.raises(ValueError, match="knows no condition 'label'"):
+    with pytest.raises(ValueError, match="takes no condition 'label'"):
         net(x, c, {"label": torch.zeros(2, dtype=torch.int64)})
 
 
@@ -404,9 +404,9 @@ def test_refuses_a_variance_of_one_position() -> None:
 @pytest.mark.parametrize(
     ("config", "fields", "message"),
     [
-        (NCSN, {"channels": 1}, "at least 2, for InstanceNorm"),
+        (NCSN, {"channels": 1}, "at least 2, because InstanceNorm"),
         (NCSN, {"levels": 0}, "levels must be positive, or None"),
-        (NCSN, {"levels": None, "norm": "instance"}, "conditional and needs levels"),
+        (NCSN, {"levels": None, "norm": "instance"}, "conditional on the noise level and needs levels"),
         (NCSNv2, {"channels": 1}, "at least 2 with norm='instance"),
         (NCSNv2, {"channels": 0, "norm": "none"}, "at least 1"),
         (ResScore, {"channels": 0}, "positive"),

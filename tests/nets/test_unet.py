@@ -141,5 +141,5 @@ def test_refuses_what_it_cannot_be() -> None:
     assert net.multiple == (8, 8)
     with pytest.raises(ValueError, match=r"multiples of \(8, 8\); got \(28, 28\).*Pad to \(32, 32\)"):
         net(torch.zeros(1, 1, 28, 28), torch.zeros(1))
-    with pytest.raises(ValueError, match="knows no condition 'label': it was built for data without"):
+    with pytest.raises(ValueError, match="takes no condition 'label': it was built for data without"):
         net(torch.zeros(1, 1, 32, 32), torch.zeros(1), {"label": torch.zeros(1, dtype=torch.int64)})

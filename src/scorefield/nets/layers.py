@@ -1,8 +1,8 @@
-"""Building blocks shared by the networks, for signals (B, C, L) and images (B, C, H, W) alike.
+"""Layers shared by the networks, for signals (B, C, L) and images (B, C, H, W) alike.
 
-Everything here is written once for any number of spatial axes, keeps float64 in float64, and is arranged for speed:
-convolutions see channels_last images, normalisation stays in float32 under autocast, attention is one projection and
-`scaled_dot_product_attention`.
+Every layer works for one and for two spatial axes and keeps float64 inputs in float64. For speed, convolutions take
+images in channels_last layout, normalisation stays in float32 under autocast, and attention is one projection followed
+by `scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,28 @@ Activation = Literal["swish", "elu", "relu", "lrelu"]
 
 
 class Pointwise(Protocol):
-    """A function of every entry, which may overwrite its argument."""
+    """An activation function, applied to every entry."""
 
     def __call__(self, input: Tensor, *, inplace: bool = False) -> Tensor:
-        """Same shape as the input."""
+        """The activations, in the shape of the input; `inplace` allows the function to overwrite its input."""
         ...
 
 
 LARGE_IMAGE = 64 * 64
-"""Positions above which sums in float32 need care."""
+"""Number of positions above which `GroupNorm` sums pairwise, as sequential sums in float32 lose too many digits."""
 
 SMALL_IMAGE = 16 * 16
-"""Positions up to which, without gradients, `GroupNorm` is faster written out."""
+"""Number of positions up to which `GroupNorm`, without gradients, is faster with its own sums than torch's kernel."""
 
-_CONV = {1: functional.conv1d, 2: functional.conv2d}
+CONVOLUTION_MODULES: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+"""Number of spatial axes -> torch's convolution module."""
+
+CONVOLVE = {1: functional.conv1d, 2: functional.conv2d}
+"""Number of spatial axes -> torch's convolution function."""
+
+MEAN_POOL = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+"""Number of spatial axes -> torch's mean over windows."""
+
 _ACTIVATIONS: dict[str, Pointwise] = {
     "swish": functional.silu,
     "elu": functional.elu,
@@ -42,34 +50,34 @@ _ACTIVATIONS: dict[str, Pointwise] = {
 
 
 def activation(name: Activation) -> Pointwise:
-    """The pointwise function of a name: swish(x) = x / (1 + exp(-x)), elu, relu, or lrelu with slope 0.2."""
+    """The activation function of a name: swish(x) = x / (1 + exp(-x)), elu, relu, or lrelu with slope 0.2."""
     return _ACTIVATIONS[name]
 
 
 def variance_scaling_(weight: Tensor, scale: float = 1.0) -> Tensor:
     """Fill a weight (out, in, *kernel) with U(-r, r), r = sqrt(3 scale / ((fan_in + fan_out) / 2)).
 
-    `scale` multiplies the variance, and 0 becomes 1e-10: layers "initialised to zero" start at about 1e-6 so that the
-    published networks' first gradients are reproduced (Ho et al. 2020, code; Glorot and Bengio 2010, eq. 16).
+    `scale` multiplies the variance, and 0 is replaced by 1e-10, as in the code of Ho et al. (2020): their layers
+    "initialised to zero" start at about 1e-6, which their first gradients depend on (Glorot and Bengio 2010, eq. 16).
     """
-    field = math.prod(weight.shape[2:])
-    fan = 0.5 * field * (weight.shape[0] + weight.shape[1])
+    positions = math.prod(weight.shape[2:])
+    fan = 0.5 * positions * (weight.shape[0] + weight.shape[1])
     r = math.sqrt(3.0 * (scale or 1e-10) / fan)
     with torch.no_grad():
         return weight.uniform_(-r, r)
 
 
 class Convolution(nn.Module):
-    """Convolution over `dims` spatial axes, variance-scaled weight (out, in, *kernel), bias 0.
+    """Convolution over `dims` spatial axes, with a variance-scaled weight (out, in, *kernel) and initial bias 0.
 
     Args:
         dims: Number of spatial axes, 1 or 2.
-        inputs: Channels in.
-        outputs: Channels out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         size: Kernel size on every axis.
-        stride: Step of the output grid.
-        padding: Zeros on both sides; None keeps the spatial size at stride 1.
-        init_scale: Scale of the weight's variance.
+        stride: Stride on every axis.
+        padding: Number of zeros on each side of each axis; None keeps the spatial size at stride 1.
+        init_scale: Factor on the variance of the initial weight (see `variance_scaling_`).
     """
 
     def __init__(
@@ -94,8 +102,8 @@ class Convolution(nn.Module):
         return self.evaluate(x, self.weight, self.bias)
 
     def evaluate(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Normalise and apply another weight and bias, so that a caller may scale, merge or leave them out."""
-        return _CONV[self.dims](x, weight, bias, self.stride, self.padding)
+        """Convolve with another weight and bias, so that a caller may scale, merge or omit them."""
+        return CONVOLVE[self.dims](x, weight, bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         """Shape of the weight, for printing."""
@@ -103,10 +111,10 @@ class Convolution(nn.Module):
 
 
 class ChannelMix(nn.Module):
-    """A linear map of the channels, equal at every position: y = W x + b, weight (out, in).
+    """A linear map of the channels, the same at every position: y = W x + b, with weight (out, in).
 
-    The releases call it NIN and store W transposed, (in, out). It is evaluated as a convolution of size 1, which CPU
-    back ends run faster than a matrix product.
+    The releases call it NIN and store W transposed, (in, out). It is evaluated as a convolution of kernel size 1, which
+    is faster on CPUs than a matrix product.
     """
 
     def __init__(self, inputs: int, outputs: int, *, init_scale: float = 0.1):
@@ -130,30 +138,30 @@ class ChannelMix(nn.Module):
 def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x + b at every position: x (B, in, *spatial), weight (out, in)."""
     dims = x.ndim - 2
-    return _CONV[dims](x, weight.reshape(weight.shape + (1,) * dims), bias)
+    return CONVOLVE[dims](x, weight.reshape(weight.shape + (1,) * dims), bias)
 
 
 class Dense(nn.Linear):
     """A linear layer with variance-scaled weight and zero bias."""
 
     def reset_parameters(self) -> None:
-        """U(-r, r) with r of `variance_scaling_`; bias 0."""
+        """Draw the weight by `variance_scaling_` and set the bias to 0."""
         variance_scaling_(self.weight)
         nn.init.zeros_(self.bias)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation and an activation; in float32 when autocast hands it half precision.
+    """Group normalisation followed by an activation (Wu and He 2018, eq. 7).
 
-    The number of groups is the largest divisor of the channels up to `limit`; where the published networks exist it is
-    exactly `limit`. Half-precision channels_last kernels are several times slower than float32 ones on CPUs, and the
-    statistics deserve the precision (Wu and He 2018, eq. 7).
+    The number of groups is the largest divisor of the number of channels up to `limit`; in the published networks it is
+    `limit` itself. Half-precision inputs are converted to float32, because the statistics lose too many digits in half
+    precision, and because the half-precision channels_last kernels are several times slower on CPUs.
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         limit: Largest number of groups.
-        act: Pointwise function of the result, or None.
-        eps: Added to the variance.
+        act: Activation function of the result, or None.
+        eps: Number added to the variance.
     """
 
     def __init__(self, channels: int, limit: int, act: Pointwise | None = None, *, eps: float = 1e-6):
@@ -166,23 +174,24 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, *spatial) -> the same shape, float32 or float64."""
         x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
-        if self._written_out_is_better(x):
+        if self._prefers_pairwise_sums(x):
             y = self._pairwise(x)
         else:
             y = functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         return y if self.act is None else self.act(y, inplace=not torch.is_grad_enabled())
 
-    def _written_out_is_better(self, x: Tensor) -> bool:
+    def _prefers_pairwise_sums(self, x: Tensor) -> bool:
+        """Whether `_pairwise` is more accurate (large images) or faster (small ones, without gradients)."""
         if x.dtype != torch.float32 or x.ndim != 4 or not _channels_last(x):
             return False
         positions = x.shape[2] * x.shape[3]
         return positions > LARGE_IMAGE or (positions <= SMALL_IMAGE and not torch.is_grad_enabled())
 
     def _pairwise(self, x: Tensor) -> Tensor:
-        """Attention for images in channels_last layout.
+        """Group normalisation of images in channels_last layout, with pairwise sums.
 
-        The library's kernel for that layout adds all positions one after the other in float32 and is wrong by 1e-3 at
-        1024x1024; reductions over two axes are pairwise and stay near 1e-6.
+        Torch's kernel for that layout adds all positions sequentially in float32, with an error of 1e-3 at 1024x1024;
+        reductions over two axes are pairwise, and their error stays near 1e-6.
         """
         groups, square = (self.num_groups, -1), x * x
         sums = torch.stack([x.sum((2, 3)), square.sum((2, 3))]).unflatten(2, groups).sum(3, keepdim=True)
@@ -201,10 +210,9 @@ def _channels_last(x: Tensor) -> bool:
 def dropout(x: Tensor, p: float) -> Tensor:
     """Zero each entry with probability p and divide the rest by 1 - p.
 
-    On a CPU four entries share one 64-bit draw, so p is rounded to a multiple of 2**-16 and the division uses the
-    rounded
-    value: the expectation stays exact, and the draw costs less than half of `torch.nn.functional.dropout`. Uses torch's
-    global generator.
+    On a CPU, four entries share one 64-bit random number, which costs less than half of the time of
+    `torch.nn.functional.dropout`. p is then rounded to a multiple of 2**-16, and the division uses the rounded value,
+    so that the expectation is exact. Random numbers come from torch's global generator.
     """
     threshold = round(p * 65536)
     if x.device.type != "cpu" or threshold in (0, 65536):
@@ -218,16 +226,16 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention of the positions with one head, added to the input.
+    """Self-attention among positions with one head, added to the input.
 
-    h = GroupNorm(x); logits q_i . k_j / sqrt(C); out = x + W_3 sum_j softmax_j(logits) v_j + b_3, over sqrt(2) if
+    h = GroupNorm(x); logits q_i . k_j / sqrt(C); out = x + W_3 sum_j softmax_j(logits) v_j + b_3, divided by sqrt(2) if
     `skip_rescale` (Ho et al. 2020, appendix B; Vaswani et al. 2017, eq. 1).
 
     Args:
-        channels: C.
+        channels: Number of channels, C.
         group_limit: Largest number of groups of the normalisation.
-        init_scale: Variance scale of the last projection.
-        skip_rescale: Divide the sum by sqrt(2), which keeps the variance of two unit-variance terms.
+        init_scale: Factor on the initial variance of the last projection.
+        skip_rescale: Whether the sum is divided by sqrt(2), which keeps the variance of two unit-variance terms.
     """
 
     def __init__(self, channels: int, *, group_limit: int, init_scale: float, skip_rescale: bool):
@@ -249,9 +257,9 @@ class Attention(nn.Module):
 
 
 def attend(projected: Tensor) -> Tensor:
-    """Attention of the positions with one head: query, key and value (B, 3 C, *spatial) -> (B, C, N) for N positions.
+    """Attention among N positions with one head: query, key and value (B, 3 C, *spatial) -> (B, C, N).
 
-    Position i gets sum_j softmax_j(q_i . k_j / sqrt(C)) v_j (Vaswani et al. 2017, eq. 1).
+    The output at position i is sum_j softmax_j(q_i . k_j / sqrt(C)) v_j (Vaswani et al. 2017, eq. 1).
     """
     tokens = projected.flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, N, 3C)
     q, k, v = tokens.chunk(3, dim=-1)
@@ -259,28 +267,28 @@ def attend(projected: Tensor) -> Tensor:
 
 
 def residual_gain(rescale: bool) -> float:
-    """What multiplies both terms of a sum: sqrt(1/2) keeps the variance (Song et al. 2021, appendix H), or 1.
+    """The factor on both terms of a residual sum: sqrt(1/2), which keeps the variance, or 1.
 
-    The last layer of the one branch takes it into its weights, which are smaller than its output.
+    The callers multiply the weights of the last layer of one branch by it, because the weights have fewer entries than
+    the output of that layer (Song et al. 2021, appendix H).
     """
     return math.sqrt(0.5) if rescale else 1.0
 
 
 def times(parameter: Tensor, gain: float) -> Tensor:
-    """gain times a parameter, or the parameter itself where the gain is one."""
+    """The product of gain and parameter; the parameter itself, without a copy, if the gain is 1."""
     return parameter if gain == 1.0 else gain * parameter
 
 
 def residual_sum(x: Tensor, h: Tensor, gain: float) -> Tensor:
-    """gain x + h; overwrites h, which must be the output of a convolution (they keep nothing of it)."""
+    """The sum gain x + h. It overwrites h, which must be the output of a convolution: autograd does not save that."""
     return h.add_(x, alpha=gain) if h.dtype == x.dtype else torch.add(h, x, alpha=gain)
 
 
 class FourierFeatures(nn.Module):
     """Random Fourier features of a scalar: p = 2 pi u W, output [sin p, cos p] (Tancik et al. 2020, eq. 5).
 
-    W ~ scale N(0, 1) is drawn once, kept with the weights and never trained; a trained network is useless without its
-    W.
+    W ~ scale N(0, 1) is drawn once, saved with the weights and never trained. A trained network depends on its own W.
 
     Args:
         size: Number of frequencies; the output has twice as many features.
@@ -293,7 +301,8 @@ class FourierFeatures(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """(B,) -> (B, 2 size)."""
-        # Phases reach 1e3 radians: this order of products is the releases', and float32 rounding of another one shows.
+        # Phases reach 1e3 radians, where the rounding of float32 is visible: the order of the products is that of the
+        # releases, because another order rounds differently.
         p = u[:, None] * self.W * 2 * math.pi
         return torch.cat([p.sin(), p.cos()], dim=1)
 
@@ -302,7 +311,7 @@ def sinusoid(labels: Tensor, size: int) -> Tensor:
     """Sinusoidal features of labels (B,): sin(c f_j) for all j, then cos(c f_j), f_j = 10000^(-j / (size // 2 - 1)).
 
     Returns (B, size) in the dtype of the labels; an odd size ends with a zero (Vaswani et al. 2017, section 3.5, with
-    the half - 1 of Ho et al. 2020).
+    the denominator size // 2 - 1 of Ho et al. 2020).
     """
     half = size // 2
     step = -math.log(10000.0) / max(half - 1, 1)
@@ -315,11 +324,11 @@ class TimeEmbedding(nn.Module):
     """Noise-level embedding passed to every block: Dense(act(Dense(features(c)))), c (B,) -> (B, outputs).
 
     Args:
-        kind: "fourier" (c is already a logarithm of the noise level) or "positional" (c counts levels or is 999 t).
-        size: Number of frequencies for fourier, of features for positional.
-        outputs: Width of both layers.
+        kind: "fourier" (c is the logarithm of the noise level) or "positional" (c is the index of a level, or 999 t).
+        size: Number of frequencies (fourier) or of features (positional).
+        outputs: Width of both linear layers.
         fourier_scale: Standard deviation of the Fourier frequencies.
-        act: Pointwise function between the layers.
+        act: Activation function between the layers.
     """
 
     def __init__(
@@ -338,8 +347,8 @@ class TimeEmbedding(nn.Module):
         self.size, self.act = size, act
 
     def forward(self, c: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B,), what is added to the features -> (B, outputs); no activation after the second layer."""
-        c = c.to(self.first.weight)  # from float64 on the CPU, where coefficients of time are computed
+        """c (B,) and an optional term added to its features -> (B, outputs); no activation after the second layer."""
+        c = c.to(self.first.weight)  # c may be float64 on the CPU, where functions of time are computed
         features = sinusoid(c, self.size) if self.fourier is None else self.fourier(c)
         if condition is not None:
             features = features + condition

@@ -1,4 +1,4 @@
-"""Perceptrons for vectors and other small events: a residual one with time features, and the toy of NCSN."""
+"""Multilayer perceptrons for vectors and other small events: a residual one, and the one of NCSN's toy density."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.conditioning import Conditioning
 from scorefield.nets.layers import Activation, Dense, TimeEmbedding, activation, variance_scaling_
-from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions
+from scorefield.nets.network import Network, NetworkConfig, check_dropout, refuse_condition, refuse_conditions
 
 
 @record
 class MLP(NetworkConfig):
-    """Configuration of the perceptron; it takes events of any shape, flattened.
+    """Configuration of a residual multilayer perceptron; it takes events of any shape, flattened.
 
     Args:
         width: Hidden units.
-        depth: Residual layers between the first and the last.
-        embedding: "fourier" (c = ln sigma) or "positional" (c = 999 t, or a level).
-        embedding_size: Frequencies (fourier) or features (positional) of c.
-        fourier_scale: Standard deviation of the Fourier frequencies; small, as a score of few dimensions changes
-            slowly with ln sigma.
-        activation: Pointwise function.
-        dropout: Probability, before the second map of each layer.
+        depth: Number of residual layers between the first and the last linear map.
+        embedding: Embedding of c: "fourier" (c = ln sigma) or "positional" (c = 999 t, or the index of a level).
+        embedding_size: Number of frequencies (fourier) or of features (positional) of c.
+        fourier_scale: Standard deviation of the Fourier frequencies. The default is small because the score of
+            low-dimensional data changes slowly with ln sigma.
+        activation: Activation function.
+        dropout: Dropout probability before the second linear map of each residual layer.
 
     Raises:
         ValueError: A field is out of its range.
@@ -48,8 +48,7 @@ class MLP(NetworkConfig):
                 f"width, embedding_size and depth must be positive; got {self.width}, {self.embedding_size} and"
                 f" {self.depth}"
             )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a probability below 1; got {self.dropout}")
+        check_dropout(self.dropout)
 
     def build(self, data: DataSpec) -> Perceptron:
         """The network for data of any shape."""
@@ -57,9 +56,9 @@ class MLP(NetworkConfig):
 
 
 class ResidualLayer(nn.Module):
-    """h + W_2 dropout(act(W_1 act(h) + W_t act(e))), e the embedding of time and conditions.
+    """h + W_2 dropout(act(W_1 act(h) + W_t act(e))), with e the embedding of c and of the conditions.
 
-    The order of activation and map is that of He et al. 2016 ("Identity mappings"), figure 4e.
+    The activation precedes each linear map, as in He et al. 2016 ("Identity mappings"), figure 4e.
     """
 
     def __init__(self, config: MLP):
@@ -80,8 +79,8 @@ class ResidualLayer(nn.Module):
 class Perceptron(Network):
     """The network of an `MLP` configuration.
 
-    Image conditions are flattened and put beside x with one indicator each; class and vector conditions join the time
-    embedding.
+    Image conditions are flattened and concatenated with x, each with an indicator of whether it is known; class and
+    vector conditions are added to the embedding of c.
     """
 
     def __init__(self, config: MLP, data: DataSpec):
@@ -108,7 +107,7 @@ class Perceptron(Network):
         embedding = self.conditioning.embedding(condition, self.time(c), x.shape[0])
         assert embedding is not None
         embedding = self.act(embedding)
-        h = self.first(torch.flatten(self.conditioning.beside(x, condition), 1))
+        h = self.first(torch.flatten(self.conditioning.with_images(x, condition), 1))
         for layer in self.layers:
             h = layer(h, embedding)
         return self.last(self.act(h)).reshape(x.shape).to(x.dtype)
@@ -116,12 +115,12 @@ class Perceptron(Network):
 
 @record
 class ToyMLP(NetworkConfig):
-    """Configuration of the perceptron of a toy density (Song and Ermon 2019, figure 2).
+    """Configuration of the multilayer perceptron of a toy density (Song and Ermon 2019, figure 2).
 
-    Its output is the score, and c is not read: it belongs to one noise level, or to none.
+    Its output is the score at one fixed noise level, or without noise; c is ignored.
 
     Args:
-        width: Units of both hidden layers.
+        width: Number of units of each of the two hidden layers.
 
     Raises:
         ValueError: A field is out of its range.

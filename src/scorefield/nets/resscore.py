@@ -11,19 +11,19 @@ from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.layers import Activation, GroupNorm, Pointwise, activation
-from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions
+from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions, require_images
 
 GROUPS = 8
-"""Groups of every normalisation (fewer where 8 does not divide the channels)."""
+"""Number of groups of every normalisation; fewer where 8 does not divide the number of channels."""
 
 
 @record
 class ResScore(NetworkConfig):
-    """Configuration of the residual autoencoder; its output is the score of images in [0, 1], and c is not read.
+    """Configuration of the residual autoencoder; its output is the score of images in [0, 1], and c is ignored.
 
     Args:
-        channels: Width at full size (the release's nef and ndf); it doubles at each of two halvings.
-        activation: Pointwise function.
+        channels: Number of channels at full size (nef and ndf of the release); it doubles at each of the two halvings.
+        activation: Activation function.
 
     Raises:
         ValueError: A field is out of its range.
@@ -40,7 +40,7 @@ class ResScore(NetworkConfig):
         """The network for images (C, H, W), sizes padded to multiples of 4.
 
         Raises:
-            ValueError: The data are no images, or have conditions.
+            ValueError: The data are not images, or have conditions.
         """
         refuse_conditions("ResScore", data)
         return ResidualAutoencoder(self, data)
@@ -49,14 +49,14 @@ class ResScore(NetworkConfig):
 class AutoencoderBlock(nn.Module):
     """act(norm(conv(act(norm(conv(x))))) + shortcut(x)), halving or doubling the size where the width changes.
 
-    The activation comes after the sum; the paper's appendix says before.
+    The last activation follows the sum, as in the release; the paper's appendix places it before the sum.
 
     Args:
-        inputs: Channels in.
-        outputs: Channels out: if more than those in, the first convolution halves the size; if fewer, the second one,
-            transposed, doubles it.
-        transposed: Whether the convolutions are transposed, in the decoder.
-        act: Pointwise function.
+        inputs: Number of input channels.
+        outputs: Number of output channels. If it is larger than `inputs`, the first convolution halves the size; if it
+            is smaller, the second convolution, which is transposed, doubles the size.
+        transposed: Whether the convolutions are transposed, as in the decoder.
+        act: Activation function.
     """
 
     def __init__(self, inputs: int, outputs: int, *, transposed: bool, act: Pointwise):
@@ -71,7 +71,7 @@ class AutoencoderBlock(nn.Module):
             second = nn.Conv2d(outputs, outputs, 3, padding=1)
             shortcut = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
         norms = GroupNorm(outputs, GROUPS, act, eps=1e-5), GroupNorm(outputs, GROUPS, eps=1e-5)
-        # The release counts its activation, which is inside our first normalisation, as number 2.
+        # The keys are those of the release, where layer 2 is the activation, here part of the first normalisation.
         self.main = nn.ModuleDict({"0": first, "1": norms[0], "3": second, "4": norms[1]})
         self.residual = shortcut if resamples else None
         self.act = act
@@ -85,6 +85,7 @@ class AutoencoderBlock(nn.Module):
 
 
 def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    """A transposed 3x3 convolution that doubles the size."""
     return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
 
 
@@ -92,19 +93,15 @@ class ResidualAutoencoder(Network):
     """The network of a `ResScore` configuration.
 
     Args:
-        config: Every choice.
+        config: The configuration.
         data: Shape (C, H, W), without conditions.
 
     Raises:
-        ValueError: The data are no images.
+        ValueError: The data are not images.
     """
 
     def __init__(self, config: ResScore, data: DataSpec):
-        if len(data.shape) != 3:
-            raise ValueError(
-                f"ResScore takes images (C, H, W); got data of shape {data.shape}. For vectors use ToyMLP() or MLP(),"
-                " for signals NCSNpp()"
-            )
+        require_images("ResScore", data, "For vectors use ToyMLP() or MLP(), for signals NCSNpp()")
         super().__init__(data, multiple=4)
         d, act = config.channels, activation(config.activation)
         widths = (d, d, 2 * d, 2 * d, 4 * d, 4 * d)

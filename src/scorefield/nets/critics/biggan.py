@@ -1,8 +1,8 @@
 """The discriminator of BigGAN without classes (Brock et al. 2019), with spectral normalisation of every weight.
 
-Spectral normalisation divides a weight W by its largest singular value, W / sigma(W). Power iteration estimates sigma(W)
-from a vector that is stored between calls: each call in training mode improves the vector, and calls in evaluation mode
-leave it unchanged (Miyato et al. 2018, algorithm 1).
+Spectral normalisation divides a weight W by its largest singular value, W / sigma(W). Power iteration estimates
+sigma(W) from a vector that is stored between calls: each call in training mode improves the vector, and calls in
+evaluation mode leave it unchanged (Miyato et al. 2018, algorithm 1).
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from torch.nn import functional
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.critics.critic import Critic, CriticConfig, _check_image
+from scorefield.nets.critics.critic import Critic, CriticConfig, require_unconditional_images
 
 Initial = Literal["xavier", "ortho", "N02"]
 
-_NORMAL = functools.partial(nn.init.normal_, std=0.02)
-_INITIAL = {"xavier": nn.init.xavier_uniform_, "ortho": nn.init.orthogonal_, "N02": _NORMAL}
+_INITIAL = {
+    "xavier": nn.init.xavier_uniform_,
+    "ortho": nn.init.orthogonal_,
+    "N02": functools.partial(nn.init.normal_, std=0.02),
+}
 
 
 @record
 class BigGANCritic(CriticConfig):
-    """Configuration of the critic of BigGAN without classes (Brock et al. 2019, appendix B), square images only.
+    """Configuration of the discriminator of BigGAN without classes (Brock et al. 2019, appendix B), for square images.
 
-    Sides 28 and 32 have four blocks of 4 times `channels`; 64, 128 and 256 have five to seven that widen up to 16
-    times.
+    Images with sides of 28 and 32 pixels have four blocks with 4 times `channels`; images with sides of 64, 128 and 256
+    pixels have five to seven blocks with up to 16 times `channels`.
 
     Args:
-        channels: Unit of width, ch.
-        attention_size: Side of the features after which attention stands, None for none; 64, the published value, means
-            that only images of 128 and 256 pixels have any.
-        init: Initial weights: Xavier-uniform, orthogonal, or N(0, 0.02^2).
-        power_iterations: Steps towards the largest singular value in each call.
+        channels: Unit of the number of channels, ch.
+        attention_size: Side of the feature maps that are followed by attention; None for no attention. With 64, the
+            published value, only images with sides of 128 and 256 pixels have attention.
+        init: Initial weights: Xavier-uniform ("xavier"), orthogonal ("ortho") or N(0, 0.02^2) ("N02").
+        power_iterations: Number of steps of power iteration in each call.
 
     Raises:
         ValueError: A field is out of its range.
@@ -53,12 +56,15 @@ class BigGANCritic(CriticConfig):
                 f"channels and power_iterations must be at least 1; got {self.channels} and {self.power_iterations}"
             )
         if self.attention_size is not None and self.attention_size < 2:
-            raise ValueError(f"attention_size is a side in pixels, at least 2, or None; got {self.attention_size}")
+            raise ValueError(
+                f"attention_size must be a side in pixels, at least 2, or None for no attention; got"
+                f" {self.attention_size}"
+            )
         if self.init not in _INITIAL:
             raise ValueError(f"init must be one of {', '.join(map(repr, _INITIAL))}; got {self.init!r}")
 
     def build(self, data: DataSpec) -> BigGANDiscriminator:
-        """The critic of images (C, S, S) with a side S in the table."""
+        """The critic of images (C, S, S) with a side S of 28, 32, 64, 128 or 256 pixels."""
         return BigGANDiscriminator(self, data)
 
 
@@ -69,13 +75,17 @@ _WIDTHS = {
     128: (1, 2, 4, 8, 16, 16),
     256: (1, 2, 4, 8, 8, 16, 16),
 }
-"""Side -> width of each block over `channels`. Two blocks halve sides below 64; from 64 on, all but the last do."""
+"""Side -> number of channels of each block divided by `channels`.
+
+The first two blocks halve the size for sides below 64; from 64 on, all blocks but the last do.
+"""
 
 
 class _SpectralNorm(nn.Module):
-    """The buffers and the estimate of a normalised weight.
+    """A layer with a spectrally normalised weight.
 
-    Buffer u0 (1, out) is the left singular vector's estimate, sv0 the last sigma seen in training, for logs.
+    Buffer u0, shape (1, out), is the estimate of the left singular vector; buffer sv0 is the last sigma computed in
+    training, for logs. Both have the names of the release.
     """
 
     weight: Tensor
@@ -90,7 +100,7 @@ class _SpectralNorm(nn.Module):
         self.register_buffer("sv0", torch.ones(1))
 
     def normalised(self) -> Tensor:
-        """W / sigma, sigma = v W' u' with the gradient through W and none through the singular vectors u, v."""
+        """W / sigma with sigma = v W' u'; gradients flow through W, not through the singular vectors u and v."""
         W = self.weight.flatten(1)
         with torch.autocast(W.device.type, enabled=False):
             with torch.no_grad():
@@ -107,7 +117,7 @@ class _SpectralNorm(nn.Module):
 
 
 class SpectralConv(_SpectralNorm, nn.Conv2d):
-    """A convolution of odd kernel size that keeps the size of the image, with normalised weight."""
+    """A convolution of odd kernel size that keeps the size of the image, with a spectrally normalised weight."""
 
     def __init__(self, config: BigGANCritic, inputs: int, outputs: int, size: int, *, bias: bool = True):
         nn.Conv2d.__init__(self, inputs, outputs, size, padding=size // 2, bias=bias)
@@ -119,7 +129,7 @@ class SpectralConv(_SpectralNorm, nn.Conv2d):
 
 
 class SpectralLinear(_SpectralNorm, nn.Linear):
-    """A linear layer with normalised weight."""
+    """A linear layer with a spectrally normalised weight."""
 
     def __init__(self, config: BigGANCritic, inputs: int, outputs: int):
         nn.Linear.__init__(self, inputs, outputs)
@@ -131,10 +141,11 @@ class SpectralLinear(_SpectralNorm, nn.Linear):
 
 
 class CriticBlock(nn.Module):
-    """shortcut(x) + mean(conv2(relu(conv1(relu(x))))); the first block of a critic does not activate x.
+    """shortcut(x) + mean(conv2(relu(conv1(relu(x))))); the first block of a critic omits the first relu.
 
-    The mean, of 2x2 pixels, is there if the block halves the size. The shortcut has a 1x1 convolution unless width and
-    size stay; the first block takes the mean before it, the others after it.
+    Blocks that halve the size take the mean over 2x2 pixels; the others omit it. The shortcut has a 1x1 convolution
+    unless the number of channels and the size stay the same. The first block takes the mean of the shortcut before this
+    convolution, the others after it.
     """
 
     def __init__(self, config: BigGANCritic, inputs: int, outputs: int, *, first: bool, down: bool):
@@ -145,7 +156,7 @@ class CriticBlock(nn.Module):
         self.first, self.down = first, down
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H, W) or half of it."""
+        """(B, in, H, W) -> (B, out, H, W), or (B, out, H / 2, W / 2) if the block halves the size."""
         h = self.conv2(functional.relu(self.conv1(x if self.first else functional.relu(x))))
         if self.down:
             h = functional.avg_pool2d(h, 2)
@@ -160,17 +171,18 @@ class CriticBlock(nn.Module):
 
 
 class CriticAttention(nn.Module):
-    """x + gamma o(sum_j softmax_j(theta_i . phi_j) g_j), keys and values on the half-size grid, gamma = 0 at first.
+    """x + gamma o(sum_j softmax_j(theta_i . phi_j) g_j), with initial gamma = 0 (Zhang et al. 2019, eq. 1-3).
 
-    The features of theta and phi are 1/8 of C, those of g 1/2; no biases (Zhang et al. 2019, eq. 1-3).
+    The keys phi and values g are on the grid of half the size. theta and phi have C / 8 features, g has C / 2; there
+    are no biases.
     """
 
     def __init__(self, config: BigGANCritic, channels: int):
         super().__init__()
         if channels < 8:
             raise ValueError(
-                f"attention maps C features to C // 8 and stands where there are only {channels}; give BigGANCritic at"
-                " least channels=8, or attention_size=None"
+                f"attention maps C channels to C // 8 features and needs at least 8 channels; this level has {channels}"
+                ". Give BigGANCritic channels=8 or more, or attention_size=None"
             )
         self.theta = SpectralConv(config, channels, channels // 8, 1, bias=False)
         self.phi = SpectralConv(config, channels, channels // 8, 1, bias=False)
@@ -189,20 +201,20 @@ class CriticAttention(nn.Module):
 
 
 class BigGANDiscriminator(Critic):
-    """The network of a `BigGANCritic` configuration; parameters named as in the release.
+    """The network of a `BigGANCritic` configuration; parameters have the names of the release.
 
     Raises:
-        ValueError: No images, not square, a side without an entry in the table, or conditions.
+        ValueError: The data are not square images with a side of 28, 32, 64, 128 or 256 pixels, or have conditions.
     """
 
     def __init__(self, config: BigGANCritic, data: DataSpec):
-        _check_image("BigGANCritic", data)
+        require_unconditional_images("BigGANCritic", data)
         super().__init__(data)
         channels, height, side = data.shape
         if height != side or side not in _WIDTHS:
             raise ValueError(
-                f"BigGANCritic has widths for square images of {', '.join(map(str, _WIDTHS))} pixels; got data of shape"
-                f' {data.shape}. DCGANCritic(style="sngan") takes images of any size from 8 pixels'
+                f"BigGANCritic takes square images with a side of {', '.join(map(str, _WIDTHS))} pixels; got data of"
+                f' shape {data.shape}. DCGANCritic(style="sngan") takes images of any size from 8 pixels'
             )
         self.config = config
         blocks: list[nn.Module] = []

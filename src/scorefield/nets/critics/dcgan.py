@@ -8,22 +8,24 @@ from torch import Tensor, nn
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.critics.critic import Critic, CriticConfig, _check_image
+from scorefield.nets.critics.critic import Critic, CriticConfig, require_unconditional_images
 
 
 @record
 class DCGANCritic(CriticConfig):
-    """Configuration of the two smaller critics.
+    """Configuration of the two smaller convolutional critics.
 
-    Batch normalisation makes D of one example depend on its batch in training mode. Convolutions start at N(0, 0.02^2),
-    normalisations at N(1, 0.02^2) with shift 0.
+    With batch normalisation, D(x) of one example depends on the other examples of its batch in training mode. Initial
+    weights are N(0, 0.02^2) for convolutions, and N(1, 0.02^2) with shift 0 for normalisations.
 
     Args:
-        channels: Width of the first layer.
-        style: "dcgan", after Radford et al. 2016: convolutions of size 4 that halve a square image down to 4x4, then
-            one of size 4 to a number; sides 4 times a power of two. "sngan", after the network (not the normalisation)
-            of Miyato et al. 2018: seven convolutions, three of which halve, then a linear layer; any size from 8.
-        batch_norm: Normalise between convolutions (never after the first of "dcgan" or the last of "sngan").
+        channels: Number of channels of the first layer.
+        style: "dcgan", after Radford et al. 2016: convolutions of kernel size 4 that halve a square image down to 4x4,
+            then one of kernel size 4 to a single number; the side must be 4 times a power of two. "sngan", after the
+            architecture (not the normalisation) of Miyato et al. 2018: seven convolutions, three of which halve the
+            size, then a linear layer; any size from 8 pixels.
+        batch_norm: Whether there is batch normalisation after the convolutions, except after the first of "dcgan" and
+            the last of "sngan".
 
     Raises:
         ValueError: A field is out of its range.
@@ -47,14 +49,15 @@ class DCGANCritic(CriticConfig):
 class DCGANDiscriminator(Critic):
     """The network of a `DCGANCritic` configuration.
 
-    Leaky slopes are the release's: 0.02 for "dcgan" (whose paper says 0.2) and 0.1 for "sngan".
+    The slopes of the leaky rectifiers are those of the release: 0.02 for "dcgan" (0.2 in the paper of DCGAN) and 0.1
+    for "sngan".
 
     Raises:
-        ValueError: No images, a size that the style cannot halve, or conditions.
+        ValueError: The data are not images, have a size that the style cannot halve, or have conditions.
     """
 
     def __init__(self, config: DCGANCritic, data: DataSpec):
-        _check_image("DCGANCritic", data)
+        require_unconditional_images("DCGANCritic", data)
         super().__init__(data)
         self.config = config
         self.model = nn.Sequential(*(_dcgan(config, data) if config.style == "dcgan" else _sngan(config, data)))
@@ -71,7 +74,7 @@ class DCGANDiscriminator(Critic):
 
 
 def _dcgan(config: DCGANCritic, data: DataSpec) -> list[nn.Module]:
-    """D_0: stride-2 convolutions without bias, doubling widths, to 4x4 and to one number."""
+    """Layers of "dcgan": convolutions of stride 2 without bias, with doubling width, to 4x4 and to one number."""
     channels, height, side = data.shape
     halvings = (side // 4).bit_length() - 1
     if height != side or halvings < 1 or side != 4 * 2**halvings:
@@ -91,12 +94,12 @@ def _dcgan(config: DCGANCritic, data: DataSpec) -> list[nn.Module]:
 
 
 def _sngan(config: DCGANCritic, data: DataSpec) -> list[nn.Module]:
-    """D_1: convolutions of size 3 and, halving, of size 4, in turn; then a linear layer."""
+    """Layers of "sngan": convolutions of kernel size 3 alternate with halving ones of kernel size 4; a linear layer."""
     channels, height, side = data.shape
     if min(height, side) < 8:
         raise ValueError(
-            f'DCGANCritic(style="sngan") halves images three times and needs at least 8 pixels a side; got data of'
-            f" shape {data.shape}"
+            'DCGANCritic(style="sngan") halves images three times and needs at least 8 pixels on each side; got data of'
+            f" shape {data.shape}. MLPCritic takes examples of any shape"
         )
     layers: list[nn.Module] = []
     multipliers = (1, 1, 2, 2, 4, 4, 8)

@@ -1,4 +1,4 @@
-"""A critic for examples of any shape: the perceptron of the published toy experiments."""
+"""A critic for examples of any shape: the multilayer perceptron of the published toy experiments."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scorefield.nets.network import refuse_conditions
 
 @record
 class MLPCritic(CriticConfig):
-    """Configuration of a perceptron that judges vectors, and any other small examples, flattened.
+    """Configuration of a multilayer perceptron as critic of vectors, and of other small examples, flattened.
 
     The defaults are those of the synthetic experiments of Jolicoeur-Martineau et al. (2021), 512 -> 512 -> 512 -> 1
-    with leaky rectifiers of slope 0.01, and torch's initial weights.
+    with leaky rectifiers of slope 0.01. Initial weights are PyTorch's.
 
     Args:
-        width: Hidden units.
-        depth: Hidden layers.
-        slope: Slope of the leaky rectifier below zero.
+        width: Number of units of each hidden layer.
+        depth: Number of hidden layers.
+        slope: Slope of the leaky rectifier for negative inputs.
 
     Raises:
         ValueError: A field is out of its range.
@@ -37,7 +37,7 @@ class MLPCritic(CriticConfig):
         if min(self.width, self.depth) < 1:
             raise ValueError(f"width and depth must be positive; got {self.width} and {self.depth}")
         if not 0.0 <= self.slope < 1.0:
-            raise ValueError(f"slope={self.slope} must lie in [0, 1)")
+            raise ValueError(f"slope must be at least 0 and below 1; got {self.slope}")
 
     def build(self, data: DataSpec) -> PerceptronCritic:
         """The critic of examples of any shape."""
@@ -48,7 +48,7 @@ class PerceptronCritic(Critic):
     """The network of an `MLPCritic` configuration.
 
     Raises:
-        ValueError: Data with conditions.
+        ValueError: The data have conditions.
     """
 
     def __init__(self, config: MLPCritic, data: DataSpec):

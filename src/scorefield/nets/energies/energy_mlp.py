@@ -1,4 +1,4 @@
-"""An energy of vectors and other small events: a perceptron with a head that grows as |x|^2 does."""
+"""An energy of vectors and other small events: a multilayer perceptron whose head grows like |x|^2."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from scorefield.nets.network import EnergyNetwork, NetworkConfig, refuse_conditi
 
 @record
 class EnergyMLP(NetworkConfig):
-    """Configuration of a residual perceptron that gives one energy, E(x) = |V h|^2 / 2 + w.h with its last features h.
+    """Configuration of a residual multilayer perceptron with the energy E(x) = |V h|^2 / 2 + w . h.
 
-    h holds x itself, linearly, so that E grows as |x|^2 and is bounded below wherever V h does.
+    h are the last features. They contain a linear function of x, so that E grows like |x|^2, and is bounded below, in
+    every direction in which V h grows.
 
     Args:
-        width: Hidden units.
-        depth: Residual layers.
-        activation: Pointwise function; training differentiates it twice, which wants a smooth one.
+        width: Number of hidden units.
+        depth: Number of residual layers.
+        activation: Activation function. Training differentiates it twice, so it should be smooth.
 
     Raises:
         ValueError: A field is out of its range.
@@ -36,7 +37,7 @@ class EnergyMLP(NetworkConfig):
             raise ValueError(f"width and depth must be positive; got {self.width} and {self.depth}")
 
     def build(self, data: DataSpec) -> PerceptronEnergy:
-        """The energy of data of any shape, flattened.
+        """The energy network for data of any shape, flattened.
 
         Raises:
             ValueError: The data have conditions.
@@ -48,7 +49,7 @@ class PerceptronEnergy(EnergyNetwork):
     """The network of an `EnergyMLP` configuration.
 
     Raises:
-        ValueError: Data with conditions.
+        ValueError: The data have conditions.
     """
 
     def __init__(self, config: EnergyMLP, data: DataSpec):
@@ -64,7 +65,7 @@ class PerceptronEnergy(EnergyNetwork):
         self.linear = Dense(config.width, 1)
 
     def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
-        """(B, *data.shape), (B,) -> (B,), whatever c is; see `EnergyNetwork.forward`."""
+        """(B, *data.shape), (B,) -> (B,); c is ignored. See `EnergyNetwork.forward`."""
         self.check(x, c)
         refuse_condition(condition)
         h = self.first(torch.flatten(x, 1))

@@ -1,8 +1,8 @@
-"""Residual networks that give an energy: those of multi-scale denoising score matching (Li, Chen and Sommer 2019).
+"""The residual energy networks of multi-scale denoising score matching (Li, Chen and Sommer 2019).
 
-One energy serves every noise level, so its only input is x. Parameters have the names and shapes of the
-release's state dictionary, without the tensors `bn1`, `bn2` of its blocks: the release makes layer normalisations there
-and never applies them.
+One energy stands for all noise levels, so x is its only input. Parameters have the names and shapes of the release's
+state dictionary, without the tensors `bn1` and `bn2` of its blocks: these belong to layer normalisations that the
+release creates and never applies.
 """
 
 from __future__ import annotations
@@ -17,28 +17,33 @@ from torch.nn import functional
 from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.nets.layers import Activation, Pointwise, activation
-from scorefield.nets.network import EnergyNetwork, NetworkConfig, padded_shape, refuse_condition, refuse_conditions
+from scorefield.nets.layers import CONVOLUTION_MODULES, MEAN_POOL, Activation, Pointwise, activation
+from scorefield.nets.network import (
+    EnergyNetwork,
+    NetworkConfig,
+    padded_shape,
+    refuse_condition,
+    refuse_conditions,
+    spatial_axes,
+)
 
 _SAME_SIZE_BLOCKS = {6: (0, 0, 0), 12: (1, 1, 1), 18: (2, 2, 2), 34: (2, 3, 5, 2)}
-"""Depth -> blocks of each stage after the one that halves the size."""
-
-_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-_MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+"""Depth -> number of blocks of each stage that follow its first block, which halves the size."""
 
 
 @record
 class EnergyResNet(NetworkConfig):
     """Configuration of the energy networks of MDSM.
 
-    The published ones: CIFAR-10 is the default; MNIST and Fashion-MNIST, padded to 32 x 32, depth=12 and channels=64.
+    The defaults are the published network for CIFAR-10. Those for MNIST and Fashion-MNIST, padded to 32 x 32, have
+    depth=12 and channels=64.
 
     Args:
-        channels: Width at full size, d; it doubles wherever the size is halved.
-        depth: 6, 12 or 18 (three halvings) or 34 (four): counts convolutions as the paper does.
-        head: "quadratic", E = (w_1.h + b_1) (w_2.h + b_2) + w_q.(h * h) + b_q of the last features h, which can grow
-            as |x|^2 does but is not bounded below; or "linear", E = w.act(h) + b.
-        activation: Pointwise function; training differentiates it twice, which makes smooth ones the better choice.
+        channels: Number of channels at full size, d; it doubles where the size is halved.
+        depth: Number of convolutions, counted as in the paper: 6, 12 or 18 (three halvings) or 34 (four halvings).
+        head: Energy as a function of the last features h. "quadratic": E = (w_1 . h + b_1) (w_2 . h + b_2) +
+            w_q . (h * h) + b_q, which can grow like |x|^2 but is not bounded below. "linear": E = w . act(h) + b.
+        activation: Activation function. Training differentiates it twice, so it should be smooth.
 
     Raises:
         ValueError: A field is out of its range.
@@ -58,16 +63,16 @@ class EnergyResNet(NetworkConfig):
             raise ValueError(f'head must be "quadratic" or "linear"; got {self.head!r}')
 
     def build(self, data: DataSpec) -> ResidualEnergy:
-        """The energy of data of shape (C, L) or (C, H, W)."""
+        """The energy network for data of shape (C, L) or (C, H, W)."""
         return ResidualEnergy(self, data)
 
 
 class Convolve(nn.Module):
-    """A convolution that keeps the size, or the same before or after means over 2 (2 x 2) neighbours."""
+    """A convolution that keeps the size of its input."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, size: int, *, bias: bool = True):
         super().__init__()
-        self.conv = _CONVOLUTIONS[dims](inputs, outputs, size, padding=size // 2, bias=bias)
+        self.conv = CONVOLUTION_MODULES[dims](inputs, outputs, size, padding=size // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial)."""
@@ -75,12 +80,12 @@ class Convolve(nn.Module):
 
 
 class ConvolveThenMean(nn.Module):
-    """A 3x3 convolution at full size, then the mean of neighbours."""
+    """A 3x3 convolution at full size, then the mean over pairs (signals) or 2x2 blocks (images) of positions."""
 
     def __init__(self, dims: int, inputs: int, outputs: int):
         super().__init__()
         self.conv = Convolve(dims, inputs, outputs, 3)
-        self.mean = _MEANS[dims]
+        self.mean = MEAN_POOL[dims]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial / 2)."""
@@ -88,12 +93,12 @@ class ConvolveThenMean(nn.Module):
 
 
 class MeanThenConvolve(nn.Module):
-    """The mean of neighbours, then a 1x1 convolution."""
+    """The mean over pairs (signals) or 2x2 blocks (images) of positions, then a 1x1 convolution."""
 
     def __init__(self, dims: int, inputs: int, outputs: int):
         super().__init__()
         self.conv = Convolve(dims, inputs, outputs, 1)
-        self.mean = _MEANS[dims]
+        self.mean = MEAN_POOL[dims]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *spatial) -> (B, out, *spatial / 2)."""
@@ -101,14 +106,16 @@ class MeanThenConvolve(nn.Module):
 
 
 class EnergyBlock(nn.Module):
-    """shortcut(x) + conv_2(act(conv_1(act(x)))); the shortcut is a 1x1 convolution even where widths are equal.
+    """shortcut(x) + conv_2(act(conv_1(act(x)))).
+
+    The shortcut is a 1x1 convolution even where the numbers of channels are equal.
 
     Args:
         dims: Number of spatial axes.
-        inputs: Channels in, and of the first convolution, which has no bias.
-        outputs: Channels out.
-        down: Halve the size, in the second convolution and in the shortcut.
-        act: Pointwise function.
+        inputs: Number of input channels, and of output channels of the first convolution, which has no bias.
+        outputs: Number of output channels.
+        down: Whether the second convolution and the shortcut halve the size.
+        act: Activation function.
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, *, down: bool, act: Pointwise):
@@ -119,24 +126,24 @@ class EnergyBlock(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, *spatial) -> (B, out, *spatial or half of it)."""
+        """(B, in, *spatial) -> (B, out, *spatial), or (B, out, *spatial / 2) if `down`."""
         return self.conv_shortcut(x) + self.conv_2(self.act(self.conv_1(self.act(x))))
 
 
 class ResidualEnergy(EnergyNetwork):
     """The network of an `EnergyResNet` configuration, E(x).
 
-    The head reads every position, so the network takes examples of exactly the shape of the data. Sizes that cannot be
-    halved are padded with zeros on both sides to the next multiple of 8 (depth 34: 16); the release does so to MNIST,
-    32 x 32, before it adds noise.
+    The head has weights for every position, so the network takes examples of exactly the shape of the data. Sizes that
+    are not multiples of 8 (depth 34: 16) are padded with zeros on both sides to the next multiple. The release pads
+    MNIST to 32 x 32 in this way before it adds noise.
 
-    Initial values are PyTorch's, U(+-1/sqrt(fan_in)) for weights and biases: at first |E| is about 1e-3 and |dE/dx|
-    about 1e-4. Layers are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times
-    the digit s).
+    Initial weights and biases are PyTorch's, U(+-1/sqrt(fan_in)), with which |E| is about 1e-3 and |dE/dx| about 1e-4.
+    Blocks are named as in the release: block k of stage s is rb<s> (k = 0, halving) or rbc<s...s> (k times the digit
+    s).
 
     Args:
-        config: Every choice.
-        data: Shape (C, L) or (C, H, W), no conditions.
+        config: The configuration.
+        data: Shape (C, L) or (C, H, W), without conditions.
 
     Raises:
         ValueError: The data have no spatial axes, more than two, or conditions.
@@ -146,12 +153,7 @@ class ResidualEnergy(EnergyNetwork):
         refuse_conditions("EnergyResNet", data)
         stages = _SAME_SIZE_BLOCKS[config.depth]
         super().__init__(data)
-        dims = len(data.shape) - 1
-        if dims not in _CONVOLUTIONS:
-            raise ValueError(
-                f"a residual energy takes signals (C, L) or images (C, H, W); got data of shape {data.shape}, which has"
-                " no spatial axes or too many"
-            )
+        dims = spatial_axes("EnergyResNet", data, "EnergyMLP takes any shape")
         self.config, self.act = config, activation(config.activation)
         halved = 2 ** len(stages)
         padded = padded_shape(data.shape[1:], (halved,) * dims)
@@ -173,12 +175,12 @@ class ResidualEnergy(EnergyNetwork):
             self.add_module(name, nn.Linear(features, 1))
 
     def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
-        """(B, C, *spatial), (B,) -> (B,), whatever c is; see `EnergyNetwork.forward`."""
+        """(B, C, *spatial), (B,) -> (B,); c is ignored. See `EnergyNetwork.forward`."""
         self.check(x, c)
         if x.shape[1:] != self.data.shape:
             raise ValueError(
-                f"the head of this energy reads every position and was built for examples of shape {self.data.shape};"
-                f" got a batch of shape {tuple(x.shape)}. Build the network for the data of that shape"
+                f"the head of this energy has weights for every position and was built for examples of shape"
+                f" {self.data.shape}; got a batch of shape {tuple(x.shape)}. Build a network for data of that shape"
             )
         refuse_condition(condition)
         h = self.conv1(functional.pad(x, self.pads) if any(self.pads) else x)
@@ -187,7 +189,7 @@ class ResidualEnergy(EnergyNetwork):
         return self._head(h).to(x.dtype)
 
     def _head(self, h: Tensor) -> Tensor:
-        # The products of large sums cancel, so autocast stays out of here.
+        # The quadratic head subtracts products of large sums, which half precision under autocast would not resolve.
         with torch.autocast(h.device.type, enabled=False):
             if self.config.head == "linear":
                 h = self.act(h)

@@ -9,28 +9,24 @@ from torch.nn import functional
 
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec
-from scorefield.nets.guidance.guide_network import GuideConfig, GuideNetwork, _order_one
+from scorefield.nets.guidance.guide_network import GuideConfig, GuideNetwork, scale_to_unit
 from scorefield.nets.layers import Convolution, Dense, GroupNorm, TimeEmbedding, activation
-
-
-def _positive(name: str, **fields: int) -> None:
-    if min(fields.values()) < 1:
-        raise ValueError(f"{name}: {', '.join(fields)} must be positive; got {', '.join(map(str, fields.values()))}")
+from scorefield.nets.network import check_dropout, spatial_axes
 
 
 @record
 class GuideConvolutions(GuideConfig):
-    """Configuration of the small convolutional network for signals (C, L) and images (C, H, W) of any size.
+    """Configuration of a small convolutional network for signals (C, L) and images (C, H, W) of any size.
 
-    Convolutions of stride 2 lead to at most four positions a side, which are then flattened: for examples up to some 64
-    a side, cheap enough to train in a minute on one core.
+    Convolutions of stride 2 reduce the size to at most four positions per axis, which are then flattened. For examples
+    of up to about 64 positions per axis, the network trains in a minute on one core.
 
     Args:
-        width: Channels of the first layer; they double at each stride of 2.
-        most: But not beyond these.
-        embedding_size: Fourier frequencies of c.
-        fourier_scale: Their standard deviation.
-        dropout: Probability, before the last map.
+        width: Number of channels of the first layer; it doubles at each convolution of stride 2.
+        most: Largest number of channels, and number of units of the last hidden layer.
+        embedding_size: Number of Fourier frequencies of c.
+        fourier_scale: Standard deviation of the frequencies.
+        dropout: Dropout probability before the last linear map.
 
     Raises:
         ValueError: A field is out of its range.
@@ -43,9 +39,12 @@ class GuideConvolutions(GuideConfig):
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
-        _positive("GuideConvolutions", width=self.width, most=self.most, embedding_size=self.embedding_size)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is a probability below 1; got {self.dropout}")
+        if min(self.width, self.most, self.embedding_size) < 1:
+            raise ValueError(
+                f"width, most and embedding_size must be positive; got {self.width}, {self.most} and"
+                f" {self.embedding_size}"
+            )
+        check_dropout(self.dropout)
 
     def build(self, data: DataSpec, outputs: int) -> ConvolutionalGuide:
         """The network for data with one or two spatial axes."""
@@ -53,7 +52,7 @@ class GuideConvolutions(GuideConfig):
 
 
 class GuideStage(nn.Module):
-    """act(norm(conv(h)) + W e), e the activated embedding of c: (B, in, *n) -> (B, out, *ceil(n / stride))."""
+    """act(norm(conv(h)) + W e), with e the activated embedding of c."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: int, features: int):
         super().__init__()
@@ -62,7 +61,7 @@ class GuideStage(nn.Module):
         self.shift = Dense(features, outputs)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """See the class."""
+        """(B, in, *spatial), (B, features) -> (B, out, *ceil(spatial / stride))."""
         h = self.norm(self.conv(h))
         return functional.silu(h + self.shift(embedding).reshape(*h.shape[:2], *(1,) * (h.ndim - 2)))
 
@@ -76,12 +75,7 @@ class ConvolutionalGuide(GuideNetwork):
 
     def __init__(self, config: GuideConvolutions, data: DataSpec, outputs: int):
         super().__init__(data, outputs)
-        dims, grid = len(data.shape) - 1, list(data.shape[1:])
-        if dims not in (1, 2):
-            raise ValueError(
-                f"GuideConvolutions takes signals (C, L) and images (C, H, W); got data of shape {data.shape}."
-                " GuideMLP takes any shape"
-            )
+        dims, grid = spatial_axes("GuideConvolutions", data, "GuideMLP takes any shape"), list(data.shape[1:])
         self.act = activation("swish")
         self.time = TimeEmbedding(
             "fourier", config.embedding_size, config.width, fourier_scale=config.fourier_scale, act=self.act
@@ -101,7 +95,7 @@ class ConvolutionalGuide(GuideNetwork):
         """(B, C, *spatial), (B,) -> (B, outputs); see `GuideNetwork.forward`."""
         self.check(x, c)
         embedding = self.act(self.time(c))
-        h = _order_one(x, c)
+        h = scale_to_unit(x, c)
         for stage in self.stages:
             h = stage(h, embedding)
         return self.last(self.dropout(self.act(self.hidden(h.flatten(1))))).to(x.dtype)

@@ -12,20 +12,20 @@ from scorefield.data_spec import DataSpec
 
 
 class GuideNetwork(nn.Module, ABC):
-    """A function of a noisy example and a number that says how noisy: net(x, c) -> (B, outputs).
+    """A network net(x, c) -> (B, outputs) of noisy examples x, conditioned on a number c for the noise level.
 
     Args:
-        data: Shape of one example; kept as an attribute.
-        outputs: Number of outputs for each example; kept as an attribute.
+        data: Shape of one example; stored as an attribute.
+        outputs: Number of outputs per example; stored as an attribute.
 
     Raises:
-        ValueError: No output.
+        ValueError: The number of outputs is below 1.
     """
 
     def __init__(self, data: DataSpec, outputs: int):
         super().__init__()
         if outputs < 1:
-            raise ValueError(f"a guidance network has one output or more; got outputs={outputs}")
+            raise ValueError(f"a guidance network needs one output or more; got outputs={outputs}")
         self.data, self.outputs = data, outputs
 
     @abstractmethod
@@ -34,7 +34,7 @@ class GuideNetwork(nn.Module, ABC):
 
         Args:
             x: Noisy examples in the scale of the data, x_t / alpha in model units, (B, *data.shape).
-            c: ln(sigma / alpha) of each, (B,).
+            c: ln(sigma / alpha) of each example, (B,).
 
         Returns:
             (B, outputs), in the dtype of x; row i depends on example i alone.
@@ -44,36 +44,36 @@ class GuideNetwork(nn.Module, ABC):
         """
 
     def check(self, x: Tensor, c: Tensor) -> None:
-        """Refuse arguments of another shape than the network was built for.
+        """Refuse arguments that do not have the shapes that the network was built for.
 
         Raises:
-            ValueError: The shape of one example differs, or there is not one c for each.
+            ValueError: The shape of one example differs, or c does not hold one number per example.
         """
         if tuple(x.shape[1:]) != self.data.shape:
             raise ValueError(
                 f"the guidance network was built for examples of shape {self.data.shape}; got a batch of shape"
-                f" {tuple(x.shape)}. Give it examples of that shape, one per row, or build one for these"
+                f" {tuple(x.shape)}. Give a batch of examples of that shape, or build a network for the other shape"
             )
         if c.shape != x.shape[:1]:
             raise ValueError(f"c must have shape ({x.shape[0]},), one number per example; got {tuple(c.shape)}")
 
 
 class GuideConfig(ABC):
-    """Configuration of a guidance network, built for the shape of the data."""
+    """Configuration of a guidance network; `build` makes the network for the shape of the data."""
 
     @abstractmethod
     def build(self, data: DataSpec, outputs: int) -> GuideNetwork:
         """Make the network with freshly drawn weights (torch's global generator).
 
         Args:
-            data: Event shape; conditions that come with the data, such as a class, play no role.
-            outputs: Numbers wanted of each example.
+            data: Event shape; conditions of the data are ignored.
+            outputs: Number of outputs per example.
 
         Raises:
             ValueError: The network cannot take data of this shape.
         """
 
 
-def _order_one(x: Tensor, c: Tensor) -> Tensor:
-    """x / sqrt(1 + e^(2 c)): of order one at every noise level for data of order one."""
+def scale_to_unit(x: Tensor, c: Tensor) -> Tensor:
+    """x / sqrt(1 + e^(2 c)), which is of order one at every noise level if the data are of order one."""
     return over_event(torch.rsqrt(1.0 + (2.0 * c).exp()), x) * x

@@ -1,7 +1,7 @@
 """The published noise-conditional classifier: a wide residual network of noisy images, conditioned on ln sigma.
 
-Song et al. 2021 add grad_x log p_t(y | x) to the score to sample a class from a model that knows none (appendix I.1).
-Any `GuideNetwork` with one logit per class can do that; the one here is theirs.
+Song et al. (2021, appendix I.1) add grad_x log p_t(y | x) to the score of an unconditional model to sample from one
+class. Any `GuideNetwork` with one logit per class can provide that term; this is the network of the paper.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from torch.nn import functional
 from scorefield._codec import record
 from scorefield.data_spec import DataSpec, PerChannel
 from scorefield.nets.guidance.guide_network import GuideConfig, GuideNetwork
-from scorefield.nets.layers import FourierFeatures, GroupNorm, activation
+from scorefield.nets.layers import CONVOLUTION_MODULES, CONVOLVE, MEAN_POOL, FourierFeatures, GroupNorm, activation
+from scorefield.nets.network import spatial_axes
 
 CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
-CIFAR10_DEVIATION = (0.24703223, 0.24348513, 0.26158784)
-"""Mean and deviation of the channels in [0, 1], which the published classifier subtracts and divides by."""
+"""Mean of each channel of CIFAR-10 in [0, 1], which the published classifier subtracts."""
 
-_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-_MEANS = {1: functional.avg_pool1d, 2: functional.avg_pool2d}
+CIFAR10_DEVIATION = (0.24703223, 0.24348513, 0.26158784)
+"""Standard deviation of each channel of CIFAR-10 in [0, 1], by which the published classifier divides."""
 
 
 @record
 class WideResNet(GuideConfig):
     """Configuration of the noise-conditional wide residual network; the defaults are WRN-28-10, c = ln sigma.
 
-    The input is standardised twice, as published: channel by channel with fixed numbers, then each example by its own
-    mean and deviation. The published classifier for CIFAR-10 in [0, 1] has mean=CIFAR10_MEAN and
+    The input is standardised twice, as published: each channel by fixed numbers, then each example by its own mean and
+    standard deviation. The published classifier for CIFAR-10 in [0, 1] has mean=CIFAR10_MEAN and
     deviation=CIFAR10_DEVIATION.
 
     Args:
-        depth: 6 n + 4 for n blocks in each of the three groups.
-        widen: Width of the three groups over 16, 32 and 64.
-        mean: Subtracted from x, in model units, one number or one per channel.
-        deviation: What x - mean is divided by, likewise.
+        depth: Number of layers, 6 n + 4 for n blocks in each of the three groups.
+        widen: Factor k on the widths of the three groups, which have 16 k, 32 k and 64 k channels.
+        mean: Mean that is subtracted from x, in model units: one number, or one per channel.
+        deviation: Standard deviation by which x - mean is divided, in model units: one number, or one per channel.
         embedding_size: Number of Fourier frequencies of c.
         embedding_features: Width of both layers of the embedding.
         fourier_scale: Standard deviation of the frequencies.
@@ -56,14 +56,14 @@ class WideResNet(GuideConfig):
 
     def __post_init__(self) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
-            raise ValueError(f"depth must be 6 n + 4 with n >= 1, as 10, 16, 22 or 28; got {self.depth}")
+            raise ValueError(f"depth must be 6 n + 4 with n >= 1, such as 10, 16, 22 or 28; got {self.depth}")
         if min(self.widen, self.embedding_size, self.embedding_features) < 1:
             raise ValueError(
                 f"widen, embedding_size and embedding_features must be positive; got {self.widen},"
                 f" {self.embedding_size} and {self.embedding_features}"
             )
         if not min(self.deviation if isinstance(self.deviation, tuple) else (self.deviation,)) > 0:
-            raise ValueError(f"x is divided by deviation, which must be positive; got {self.deviation}")
+            raise ValueError(f"deviation divides x and must be positive; got {self.deviation}")
 
     def build(self, data: DataSpec, outputs: int) -> NoisyWideResNet:
         """The network for data of shape (C, L) or (C, H, W)."""
@@ -71,16 +71,17 @@ class WideResNet(GuideConfig):
 
 
 class SameConvolution(nn.Module):
-    """3x3 convolution without bias that gives ceil(n / stride) positions; odd zeros go to the end (TensorFlow's SAME).
+    """A 3x3 convolution without bias and with TensorFlow's SAME padding: n positions become ceil(n / stride).
 
-    The weight starts at N(0, 2 / fan_out) (He et al. 2015, eq. 14).
+    Where the number of zeros is odd, the additional zero is at the end. The initial weight is N(0, 2 / fan_out) (He et
+    al. 2015, eq. 14).
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: int = 1):
         super().__init__()
-        conv = _CONVOLUTIONS[dims](inputs, outputs, 3, stride=stride, bias=False)
+        conv = CONVOLUTION_MODULES[dims](inputs, outputs, 3, stride=stride, bias=False)
         self.weight, self.stride = conv.weight, stride
-        self.convolve = functional.conv1d if dims == 1 else functional.conv2d
+        self.convolve = CONVOLVE[dims]
         nn.init.normal_(self.weight, std=math.sqrt(2 / (outputs * 3**dims)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,9 +98,9 @@ def _norm(channels: int) -> GroupNorm:
 
 
 def _dense(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer that starts at N(0, 1 / fan_in), cut at two deviations and rescaled, with zero bias."""
+    """A linear layer with initial weight N(0, 1 / fan_in), truncated at two deviations and rescaled, and zero bias."""
     layer = nn.Linear(inputs, outputs)
-    std = 1 / (0.87962566103423978 * math.sqrt(inputs))  # the deviation of N(0, 1) cut at +-2
+    std = 1 / (0.87962566103423978 * math.sqrt(inputs))  # 0.8796... is the deviation of N(0, 1) truncated at +-2
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     nn.init.zeros_(layer.bias)
     return layer
@@ -108,15 +109,16 @@ def _dense(inputs: int, outputs: int) -> nn.Linear:
 class WideBlock(nn.Module):
     """h = conv1(a), a = relu(norm(x)); h = conv2(relu(norm(h + W swish(e)))); out = h + r(x or a).
 
-    r averages over the stride and appends channels of zeros; it starts from a in the first block of a network.
+    The residual r averages over the stride and appends channels of zeros. Its input is a in the first block of a
+    network and x in the others.
 
     Args:
         dims: Number of spatial axes.
-        inputs: Channels in.
-        outputs: Channels out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         stride: Stride of the first convolution.
         features: Width of the embedding e.
-        activate_first: Whether the residual starts from a.
+        activate_first: Whether the input of the residual is a.
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, stride: int, features: int, *, activate_first: bool):
@@ -136,22 +138,22 @@ class WideBlock(nn.Module):
         h = self.conv1(a) + shift.reshape(shift.shape + (1,) * self.dims)
         h = self.conv2(self.bn_2(h))
         residual = a if self.activate_first else x
-        if self.stride > 1:  # a window that leaves the image counts what is inside
-            residual = _MEANS[self.dims](residual, self.stride, ceil_mode=True, count_include_pad=False)
+        if self.stride > 1:  # at the border, the mean is over the positions of the window that are inside the image
+            residual = MEAN_POOL[self.dims](residual, self.stride, ceil_mode=True, count_include_pad=False)
         return h + functional.pad(residual, (0, 0) * self.dims + (0, self.extra))
 
 
 class NoisyWideResNet(GuideNetwork):
     """The network of a `WideResNet` configuration (Zagoruyko and Komodakis 2016; Song et al. 2021, appendix I.1).
 
-    Normalisation is over groups of channels, so training and evaluation agree. Parameters have the scopes of the
-    release's Flax file with "." for "/"; its `scale` is our `weight`, and so is its `kernel` with the last axis first
-    and the one before it second.
+    Normalisation is over groups of channels, so the network is the same function in training and in evaluation.
+    Parameters have the scopes of the release's Flax file with "." in place of "/". Its `scale` is called `weight` here,
+    and so is its `kernel`, whose last axis becomes the first and whose last axis but one becomes the second.
 
     Args:
-        config: Every choice.
+        config: The configuration.
         data: Shape (C, L) or (C, H, W).
-        outputs: Number of classes, for which it was made.
+        outputs: Number of classes.
 
     Raises:
         ValueError: The data have no spatial axes, more than two, or another number of channels than the configuration.
@@ -159,17 +161,12 @@ class NoisyWideResNet(GuideNetwork):
 
     def __init__(self, config: WideResNet, data: DataSpec, outputs: int):
         super().__init__(data, outputs)
-        dims = len(data.shape) - 1
-        if dims not in _CONVOLUTIONS:
-            raise ValueError(
-                f"WideResNet takes signals (C, L) and images (C, H, W); got data of shape {data.shape}. GuideMLP takes"
-                " any shape"
-            )
+        dims = spatial_axes("WideResNet", data, "GuideMLP takes any shape")
         for name, value in (("mean", config.mean), ("deviation", config.deviation)):
             if isinstance(value, tuple) and len(value) != data.shape[0]:
                 raise ValueError(
                     f"WideResNet({name}={value}) has {len(value)} numbers for data of shape {data.shape}; give one"
-                    f" number, or {data.shape[0]}"
+                    f" number, or {data.shape[0]}, one per channel"
                 )
         self.config = config
         self.GaussianFourierProjection_0 = FourierFeatures(config.embedding_size, config.fourier_scale)
@@ -208,9 +205,9 @@ class NoisyWideResNet(GuideNetwork):
         return self.Dense_2(pooled).to(x.dtype)
 
     def standardised(self, x: Tensor) -> Tensor:
-        """x per channel by the configured numbers, then (x - m) / max(s, 1 / sqrt(D)), m and s those of each example.
+        """Standardise each channel by the configured numbers, then each example as (x - m) / max(s, 1 / sqrt(D)).
 
-        D is the number of entries; s is the deviation with divisor D.
+        m is the mean of the example, s its standard deviation with divisor D, and D its number of entries.
         """
         mean, deviation = (
             torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, *(1,) * (x.ndim - 2))

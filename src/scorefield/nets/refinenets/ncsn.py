@@ -23,20 +23,20 @@ from scorefield.nets.refinenets.refinenet import BASE, DEEPER, RefineNet
 
 @record
 class NCSN(NetworkConfig):
-    """Configuration of the conditional RefineNet of NCSN; its output is the score itself.
+    """Configuration of the conditional RefineNet of NCSN; its output is the score.
 
-    The published ones: CIFAR-10 and CelebA are the default, MNIST has channels=64; the baseline with a single noise
-    level has levels=None. The deeper networks of the two releases, for larger images, are deeper=True with
-    norm="instance" (2019) and with norm="instance++" (2020).
+    The defaults are the published network for CIFAR-10 and CelebA; that for MNIST has channels=64, and the baseline
+    with a single noise level has levels=None. The deeper networks of the two releases, for larger images, have
+    deeper=True with norm="instance" (2019) and with norm="instance++" (2020).
 
     Args:
-        channels: Width of the first stage, ngf.
-        levels: Number of noise levels L: c is the label of one, an integer 0..L-1 with 0 the most noise. None: the
-            normalisations are not conditional and c is not read.
-        deeper: Five stages and two halvings, instead of four and one.
-        norm: "instance++", or "instance" without the means of the channels.
-        activation: Pointwise function.
-        centered: Whether x is in [-1, 1] already (or in logits); otherwise the network maps its noisy input to 2 x - 1.
+        channels: Number of channels of the first stage, ngf.
+        levels: Number of noise levels, L; c is then the label of a level, an integer in 0..L-1 with 0 the most noise.
+            None makes the normalisations unconditional, and c is ignored.
+        deeper: Whether there are five stages with two halvings instead of four stages with one.
+        norm: "instance++", or "instance", which omits the term in the channel means.
+        activation: Activation function.
+        centered: Whether the data are in [-1, 1], or logits; otherwise the network maps its noisy input x to 2 x - 1.
 
     Raises:
         ValueError: A field is out of its range, or two contradict each other.
@@ -51,20 +51,22 @@ class NCSN(NetworkConfig):
 
     def __post_init__(self) -> None:
         if self.channels < 2:
-            raise ValueError(f"channels must be at least 2, for InstanceNorm++ compares channels; got {self.channels}")
+            raise ValueError(
+                f"channels must be at least 2, because InstanceNorm++ compares channels; got {self.channels}"
+            )
         if self.levels is not None and self.levels < 1:
             raise ValueError(f"levels must be positive, or None for one noise level without labels; got {self.levels}")
         if self.levels is None and self.norm == "instance":
             raise ValueError(
-                'levels=None has unconditional InstanceNorm++; norm="instance" is conditional and needs levels, for'
-                " example 10"
+                'norm="instance" is conditional on the noise level and needs levels, for example levels=10; with'
+                ' levels=None use norm="instance++"'
             )
 
     def build(self, data: DataSpec) -> RefineNet:
-        """The network for images (C, H, W), sizes padded to multiples of 2 (deeper: 4).
+        """The network for images (C, H, W), whose sizes must be multiples of 2, or of 4 if `deeper`.
 
         Raises:
-            ValueError: The data are no images, or have conditions.
+            ValueError: The data are not images, or have conditions.
         """
         refuse_conditions("NCSN", data)
         style = RefineStyle(self._norm(), True, activation(self.activation), mean_pool)
@@ -72,7 +74,8 @@ class NCSN(NetworkConfig):
         return RefineNet(data, stages, self.channels, style, levels=self.levels, centered=self.centered)
 
     def _norm(self) -> Callable[[int], nn.Module]:
+        """A function that makes the normalisation for a number of channels."""
         if self.levels is None:
             return InstanceNormPlus
-        made = ConditionalInstanceNormPlus if self.norm == "instance++" else ConditionalInstanceNorm
-        return functools.partial(made, levels=self.levels)
+        norm = ConditionalInstanceNormPlus if self.norm == "instance++" else ConditionalInstanceNorm
+        return functools.partial(norm, levels=self.levels)

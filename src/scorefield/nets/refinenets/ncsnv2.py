@@ -1,4 +1,4 @@
-"""The score networks without noise conditioning: NCSNv2 (Song and Ermon 2020), also those of adversarial training."""
+"""RefineNets without noise conditioning: NCSNv2 (Song and Ermon 2020), and those of adversarial score matching."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 @record
 class NCSNv2(NetworkConfig):
-    """Configuration of the unconditional RefineNets; the output is f(x) = sigma times the score, and c is not read.
+    """Configuration of the unconditional RefineNets; the output is f(x) = sigma times the score, and c is ignored.
 
-    The release of NCSNv2 divides by sigma inside the network; here the form around it does. The published ones:
-    "base" for CIFAR-10 and CelebA (64 pixels), "deeper" for LSUN (96 to 128) and "deepest" for FFHQ (256). Those of
-    adversarial score matching (Jolicoeur-Martineau et al. 2021) are the same networks with more choices: `norm`,
-    `activation`, `dilation` and `spectral_norm`.
+    The release of NCSNv2 divides by sigma inside the network; here the parametrisation does (`ScaledScoreForm`). The
+    published networks are "base" for CIFAR-10 and CelebA (64 pixels), "deeper" for LSUN (96 to 128 pixels) and
+    "deepest" for FFHQ (256 pixels). Those of adversarial score matching (Jolicoeur-Martineau et al. 2021) are the same
+    networks with other values of `norm`, `activation`, `dilation` and `spectral_norm`.
 
     Args:
-        channels: Width of the first stage, ngf.
-        depth: Four, five or six stages.
-        norm: "instance++", "variance" (divides by the deviation and keeps the mean), or "none".
-        activation: Pointwise function.
-        dilation: Whether the last two stages are dilated; otherwise they halve the size like the others, and lose
-            their dilation.
-        spectral_norm: Divide every convolution's weight by its largest singular value.
-        centered: Whether x is in [-1, 1] already; otherwise the network maps its noisy input to 2 x - 1.
+        channels: Number of channels of the first stage, ngf.
+        depth: "base", "deeper" or "deepest": four, five or six stages.
+        norm: "instance++", "variance" (division by the standard deviation without subtraction of the mean) or "none".
+        activation: Activation function.
+        dilation: Whether the last two stages are dilated. Otherwise they are not, and halve the size like the others.
+        spectral_norm: Whether the weight of every convolution is divided by its largest singular value.
+        centered: Whether the data are in [-1, 1]; otherwise the network maps its noisy input x to 2 x - 1.
 
     Raises:
         ValueError: A field is out of its range.
@@ -62,13 +61,13 @@ class NCSNv2(NetworkConfig):
             raise ValueError(f"channels must be at least {least} with norm={self.norm!r}; got {self.channels}")
 
     def build(self, data: DataSpec) -> RefineNet:
-        """The network for images (C, H, W), sizes padded to multiples of 2, 4 or 8 (without dilation: 8, 16 or 32).
+        """The network for images (C, H, W), whose sizes must be multiples of 2, 4 or 8 (without dilation: 8, 16 or 32).
 
-        One network is not padded to its multiple, after the release: for 28 pixels, "base" without dilation halves
-        28, 14 and 7, and adds a row and a column of zeros to the 7.
+        Images of 28 pixels are an exception, as in the release: "base" without dilation halves 28, 14 and 7, and adds a
+        row and a column of zeros at size 7.
 
         Raises:
-            ValueError: The data are no images, or have conditions; or the images are too small for norm="variance".
+            ValueError: The data are not images, or have conditions, or the images are too small for norm="variance".
         """
         refuse_conditions("NCSNv2", data)
         stages = _STAGES[self.depth]
@@ -81,7 +80,8 @@ class NCSNv2(NetworkConfig):
         least = 2 * math.prod(net.multiple)
         if self.norm == "variance" and math.prod(padded_shape(data.shape[1:], net.multiple)) < least:
             raise ValueError(
-                f'norm="variance" needs two positions after halving each side {net.multiple[0]}-fold, images of'
-                f' {least} pixels or more; got data of shape {data.shape}. Take norm="instance++", or fewer halvings'
+                'norm="variance" needs at least two positions at the coarsest stage, where each side is divided by'
+                f" {net.multiple[0]}, and therefore images of {least} pixels or more; got data of shape {data.shape}."
+                ' Use norm="instance++", or a depth with fewer halvings'
             )
         return net

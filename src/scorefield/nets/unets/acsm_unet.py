@@ -1,4 +1,4 @@
-"""The U-Net of adversarial score matching: the network of Ho et al. 2020 without its time (Jolicoeur-Martineau 2021).
+"""The U-Net of adversarial score matching (Jolicoeur-Martineau et al. 2021): that of Ho et al. 2020 without c.
 
 Its parameters have the names and shapes of the release's state dictionary, so that a checkpoint is copied by name.
 """
@@ -14,14 +14,20 @@ from torch.nn import functional
 from scorefield._codec import record
 from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
-from scorefield.nets.layers import GroupNorm, activation, attend, mix_channels, variance_scaling_
-from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions
+from scorefield.nets.layers import (
+    CONVOLUTION_MODULES,
+    GroupNorm,
+    activation,
+    attend,
+    mix_channels,
+    variance_scaling_,
+)
+from scorefield.nets.network import Network, NetworkConfig, refuse_condition, refuse_conditions, spatial_axes
 from scorefield.nets.unets.ncsnpp import check_unet_fields
 
 GROUPS = 32
-"""Groups of every normalisation (fewer where 32 does not divide the channels)."""
+"""Number of groups of every normalisation; fewer where 32 does not divide the number of channels."""
 
-_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 _DROPOUTS = {1: functional.dropout1d, 2: functional.dropout2d}
 
 
@@ -29,14 +35,16 @@ _DROPOUTS = {1: functional.dropout1d, 2: functional.dropout2d}
 class ACSMUNet(NetworkConfig):
     """Configuration of the unconditional U-Net of ACSM ("Ho et al. network"); the defaults are those of CIFAR-10.
 
-    The network is conditioned on neither c nor a condition: it infers the noise level from the image. Its input is not
-    rescaled. The deeper published network has channel_multipliers=(1, 2, 2, 2, 4, 4). Differences from `DDPM`: no time,
-    symmetric padding where sizes are halved, attention after every block of one level, whole channels dropped.
+    The network is conditioned neither on c nor on conditions: it infers the noise level from the image. Its input is
+    not rescaled. The deeper published network has channel_multipliers=(1, 2, 2, 2, 4, 4). It differs from `DDPM` in
+    that it has no embedding of c, pads symmetrically where sizes are halved, has attention after every block of one
+    level, and drops whole channels.
 
     Args:
-        channels: Width of the first level.
-        channel_multipliers: Width of each level over `channels`; every level after the first halves the size.
-        blocks: Residual blocks per level on the way down; one more on the way up.
+        channels: Number of channels of the first level.
+        channel_multipliers: Number of channels of each level divided by `channels`; every level after the first halves
+            the size.
+        blocks: Number of residual blocks per level on the way down; there is one more on the way up.
         attention_level: Level whose blocks are each followed by attention, counted from 0 at full size; the middle
             always has attention.
         dropout: Probability that a channel is zeroed inside a block; 0 in every published configuration.
@@ -55,7 +63,7 @@ class ACSMUNet(NetworkConfig):
         check_unet_fields(self.channels, self.channel_multipliers, self.blocks, self.dropout)
         if not 0 <= self.attention_level < len(self.channel_multipliers):
             raise ValueError(
-                f"attention_level counts the levels from 0 to {len(self.channel_multipliers) - 1}; got"
+                f"attention_level must be one of the levels from 0 to {len(self.channel_multipliers) - 1}; got"
                 f" {self.attention_level} with channel_multipliers={self.channel_multipliers}"
             )
 
@@ -65,8 +73,8 @@ class ACSMUNet(NetworkConfig):
 
 
 def _convolution(dims: int, inputs: int, outputs: int, *, stride: int = 1, xavier: bool = False) -> nn.Module:
-    """3x3 convolution: PyTorch's initial values, or Xavier-uniform with gain sqrt(1/2) and zero bias."""
-    conv = _CONVOLUTIONS[dims](inputs, outputs, 3, stride=stride, padding=1)
+    """A 3x3 convolution with PyTorch's initial values, or Xavier-uniform with gain sqrt(1/2) and zero bias."""
+    conv = CONVOLUTION_MODULES[dims](inputs, outputs, 3, stride=stride, padding=1)
     if xavier:
         variance_scaling_(conv.weight, 0.5)
         assert conv.bias is not None
@@ -75,7 +83,7 @@ def _convolution(dims: int, inputs: int, outputs: int, *, stride: int = 1, xavie
 
 
 class ChannelMap(nn.Module):
-    """A linear map of the channels, equal at every position, under the release's names: weights (out, in) and bias."""
+    """A linear map of the channels, the same at every position; `weights` (out, in), `bias` are the release's names."""
 
     def __init__(self, inputs: int, outputs: int, *, init_scale: float = 0.5):
         super().__init__()
@@ -88,14 +96,16 @@ class ChannelMap(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """h = conv0(swish(norm(x))); h = conv1(drop(swish(norm(h)))); out = nin(x) + h, nin only where widths differ.
+    """h = conv0(swish(norm(x))); h = conv1(drop(swish(norm(h)))); out = nin(x) + h.
+
+    The channel map `nin` is present only where the numbers of channels differ; otherwise it is the identity.
 
     Args:
         dims: Number of spatial axes.
-        inputs: Channels in.
-        outputs: Channels out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         drop: Probability that a channel of the second convolution's input is zeroed.
-        xavier: Initial values, see `_convolution`.
+        xavier: Whether the convolutions have Xavier-uniform initial values (see `_convolution`).
     """
 
     def __init__(self, dims: int, inputs: int, outputs: int, drop: float, *, xavier: bool = False):
@@ -118,7 +128,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + OUT attention(Q h, K h, V h), h = norm(x), one head over all positions, under the release's names."""
+    """x + OUT attention(Q h, K h, V h) with h = norm(x) and one head over all positions; names are the release's."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -136,7 +146,7 @@ class Attention(nn.Module):
 
 
 class UpsampleConvolve(nn.Module):
-    """Twice the size by repetition, then a 3x3 convolution."""
+    """Double the size by repetition, then convolve with a 3x3 kernel."""
 
     def __init__(self, dims: int, channels: int):
         super().__init__()
@@ -148,19 +158,20 @@ class UpsampleConvolve(nn.Module):
 
 
 class UnconditionalUNet(Network):
-    """The network of an `ACSMUNet` configuration, s(x) with sigma score = s in the form of its paper.
+    """The network of an `ACSMUNet` configuration; its output is s(x) = sigma times the score, as in its paper.
 
-    Initial values are those that the release's training really began with, which are not those that it meant to set:
-    convolutions of the way down are Xavier-uniform with gain sqrt(1/2) and zero bias, also the second one of each block
-    (meant to be near zero); those of the middle, the way up and the output keep PyTorch's U(+-1/sqrt(fan_in)). Channel
-    maps are Xavier-uniform with gain sqrt(1/2), the last of attention with gain sqrt(1e-10 / 2), biases zero.
+    Initial values are those with which the release's training started, which differ from those that its code intends.
+    Convolutions of the way down are Xavier-uniform with gain sqrt(1/2) and zero bias, including the second one of each
+    block (intended to be near zero). Convolutions of the middle, of the way up and of the output keep PyTorch's
+    U(+-1/sqrt(fan_in)). Channel maps are Xavier-uniform with gain sqrt(1/2), the last one of attention with gain
+    sqrt(1e-10 / 2), and their biases are zero.
 
-    The two layers of `temb_dense`, a time embedding, are in every published checkpoint and in its averages but nothing
-    uses them: they are kept, frozen, so that names match.
+    The two layers of `temb_dense`, a time embedding, are in every published checkpoint and in its averages but are
+    never used. They are kept, frozen, so that the names match.
 
     Args:
-        config: Every choice.
-        data: Shape (C, L) or (C, H, W), no conditions.
+        config: The configuration.
+        data: Shape (C, L) or (C, H, W), without conditions.
 
     Raises:
         ValueError: The data have no spatial axes, more than two, or conditions.
@@ -169,21 +180,16 @@ class UnconditionalUNet(Network):
     def __init__(self, config: ACSMUNet, data: DataSpec):
         refuse_conditions("ACSMUNet", data)
         super().__init__(data, multiple=2 ** (len(config.channel_multipliers) - 1))
-        self.dims = len(data.shape) - 1
-        if self.dims not in _CONVOLUTIONS:
-            raise ValueError(
-                f"a U-Net takes signals (C, L) or images (C, H, W); got data of shape {data.shape}. For vectors"
-                " use MLP()"
-            )
+        self.dims = spatial_axes("a U-Net", data, "For vectors use MLP()")
         self.config = config
         self.widths = [config.channels * m for m in config.channel_multipliers]
-        kept = [config.channels]  # widths of everything the way up will pop
-        self.downblocks = nn.ModuleList(self._way_down(kept))
+        skip_widths = [config.channels]  # numbers of channels of the feature maps that the way up will concatenate
+        self.downblocks = nn.ModuleList(self._way_down(skip_widths))
         self.middleblocks = nn.ModuleList(
             [self._block(self.widths[-1], self.widths[-1]), Attention(self.widths[-1])]
             + [self._block(self.widths[-1], self.widths[-1])]
         )
-        self.upblocks = nn.ModuleList(self._way_up(kept))
+        self.upblocks = nn.ModuleList(self._way_up(skip_widths))
         self.normalize = GroupNorm(self.widths[0], GROUPS, activation("swish"))
         self.out = _convolution(self.dims, self.widths[0], data.shape[0])
         self.temb_dense = _unused_time_embedding(config.channels)
@@ -193,26 +199,28 @@ class UnconditionalUNet(Network):
     def _block(self, inputs: int, outputs: int, *, xavier: bool = False) -> ResidualBlock:
         return ResidualBlock(self.dims, inputs, outputs, self.config.dropout, xavier=xavier)
 
-    def _way_down(self, kept: list[int]) -> list[nn.Module]:
+    def _way_down(self, skip_widths: list[int]) -> list[nn.Module]:
+        """The modules of the way down; appends the number of channels of each stored feature map to `skip_widths`."""
         modules: list[nn.Module] = [_convolution(self.dims, self.data.shape[0], self.config.channels, xavier=True)]
         for level, width in enumerate(self.widths):
             for _ in range(self.config.blocks):
-                modules.append(self._block(kept[-1], width, xavier=True))
-                kept.append(width)
+                modules.append(self._block(skip_widths[-1], width, xavier=True))
+                skip_widths.append(width)
                 if level == self.config.attention_level:
                     modules.append(Attention(width))
             if level < len(self.widths) - 1:
                 modules.append(_convolution(self.dims, width, width, stride=2, xavier=True))
-                kept.append(width)
+                skip_widths.append(width)
         return modules
 
-    def _way_up(self, kept: list[int]) -> list[nn.Module]:
+    def _way_up(self, skip_widths: list[int]) -> list[nn.Module]:
+        """The modules of the way up; takes numbers of channels from the end of `skip_widths`."""
         modules: list[nn.Module] = []
         current = self.widths[-1]
         for level in reversed(range(len(self.widths))):
             width = self.widths[level]
             for _ in range(self.config.blocks + 1):
-                modules.append(self._block(current + kept.pop(), width))
+                modules.append(self._block(current + skip_widths.pop(), width))
                 current = width
                 if level == self.config.attention_level:
                     modules.append(Attention(width))
@@ -223,17 +231,17 @@ class UnconditionalUNet(Network):
     # ------------------------------------------------------------------------------------------- evaluation
 
     def forward(self, x: Tensor, c: Tensor, condition: Condition | None = None) -> Tensor:
-        """(B, C, *spatial), (B,) -> (B, C, *spatial), whatever c is; see `Network.forward`."""
+        """(B, C, *spatial), (B,) -> (B, C, *spatial); c is ignored. See `Network.forward`."""
         self.check(x, c)
         refuse_condition(condition)
         dtype = x.dtype
-        if x.ndim == 4 and x.device.type == "cpu":  # CUDA's normalisation works in the other layout
+        if x.ndim == 4 and x.device.type == "cpu":  # on CUDA the normalisation is faster in contiguous layout
             x = x.contiguous(memory_format=torch.channels_last)
         skips = [self.downblocks[0](x)]
         for module in list(self.downblocks)[1:]:
             h = module(skips[-1])
             if isinstance(module, Attention):
-                skips[-1] = h  # takes the place of the block before it
+                skips[-1] = h  # the output of attention replaces that of its block
             else:
                 skips.append(h)
         h = skips[-1]
@@ -246,7 +254,7 @@ class UnconditionalUNet(Network):
 
 
 def _unused_time_embedding(channels: int) -> nn.Sequential:
-    """Dense, swish, Dense: channels -> 4 channels -> 4 channels, frozen."""
+    """Linear, swish, linear: channels -> 4 channels -> 4 channels, with frozen weights."""
     sizes = (channels, 4 * channels, 4 * channels)
     first, second = (nn.Linear(a, b) for a, b in pairwise(sizes))
     for layer in (first, second):

@@ -1,7 +1,7 @@
-"""Residual blocks of the U-Nets, and the levels made of them.
+"""Residual blocks of the U-Nets NCSN++, DDPM++ and DDPM.
 
-Modules register their parameters in the order of the published networks, so that a list of unnamed tensors can be
-mapped onto ours (see `scorefield.nets.unets.release_order`).
+Modules register their parameters in the order of the published networks, so that a published list of unnamed tensors
+can be assigned to them (see `scorefield.nets.unets.release_order`).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from scorefield.nets.unets.resampling import Downsample, Upsample
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """What all blocks of one network share.
+    """Settings that all blocks of one network share.
 
     Args:
         dims: Number of spatial axes.
-        act: Pointwise function.
-        group_limit: Channels -> largest number of groups.
-        embedding: Width of the embedding that blocks receive; None if they receive none.
-        dropout: Probability of dropping an entry before the second convolution.
-        init_scale: Variance scale of the last layer of blocks and attention.
-        skip_rescale: Divide sums by sqrt(2).
-        biggan: Blocks resample themselves and their shortcut is a convolution (Brock et al. 2019); else that of Ho et
-            al.
-        taps: FIR filter of the resampling, or None.
+        act: Activation function.
+        group_limit: Largest number of groups of a normalisation, as a function of the number of channels.
+        embedding: Width of the embedding passed to the blocks; None if they receive none.
+        dropout: Dropout probability before the second convolution.
+        init_scale: Factor on the initial variance of the last layer of blocks and attention.
+        skip_rescale: Whether residual sums are divided by sqrt(2).
+        biggan: Whether blocks are those of BigGAN, which resample inside the block and have a 1x1 convolution as
+            shortcut (Brock et al. 2019); otherwise they are those of Ho et al. (2020).
+        taps: Taps of the FIR filter used for resampling, or None.
     """
 
     dims: int
@@ -55,11 +55,11 @@ class BlockStyle:
     taps: tuple[float, ...] | None
 
     def norm(self, channels: int) -> GroupNorm:
-        """A normalisation of this style, activated."""
+        """A group normalisation in this style, followed by the activation."""
         return GroupNorm(channels, self.group_limit(channels), self.act)
 
     def attention(self, channels: int) -> Attention:
-        """An attention layer of this style."""
+        """An attention layer in this style."""
         return Attention(
             channels,
             group_limit=self.group_limit(channels),
@@ -71,14 +71,14 @@ class BlockStyle:
 class ResidualBlock(nn.Module):
     """h = conv(act(norm(x))) + dense(act(temb)); h = conv(dropout(act(norm(h)))); out = shortcut(x) + h.
 
-    A block that resamples does so after its first activation, and on the shortcut. `out` is divided by sqrt(2) if the
-    style says so (Ho et al. 2020, appendix B; Brock et al. 2019, figure 15; Song et al. 2021, appendix H.1).
+    A block that resamples does so after its first activation, and on the shortcut. `out` is divided by sqrt(2) if
+    `style.skip_rescale` (Ho et al. 2020, appendix B; Brock et al. 2019, figure 15; Song et al. 2021, appendix H.1).
 
     Args:
-        style: Shared choices.
-        inputs: Channels in.
-        outputs: Channels out.
-        resample: Module that changes the size, for BigGAN blocks that do.
+        style: Settings shared by all blocks.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        resample: Module that halves or doubles the size inside a BigGAN block; None keeps the size.
     """
 
     def __init__(self, style: BlockStyle, inputs: int, outputs: int, resample: Upsample | Downsample | None = None):
@@ -103,28 +103,29 @@ class ResidualBlock(nn.Module):
         h = self.conv_0(h)
         if self.dense is not None:
             shift = self.dense(embedding)
-            h += shift.reshape(shift.shape + (1,) * (h.ndim - 2))  # in place: a convolution does not keep its output
+            # In place, to save memory: autograd does not save the output of a convolution.
+            h += shift.reshape(shift.shape + (1,) * (h.ndim - 2))
         h = self.norm_1(h)
         if self.training and self.drop:
             h = dropout(h, self.drop)
         bias = self.conv_1.bias
         if self.shortcut is not None:
-            # The shortcut's bias joins the other one, so that its weights may be applied before the size doubles: they
-            # commute with resampling, the bias does not (a filter darkens the border).
+            # The weights of the shortcut commute with resampling and are applied at the smaller size; its bias does not
+            # commute, because a filter darkens the border, and is added to the bias of the last convolution instead.
             bias = bias + self.shortcut.bias
-            x = self._shorten(self.shortcut, x)
+            x = self._apply_shortcut(self.shortcut, x)
         h = self.conv_1.evaluate(h, times(self.conv_1.weight, self.gain), times(bias, self.gain))
         return residual_sum(x, h, self.gain)
 
-    def _shorten(self, shortcut: Convolution | ChannelMix, x: Tensor) -> Tensor:
-        """The shortcut without its bias, at the smaller of the two sizes."""
+    def _apply_shortcut(self, shortcut: Convolution | ChannelMix, x: Tensor) -> Tensor:
+        """Apply the shortcut without its bias, at the smaller of the input and output sizes."""
         if isinstance(self.resample, Upsample):
             return self.resample(shortcut.evaluate(x, shortcut.weight, None))
         return shortcut.evaluate(x if self.resample is None else self.resample(x), shortcut.weight, None)
 
 
 class Stage(nn.Module):
-    """A residual block, then attention where the level has it."""
+    """A residual block, followed by attention on the levels that have it."""
 
     def __init__(self, style: BlockStyle, inputs: int, outputs: int, attention: bool):
         super().__init__()
@@ -138,7 +139,7 @@ class Stage(nn.Module):
 
 
 class Combine(nn.Module):
-    """Bring the image pyramid into the features: conv1x1(pyramid) + h, or both side by side."""
+    """Merge the image pyramid into the features: conv1x1(pyramid) + h, or the concatenation of both if `cat`."""
 
     def __init__(self, dims: int, inputs: int, outputs: int, *, cat: bool):
         super().__init__()

@@ -9,27 +9,28 @@ from scorefield.nets.network import NetworkConfig
 from scorefield.nets.unets.ncsnpp import NCSNpp, UNet, check_unet_fields
 
 GROUPS = 32
-"""Groups of every normalisation (fewer where 32 does not divide the channels)."""
+"""Number of groups of every normalisation; fewer where 32 does not divide the number of channels."""
 
 
 @record
 class DDPM(NetworkConfig):
     """Configuration of the DDPM U-Net; the defaults are those of CIFAR-10.
 
-    In the terms of `NCSNpp`: "ddpm" blocks with 32 groups, no FIR filter, no pyramids, sums not rescaled, positional
+    It is an `NCSNpp` with "ddpm" blocks of 32 groups, no FIR filter, no pyramids, no rescaled sums and a positional
     embedding.
 
     Args:
-        channels: Width of the first level, nf.
-        channel_multipliers: Width of each level over `channels`; every level after the first halves the size.
-        blocks: Residual blocks per level on the way down; one more on the way up.
-        attention_sizes: Levels whose largest spatial size (data padded to the multiple, then halved) is in this tuple
+        channels: Number of channels of the first level, nf.
+        channel_multipliers: Number of channels of each level divided by `channels`; every level after the first halves
+            the size.
+        blocks: Number of residual blocks per level on the way down; there is one more on the way up.
+        attention_sizes: Levels whose largest spatial size (of the padded data, halved level by level) is in this tuple
             have attention; the middle always has.
-        dropout: Probability, inside blocks.
-        resample_with_conv: Resampling between levels has learned weights.
-        time_conditional: Whether blocks receive c, the number of a level or 999 t.
-        activation: Pointwise function.
-        centered: Whether x is in [-1, 1] already; otherwise the network maps its noisy input to 2 x - 1.
+        dropout: Dropout probability inside blocks.
+        resample_with_conv: Whether resampling between levels has learned weights.
+        time_conditional: Whether blocks are conditioned on c, the index of a level or 999 t.
+        activation: Activation function.
+        centered: Whether the data are in [-1, 1]; otherwise the network maps its noisy input x to 2 x - 1.
 
     Raises:
         ValueError: A field is out of its range.

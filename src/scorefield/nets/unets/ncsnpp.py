@@ -14,7 +14,7 @@ from scorefield._typing import Condition
 from scorefield.data_spec import DataSpec
 from scorefield.nets.conditioning import Conditioning
 from scorefield.nets.layers import Activation, Convolution, TimeEmbedding, activation, residual_gain
-from scorefield.nets.network import Network, NetworkConfig, padded_shape
+from scorefield.nets.network import Network, NetworkConfig, check_dropout, padded_shape, spatial_axes
 from scorefield.nets.unets.blocks import BlockStyle, Combine, ResidualBlock, Stage
 from scorefield.nets.unets.resampling import ConvolveDown, ConvolveUp, Downsample, Upsample
 
@@ -26,28 +26,30 @@ class NCSNpp(NetworkConfig):
     DDPM++ is fir=False, progressive_input="none", embedding="positional", centered=True.
 
     Args:
-        channels: Width of the first level, nf.
-        channel_multipliers: Width of each level over `channels`; every level after the first halves the size.
-        blocks: Residual blocks per level on the way down; one more on the way up.
-        attention_sizes: Levels whose largest spatial size (data padded to the multiple, then halved) is in this tuple
+        channels: Number of channels of the first level, nf.
+        channel_multipliers: Number of channels of each level divided by `channels`; every level after the first halves
+            the size.
+        blocks: Number of residual blocks per level on the way down; there is one more on the way up.
+        attention_sizes: Levels whose largest spatial size (of the padded data, halved level by level) is in this tuple
             have attention; the middle always has.
-        dropout: Probability, inside blocks.
-        resample_with_conv: Resampling between levels of "ddpm" blocks has learned weights.
-        time_conditional: Whether blocks receive c.
-        fir: Resample through `fir_kernel`; else by mean and repetition.
+        dropout: Dropout probability inside blocks.
+        resample_with_conv: Whether resampling between levels of "ddpm" blocks has learned weights.
+        time_conditional: Whether blocks are conditioned on c.
+        fir: Whether resampling uses the FIR filter `fir_kernel`; otherwise it uses means and repetition.
         fir_kernel: Taps of the filter.
-        skip_rescale: Divide sums of two branches by sqrt(2).
-        block: "biggan" (resamples inside the block) or "ddpm".
-        progressive: The output as a pyramid: "none", "output_skip" (images summed) or "residual" (features).
-        progressive_input: The input as a pyramid: "none", "input_skip" (images combined) or "residual" (features).
-        progressive_combine: How input_skip combines: "sum" or "cat".
-        embedding: "fourier" (c = ln sigma) or "positional" (c = 999 t, or a level).
+        skip_rescale: Whether sums of two branches are divided by sqrt(2).
+        block: "biggan" (blocks that resample themselves) or "ddpm".
+        progressive: Pyramid of outputs: "none", "output_skip" (images are summed) or "residual" (features are summed).
+        progressive_input: Pyramid of inputs: "none", "input_skip" (images are merged) or "residual" (features are
+            summed).
+        progressive_combine: How "input_skip" merges the images: "sum" or "cat" (concatenation).
+        embedding: Embedding of c: "fourier" (c = ln sigma) or "positional" (c = 999 t, or the index of a level).
         fourier_scale: Standard deviation of the Fourier frequencies.
-        init_scale: Variance scale of last layers at the start; 0 means 1e-10.
-        activation: Pointwise function.
-        centered: Whether x is in [-1, 1] already; otherwise the network maps its noisy input to 2 x - 1.
-        conditions_enter: Class and vector conditions are added to the embedding of c ("embedding"), or to the features
-            that it is made of ("features", as in Karras et al. 2022, appendix F).
+        init_scale: Factor on the initial variance of the last layers; 0 means 1e-10.
+        activation: Activation function.
+        centered: Whether the data are in [-1, 1]; otherwise the network maps its noisy input x to 2 x - 1.
+        conditions_enter: Whether class and vector conditions are added to the embedding of c ("embedding"), or to the
+            features from which it is computed ("features", as in Karras et al. 2022, appendix F).
 
     Raises:
         ValueError: A field is out of its range.
@@ -78,14 +80,15 @@ class NCSNpp(NetworkConfig):
         check_unet_fields(self.channels, self.channel_multipliers, self.blocks, self.dropout)
         if self.fir and (len(self.fir_kernel) < 2 or sum(self.fir_kernel) == 0):
             raise ValueError(
-                f"fir_kernel needs two or more taps with a non-zero sum, as (1, 3, 3, 1); got {self.fir_kernel}"
+                "fir_kernel needs two or more taps with a non-zero sum, for example (1, 3, 3, 1); got"
+                f" {self.fir_kernel}"
             )
         if self.init_scale < 0:
-            raise ValueError(f"init_scale is a variance and must not be negative; got {self.init_scale}")
+            raise ValueError(f"init_scale is a factor on a variance and must not be negative; got {self.init_scale}")
         if self.conditions_enter == "features" and not self.time_conditional:
             raise ValueError(
-                "conditions_enter='features' adds conditions to the features of c, and time_conditional=False has none;"
-                " use conditions_enter='embedding'"
+                "conditions_enter='features' adds conditions to the features of c, and a network with"
+                " time_conditional=False has none; use conditions_enter='embedding'"
             )
 
     def build(self, data: DataSpec) -> UNet:
@@ -94,7 +97,11 @@ class NCSNpp(NetworkConfig):
 
 
 def check_unet_fields(channels: int, multipliers: tuple[int, ...], blocks: int, dropout: float) -> None:
-    """Refuse sizes that describe no U-Net."""
+    """Refuse field values from which no U-Net can be built.
+
+    Raises:
+        ValueError: A size is not positive, or the dropout is not a probability below 1.
+    """
     if channels < 1 or not multipliers or min(multipliers) < 1:
         raise ValueError(
             f"channels and channel_multipliers must be positive, for example 128 and (1, 2, 2, 2);"
@@ -102,12 +109,11 @@ def check_unet_fields(channels: int, multipliers: tuple[int, ...], blocks: int, 
         )
     if blocks < 1:
         raise ValueError(f"blocks must be at least 1; got {blocks}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is a probability below 1; got {dropout}")
+    check_dropout(dropout)
 
 
 class DownLevel(nn.Module):
-    """Blocks at one size, then half of it (not at the last level)."""
+    """The blocks at one size on the way down, and the resampling to half the size (except at the last level)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +123,10 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """Blocks at one size, attention, a step of the output pyramid, then twice the size (not at the first level)."""
+    """The blocks at one size on the way up, attention, output pyramid, and resampling to twice the size.
+
+    The level of full size has no resampling.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,7 +137,7 @@ class UpLevel(nn.Module):
 
 
 class Head(nn.Module):
-    """conv(act(norm(h))): features -> channels of the output."""
+    """Output layer conv(act(norm(h))), from features to output channels."""
 
     def __init__(self, style: BlockStyle, inputs: int, outputs: int, init_scale: float):
         super().__init__()
@@ -144,13 +153,14 @@ class UNet(Network):
     """The network of an `NCSNpp` or `DDPM` configuration.
 
     Args:
-        config: Every choice.
+        config: The configuration.
         data: Shape (C, L) or (C, H, W), and conditions.
-        group_limit: Channels -> largest number of groups of a normalisation.
+        group_limit: Largest number of groups of a normalisation, as a function of the number of channels.
 
     Attributes:
-        checkpoint_activations: Whether training keeps only what passes between blocks and computes the rest again in
-            the backward pass (Chen et al. 2016, arXiv:1604.06174): less memory for a third more time, equal gradients.
+        checkpoint_activations: Whether training stores only the activations between blocks and recomputes the others
+            in the backward pass (Chen et al. 2016, arXiv:1604.06174). Gradients are equal; training needs less memory
+            and about a third more time.
 
     Raises:
         ValueError: The data have no spatial axes, or more than two.
@@ -159,18 +169,13 @@ class UNet(Network):
     def __init__(self, config: NCSNpp, data: DataSpec, *, group_limit: Callable[[int], int]):
         levels = len(config.channel_multipliers)
         super().__init__(data, multiple=2 ** (levels - 1))
-        dims = len(data.shape) - 1
-        if dims not in (1, 2):
-            raise ValueError(
-                f"a U-Net takes signals (C, L) or images (C, H, W); got data of shape {data.shape}. For vectors"
-                " use MLP()"
-            )
+        dims = spatial_axes("a U-Net", data, "For vectors use MLP()")
         self.config = config
         self.checkpoint_activations = False
         features = 4 * config.channels
         frequencies = config.channels * (2 if config.embedding == "fourier" else 1)
-        early = config.conditions_enter == "features"
-        conditioning = Conditioning(data.conditions, frequencies if early else features)
+        to_features = config.conditions_enter == "features"
+        conditioning = Conditioning(data.conditions, frequencies if to_features else features)
         self.style = BlockStyle(
             dims=dims,
             act=activation(config.activation),
@@ -188,7 +193,7 @@ class UNet(Network):
         self.conv_in = Convolution(dims, data.shape[0] + conditioning.channels, config.channels)
         self.pyramid_down = Downsample(dims, self.style.taps)
         self.pyramid_up = Upsample(dims, self.style.taps)
-        widths = [config.channels]  # of everything the way up will pop
+        widths = [config.channels]  # numbers of channels of the feature maps that the way up will concatenate
         self.down = nn.ModuleList()
         current = self._build_down(widths)
         self.middle = nn.ModuleList(
@@ -199,7 +204,8 @@ class UNet(Network):
         self.head = None
         if config.progressive != "output_skip":
             self.head = Head(self.style, current, data.shape[0], config.init_scale)
-        self.conditioning = conditioning  # last: the published networks have no such parameters
+        # Registered last, because the published networks have no such parameters and their order is kept.
+        self.conditioning = conditioning
 
     # ------------------------------------------------------------------------------------------- construction
 
@@ -214,7 +220,7 @@ class UNet(Network):
         )
 
     def _build_down(self, widths: list[int]) -> int:
-        """Append the levels on the way down; returns the channels at the bottom."""
+        """Append the levels of the way down; returns the number of channels at the bottom."""
         config, style, image = self.config, self.style, self.data.shape[0]
         current, pyramid = config.channels, image
         for index, multiplier in enumerate(config.channel_multipliers):
@@ -237,7 +243,7 @@ class UNet(Network):
         return current
 
     def _build_up(self, widths: list[int], current: int) -> int:
-        """Append the levels on the way up; returns the channels at the top."""
+        """Append the levels of the way up; returns the number of channels at the top."""
         config, style, image = self.config, self.style, self.data.shape[0]
         pyramid = 0
         for index in reversed(range(len(config.channel_multipliers))):
@@ -280,30 +286,30 @@ class UNet(Network):
         """(B, C, *spatial), (B,) -> (B, C, *spatial); see `Network.forward`."""
         self.check(x, c)
         dtype = x.dtype
-        if x.ndim == 4 and x.device.type == "cpu":  # CUDA's normalisation works in the other layout
+        if x.ndim == 4 and x.device.type == "cpu":  # on CUDA the normalisation is faster in contiguous layout
             x = x.contiguous(memory_format=torch.channels_last)
         embedding = self._embed(c, condition)
         if embedding is not None:
-            embedding = self.style.act(embedding)  # every block wants the activated one
+            embedding = self.style.act(embedding)  # once here, because every block takes the activated embedding
         if not self.config.centered:
             x = 2.0 * x - 1.0
-        skips = [self.conv_in(self.conditioning.beside(x, condition))]
+        skips = [self.conv_in(self.conditioning.with_images(x, condition))]
         self._descend(x, skips, embedding)
         h = skips[-1]
         for stage in self.middle:
             h = self._run(stage, h, embedding)
         return self._ascend(h, skips, embedding).to(dtype).contiguous()
 
-    def _run(self, part: Callable[..., Tensor], *given: object) -> Tensor:
-        """part(*given), keeping its inner activations for the backward pass or not."""
+    def _run(self, part: Callable[..., Tensor], *arguments: object) -> Tensor:
+        """part(*arguments), recomputing its inner activations in the backward pass if `checkpoint_activations`."""
         if self.checkpoint_activations and torch.is_grad_enabled():
-            kept = checkpoint(part, *given, use_reentrant=False)
-            assert isinstance(kept, Tensor)
-            return kept
-        return part(*given)
+            output = checkpoint(part, *arguments, use_reentrant=False)
+            assert isinstance(output, Tensor)
+            return output
+        return part(*arguments)
 
     def _embed(self, c: Tensor, condition: Condition | None) -> Tensor | None:
-        """Embedding of c and the conditions, (B, 4 channels); None if the blocks are not conditioned."""
+        """Embedding of c and of the conditions, (B, 4 channels); None if the blocks are not conditioned on either."""
         if self.config.conditions_enter == "features":
             assert self.time is not None
             return self.time(c, self.conditioning.embedding(condition, None, len(c)))
@@ -311,14 +317,14 @@ class UNet(Network):
         return self.conditioning.embedding(condition, embedding, len(c))
 
     def _descend(self, pyramid: Tensor, skips: list[Tensor], embedding: Tensor | None) -> None:
-        """Run the way down, pushing what the way up will pop."""
+        """Run the way down and append to `skips` the features that the way up will concatenate."""
         for level in self.down:
             assert isinstance(level, DownLevel)
             for stage in level.stages:
                 skips.append(self._run(stage, skips[-1], embedding))
             if level.resample is None:
                 continue
-            h = self._run(_resampled, level.resample, skips[-1], embedding)
+            h = self._run(_resample, level.resample, skips[-1], embedding)
             if isinstance(level.pyramid, Combine):
                 pyramid = self.pyramid_down(pyramid)
                 h = level.pyramid(pyramid, h)
@@ -327,12 +333,12 @@ class UNet(Network):
             skips.append(h)
 
     def _ascend(self, h: Tensor, skips: list[Tensor], embedding: Tensor | None) -> Tensor:
-        """Run the way up; returns the output."""
+        """Run the way up, taking features from the end of `skips`; returns the output."""
         pyramid: Tensor | None = None
         for level in self.up:
             assert isinstance(level, UpLevel)
             for block in level.blocks:
-                h = self._run(_joined, block, h, skips.pop(), embedding)
+                h = self._run(_concatenate_and_run, block, h, skips.pop(), embedding)
             if level.attention is not None:
                 h = self._run(level.attention, h)
             if isinstance(level.pyramid, Head):
@@ -342,7 +348,7 @@ class UNet(Network):
                 assert pyramid is not None
                 pyramid = h = torch.add(level.pyramid(pyramid), h).mul_(residual_gain(self.config.skip_rescale))
             if level.resample is not None:
-                h = self._run(_resampled, level.resample, h, embedding)
+                h = self._run(_resample, level.resample, h, embedding)
         assert not skips
         if self.head is not None:
             return self._run(self.head, h)
@@ -350,9 +356,10 @@ class UNet(Network):
         return pyramid
 
 
-def _joined(block: nn.Module, h: Tensor, skip: Tensor, embedding: Tensor | None) -> Tensor:
+def _concatenate_and_run(block: nn.Module, h: Tensor, skip: Tensor, embedding: Tensor | None) -> Tensor:
     return block(torch.cat([h, skip], dim=1), embedding)
 
 
-def _resampled(module: nn.Module, h: Tensor, embedding: Tensor | None) -> Tensor:
+def _resample(module: nn.Module, h: Tensor, embedding: Tensor | None) -> Tensor:
+    """Resample by a module that may be a residual block, which takes the embedding too."""
     return module(h, embedding) if isinstance(module, ResidualBlock) else module(h)

@@ -1,9 +1,9 @@
-"""Our U-Nets' parameters by the names, in the order and in the layout of the published networks.
+"""The parameters of the U-Nets under the names, in the order and in the layout of the published networks.
 
-The releases keep the modules of a U-Net in one list, `all_modules`, and call a parameter by the index of its module.
-Published averages of weights have not even that: they are lists of the trainable tensors in the order in which the
-modules were made. Our modules register theirs in the same order, so that the k-th tensor of such a list is our k-th
-parameter; only the 1x1 maps that the releases store as (in, out) are transposed.
+The releases store the modules of a U-Net in one list, `all_modules`, and name a parameter by the index of its module.
+Published averages of weights have no names: they are lists of the trainable tensors in the order in which the modules
+were created. The modules here register their parameters in the same order, so that tensor k of such a list belongs to
+parameter k; only the 1x1 maps, which the releases store as (in, out), are transposed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class PublishedModule(NamedTuple):
     """One module of a published U-Net.
 
     Attributes:
-        kind: What it is.
-        name: Name of our module with the same function.
-        listed: Whether it takes a place in `all_modules`; the samplers of an image pyramid, which have no parameters,
-            are kept elsewhere.
+        kind: Kind of the module.
+        name: Name of the corresponding module of `UNet`.
+        listed: Whether it is in `all_modules`; the resampling modules of an image pyramid, which have no parameters,
+            are not.
     """
 
     kind: Kind
@@ -37,14 +37,14 @@ class PublishedModule(NamedTuple):
 
 
 class PublishedTensor(NamedTuple):
-    """One of our parameters as the releases store it.
+    """One parameter of a `UNet`, and how the releases store it.
 
     Attributes:
-        name: Our parameter's name.
-        parameter: Our parameter.
-        transposed: Whether the release's tensor is the transpose of ours.
-        trainable: False for the Fourier frequencies, which published lists of averages leave out.
-        release: The release's name, such as "all_modules.4.GroupNorm_0.weight".
+        name: Name of the parameter in `UNet`.
+        parameter: The parameter.
+        transposed: Whether the release's tensor is the transpose of the parameter.
+        trainable: False for the Fourier frequencies, which published lists of averages omit.
+        release: Name in the release, such as "all_modules.4.GroupNorm_0.weight".
     """
 
     name: str
@@ -59,16 +59,16 @@ class PublishedTensor(NamedTuple):
         return tuple(self.parameter.shape[::-1] if self.transposed else self.parameter.shape)
 
 
-# Our part of a block or of an attention layer -> the release's.
+# Name of a part of a block or of an attention layer here -> its name in the releases.
 _BLOCK = {"norm_0": "GroupNorm_0", "conv_0": "Conv_0", "dense": "Dense_0", "norm_1": "GroupNorm_1", "conv_1": "Conv_1"}
 _ATTENTION = {"norm": "GroupNorm_0", "query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "project": "NIN_3"}
 
 
 def published_modules(net: UNet) -> Iterator[PublishedModule]:
-    """The modules of a U-Net in the order in which the releases make them, which is that of their calls.
+    """The modules of a U-Net in the order in which the releases create and call them.
 
-    An unconditional network of the releases keeps its Fourier frequencies, which nothing reads; ours has none, and the
-    name given then is that of no module.
+    An unconditional network of the releases still has Fourier frequencies, which are never used. `UNet` has none in
+    that case, and the name "time.fourier" then belongs to no module.
     """
     config, last = net.config, len(net.down) - 1
     if config.embedding == "fourier":
@@ -128,7 +128,10 @@ def _head(name: str) -> Iterator[PublishedModule]:
 
 
 def published_parts(net: UNet, module: PublishedModule) -> dict[str, str]:
-    """What a module's parts with parameters may be: our name -> the release's inside the module, "" for itself."""
+    """The possible parts of a module that have parameters: name in `UNet` -> name inside the release's module.
+
+    A module without parts has one entry, with the name "".
+    """
     match module.kind:
         case "block":
             inside = _BLOCK | {"shortcut": "Conv_2" if net.style.biggan else "NIN_0"}
@@ -147,40 +150,41 @@ def published_order(net: Network) -> list[PublishedTensor]:
     """The network's parameters, except those of conditions, in the order of the release's `all_modules`.
 
     Raises:
-        TypeError: The network is none of the U-Nets NCSN++, DDPM++ and DDPM.
+        TypeError: The network is not one of the U-Nets NCSN++, DDPM++ and DDPM.
     """
     if not isinstance(net, UNet):
         raise TypeError(
             f"{type(net).__name__} is not one of the U-Nets that have a published order of their parameters; build it"
             " from NCSNpp or DDPM"
         )
-    own = dict(net.named_parameters())
+    parameters = dict(net.named_parameters())
     found = []
     for index, module in enumerate(m for m in published_modules(net) if m.listed):
         for part, inside in published_parts(net, module).items():
-            mixes = f"{part}.weight" in own and isinstance(net.get_submodule(part), ChannelMix)
+            is_channel_mix = f"{part}.weight" in parameters and isinstance(net.get_submodule(part), ChannelMix)
             for leaf in ("W", "weight", "bias"):
-                if (parameter := own.get(f"{part}.{leaf}")) is None:
+                if (parameter := parameters.get(f"{part}.{leaf}")) is None:
                     continue
-                theirs = {"weight": "W", "bias": "b"}[leaf] if mixes else leaf
-                release = ".".join(["all_modules", str(index), *filter(None, [inside]), theirs])
-                transposed = mixes and leaf == "weight"
+                release_leaf = {"weight": "W", "bias": "b"}[leaf] if is_channel_mix else leaf
+                release = ".".join(["all_modules", str(index), *filter(None, [inside]), release_leaf])
+                transposed = is_channel_mix and leaf == "weight"
                 found.append(PublishedTensor(f"{part}.{leaf}", parameter, transposed, parameter.requires_grad, release))
     return found
 
 
 def load_published(net: Network, tensors: Sequence[Tensor], frozen: Sequence[Tensor] = ()) -> None:
-    """Copy a release's tensors into the network.
+    """Copy the tensors of a release into a network.
 
     Args:
         net: A network of the published architecture.
-        tensors: The release's trainable tensors in order (`shadow_params`), or all of its parameters (the state
-            dictionary without `sigmas`).
-        frozen: Tensors of the former network that are not trained: the Fourier frequencies, where it has them.
+        tensors: The trainable tensors of the release in their order (`shadow_params`), or all of its parameters (the
+            state dictionary without `sigmas`).
+        frozen: The tensors of the release that are not trained, where `tensors` holds the trainable ones: the Fourier
+            frequencies, if the network has them.
 
     Raises:
-        TypeError: The network is none of the U-Nets.
-        ValueError: Another number of tensors or another shape; the message names the first parameter that differs.
+        TypeError: The network is not one of the U-Nets.
+        ValueError: The number of tensors or a shape differs; the message names the first parameter that differs.
     """
     order = published_order(net)
     trainable = [p for p in order if p.trainable]
@@ -192,8 +196,8 @@ def load_published(net: Network, tensors: Sequence[Tensor], frozen: Sequence[Ten
     else:
         raise ValueError(
             f"the network has {len(trainable)} trainable and {len(order) - len(trainable)} frozen tensors;"
-            f" got {len(tensors)} and {len(frozen)}. The checkpoint belongs to another configuration, or frozen="
-            " (the Fourier frequencies W) is missing"
+            f" got {len(tensors)} and {len(frozen)}. The checkpoint belongs to another configuration, or the argument"
+            " frozen, with the Fourier frequencies W, is missing"
         )
     for index, (ours, theirs) in enumerate(pairs):
         if tuple(theirs.shape) != ours.shape:
