@@ -34,7 +34,7 @@ _TYPES: dict[str, type] = {}
 _TAG = "__record_tag__"
 _NOT_JSON = ("inf", "-inf", "nan")
 _trust: contextvars.ContextVar[Collection[str] | None] = contextvars.ContextVar("_trust", default=())
-"""What else a file that is being read may import; None for anything, where the value is the user's own."""
+"""Names outside scorefield that the file being read may import; None allows every name, for the user's own values."""
 _modules: contextvars.ContextVar[Mapping[str, str] | None] = contextvars.ContextVar("_modules", default=None)
 """Tag -> module of the types outside scorefield in the file that is being read, for messages."""
 MOVED = {"scorefield.lab.recipes.points": "scorefield.recipes.points"}

@@ -1,4 +1,4 @@
-"""Small tensor algebra used by every room: broadcasting over event axes, sums per example, divergences."""
+"""Tensor operations shared by all packages: broadcasting over event axes, sums per example, divergences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for the shapes and callables that every room speaks of."""
+"""Types that several packages share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 Condition: TypeAlias = Mapping[str, Tensor]
-"""What is known of each example: name -> tensor with leading axis B.
+"""Conditions of each example: name -> tensor with leading axis B.
 
 A class is int64 of shape (B,), -1 where it is not known; a vector is (B, size) and an image (B, channels, *spatial),
 NaN where not known. Unknown entries are what condition drop-out writes during training.

@@ -1,4 +1,4 @@
-"""What the data are: shape, range, grey levels, units, and the two maps between data units and model units.
+"""Description of the data: shape, range, grey levels, units, and the two maps between data units and model units.
 
 A value x in data units becomes m in model units, the units in which noise levels are given:
 

@@ -140,7 +140,7 @@ def seconds_of(budget: str) -> float:
 def _plan(
     chosen: tuple[Method, ...], shared: SharedSettings, data: Data, command: CompareMethods, out: Path
 ) -> list[str]:
-    """What will be done and how long it takes; sampling is timed on one untrained network."""
+    """The plan with estimated times; sampling is timed on one untrained network."""
     from scorefield.studies import methods
 
     held = len(data.held_out) if data.held_out is not None else 0

@@ -148,7 +148,7 @@ def run(command: Likelihood) -> None:
 
 
 def _refuse(command: Likelihood, model: Model) -> None:
-    """What can be known to fail before data are read."""
+    """Checks that need no data."""
     from scorefield.likelihood.probability_flow import require_flow
 
     if command.batch_size is not None and command.batch_size < 1:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from scorefield.data.source import DataError, DataSource
 
 DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, Image.DecompressionBombError)
-"""What PIL raises for damaged files (its decoders are not consistent)."""
+"""Exceptions that PIL raises for damaged files (its decoders are not consistent)."""
 
 NATIVE = {"L": 1, "RGB": 3}
 """Colour modes that need no conversion, and their channel counts."""
@@ -40,7 +40,7 @@ class UnlikeError(DataError):
 
 
 class Header(NamedTuple):
-    """What an image says of itself: colour mode (with its depth where PIL would hide it), upright (height, width)."""
+    """Header of an image: colour mode (with its depth where PIL would hide it), upright (height, width)."""
 
     mode: str
     size: tuple[int, int]

@@ -1,4 +1,4 @@
-"""What is in a data set, before anything is trained on it: `inspect` reads, counts and says what to run."""
+"""Inspection of a data set before training: `inspect` reads it, counts and suggests the next command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INSPECTED = 100_000
 
 @dataclasses.dataclass
 class Inspection:
-    """What `inspect` found. Statistics are in data units, per channel, over the examples without NaN.
+    """Result of `inspect`. Statistics are in data units, per channel, over the examples without NaN.
 
     Attributes:
         path: What was inspected.

@@ -133,7 +133,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def read_contents(source: DataSource, dataset: Any = None) -> dict[str, Content]:
-    """What the source holds, by split, before anything is decoded.
+    """The content of the source by split, before decoding.
 
     Raises:
         DataError: Nothing there, or nothing that a reader knows.
@@ -246,7 +246,7 @@ def _kind_of_folder(path: Path) -> str:
 
 
 def _kind_by_name(path: Path, file: PurePosixPath) -> str | None:
-    """What a file in a folder belongs to, with "pickle" for the Python version of CIFAR; None for anything else."""
+    """Data set to which a file belongs; "pickle" for the Python version of CIFAR; None for any other file."""
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         return "parquet"

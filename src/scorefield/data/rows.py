@@ -51,7 +51,7 @@ class Rows(Protocol):
         ...
 
     def describe(self, index: int) -> str:
-        """What to call an example in messages."""
+        """Name of an example in messages."""
         ...
 
 

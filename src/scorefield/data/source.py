@@ -1,4 +1,4 @@
-"""What an experiment says of its data, as one record, and the error that every reader raises."""
+"""The description of data in an experiment, and the error that every reader raises."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Split:
             yield self.batch(range(start, min(start + batch_size, len(self))))
 
     def describe(self, index: int) -> str:
-        """What to call an example in messages: its file, or array and row."""
+        """Name of an example in messages: its file, or array and row."""
         return self._rows.describe(int(self._where[index]))
 
     @functools.cached_property

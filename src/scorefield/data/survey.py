@@ -194,7 +194,7 @@ def check_values(rows: Rows, indices: np.ndarray, seen: Survey, spec: DataSpec) 
 
 
 def conditions_of(contents: Sequence[Content], source: DataSource) -> tuple[ConditionSpec, ...]:
-    """What a conditional source says of each example, from all its splits; empty for any other.
+    """Conditions of each example of a conditional source, from all its splits; empty for any other.
 
     Labels are the condition "class", numbers the condition "y".
 

@@ -64,7 +64,7 @@ def largest_level(process: Process, x0: Tensor) -> Coverage:
 
 
 def least_level(process: Process, x0: Tensor, time: float, loss: Tensor, grey_step: float | None) -> Coverage:
-    """What the least level hides.
+    """Structure of the data hidden by the lowest noise level.
 
     Args:
         process: The process of the level.

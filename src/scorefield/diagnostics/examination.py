@@ -28,7 +28,7 @@ SIGNIFICANCE = 1e-4
 
 @record
 class Examination:
-    """What the doctor found.
+    """Result of an examination.
 
     Args:
         verdict: The worst of all findings.
@@ -150,7 +150,7 @@ def examine_field(
     seed: int = 0,
     batch_size: int = 128,
 ) -> Examination:
-    """What can be said of a score without data: whether it is a gradient, and whether it evolves as densities do.
+    """Checks of a score that need no data: symmetry of its Jacobian, and the Fokker-Planck equation.
 
     Args:
         score: Any score.

@@ -83,7 +83,7 @@ def of_faults(named: Diagnosis | None, tried: Sequence[Diagnosis]) -> list[Findi
 def of_rows(
     rows: Sequence[Row], readings: Sequence[Reading], named: Diagnosis | None, significance: float
 ) -> list[Finding]:
-    """What fails at levels that no named fault accounts for."""
+    """Failed tests at levels that no named fault explains."""
     # A fault of several levels is one at the ends of the schedule too, where its remedy may have nowhere to look.
     covered = () if named is None else named.levels if len(named.levels) == 1 else range(len(rows))
     free = [k for k in range(len(rows)) if k not in covered]
@@ -193,7 +193,7 @@ def _normal_tail(z: float) -> float:
 def of_coverage(
     examined: Examined, readings: Sequence[Reading], known: Training | None, grey_step: float | None
 ) -> list[Finding]:
-    """What the noise levels leave out."""
+    """Parts of the data that the noise levels do not cover."""
     data = examined.x0 if known is None else known.x
     first = readings[0]
     found = [coverage.largest_level(examined.process, data), coverage.overlap(examined.process, data[0].numel())]
@@ -210,7 +210,7 @@ def of_levels(found: coverage.Coverage) -> Finding:
 def missing(
     examined: Examined, rows: Sequence[Row], known: Training | None, exact: Score | None, others: Mapping[str, Score]
 ) -> tuple[str, ...]:
-    """What could not be examined, and why."""
+    """Checks that were left out, with the reason."""
     out = []
     if exact is None:
         out.append(
@@ -225,7 +225,7 @@ def missing(
 
 
 def undifferentiable(examined: Examined, rows: Sequence[Row]) -> tuple[str, ...]:
-    """What could not be examined for want of derivatives, or of times between levels."""
+    """Checks that were left out because derivatives, or times between levels, are not available."""
     out = []
     if any(row.asymmetry is None for row in rows):
         out.append("calibration, asymmetry and curl: a derivative of the network's derivative is not written")

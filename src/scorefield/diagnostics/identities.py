@@ -1,4 +1,4 @@
-"""What an exact score satisfies at one noise level, and how far a given one is from it.
+"""Identities that an exact score satisfies at one noise level, and the deviation of a given score.
 
 At x = alpha x_0 + sigma z write h = -sigma score(x, t) for the noise that the score sees in x, D for the posterior mean
 of x_0 that it gives (Tweedie), and w = z - h; x_0 - D = -(sigma / alpha) w. An exact score is the regression of z on x,
@@ -122,7 +122,7 @@ def calibration(level: Level, h: Tensor, divergence: Tensor) -> Identity:
 
 @dataclass(frozen=True)
 class Probed:
-    """What products with the Jacobian J of the score say at a level.
+    """Statistics of the Jacobian J of the score at a level, from products with random vectors.
 
     Attributes:
         asymmetry: |J - J'| / |J|.
@@ -137,7 +137,7 @@ class Probed:
 
 
 def probed(examined: Examined, level: Level) -> Probed | None:
-    """What random signs and x itself say of the Jacobian; None without second derivatives."""
+    """Statistics of the Jacobian from random signs and x itself; None without second derivatives."""
     signs = [examined.signs(level, k) for k in range(PROBES)]
     y = level.x - level.x.mean(dim=0)
     found = examined.products(level, [*signs, *(y.roll(k + 1, 0) for k in range(OTHERS))])

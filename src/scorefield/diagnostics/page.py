@@ -43,7 +43,7 @@ _COLUMNS: tuple[tuple[str, str, str], ...] = (
 
 
 _BRIEF = ("loss", "floor", "explained", "gaussian", "slope_x0", "slope_z", "calibration", "asymmetry")
-"""What a terminal has room for."""
+"""Columns of a terminal."""
 
 
 def levels(found: Examination, *, brief: bool = False) -> Table:
@@ -267,7 +267,7 @@ def _errors(ax: Axes, points: Sequence[tuple[float, Size]], colour: str) -> None
 
 
 def _takes(found: Examination) -> Block:
-    """What the best remedy of each fault would take, with intervals, against the margin."""
+    """Reduction of the loss by the best remedy of each fault, with intervals, compared with the margin."""
     best = _best(found)[::-1]
     figure, (ax,) = grid_of_axes(PAGE, 1, 1, (3.2, 0.26 * len(best) + 0.2), above=0.1, beside=1.7, below=0.42)
     colours = {"healthy": PAGE.muted, "suspect": PAGE.series[0], "faulty": PAGE.series[1]}

@@ -30,7 +30,7 @@ class Planted(Score):
         self.score, self.process, self.wrong = score, score.process, wrong
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """What is given for the score."""
+        """The faulty score."""
         return self.wrong(self.score, x, t, condition)
 
 

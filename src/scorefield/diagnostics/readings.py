@@ -1,4 +1,4 @@
-"""What is read of a score at each noise level, and the verdict of each level."""
+"""Measurements of a score at each noise level, and the verdict of each level."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def losses(level: Level, h: Tensor) -> Tensor:
 
 
 class Training:
-    """What training examples are a reference for: the data's Gaussian, and the score's own loss on them."""
+    """References from training examples: the Gaussian with their moments, and the loss of the score on them."""
 
     def __init__(
         self, score: Score, examined: Examined, train: Tensor, condition: Condition | None, seed: int, batch_size: int
@@ -121,7 +121,7 @@ def _oracle_losses(oracle: Score, level: Level) -> Tensor:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read at a level, before it is judged."""
+    """Measurements at a level, before the verdict."""
 
     level: Level
     loss: Tensor

@@ -14,7 +14,7 @@ from scorefield.metrics.receipt import ReferenceFacts, short
 
 @record
 class DoctorReceipt:
-    """What an examination depends on.
+    """Everything on which an examination depends.
 
     Args:
         model: Its name.

@@ -1,4 +1,4 @@
-"""What would mend each known fault: functions of the score itself; see `faults`."""
+"""Remedies of known faults as functions of the score; see `faults`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNITS = 1.4
 
 @dataclass(frozen=True)
 class Remedy:
-    """What would mend a fault.
+    """The correction of a fault.
 
     Attributes:
         name: Name of the fault.

@@ -113,7 +113,7 @@ class Measures:
         return lambda: parts
 
     def outlook(self, parts: Stream, result: MetricResult, n: int) -> dict[str, Any]:
-        """What a Frechet distance of the first samples will become at N = n, and as N goes to infinity.
+        """Prediction of a Frechet distance for N = n and for N to infinity, from the first samples.
 
         With the bias of the samples b / N to first order and d_inf from halvings of the samples alone (the reference
         stays as it is), d(n) = d_inf + (d(N) - d_inf) N / n.
@@ -145,7 +145,7 @@ _PACKAGES = (
     (".onnx", "onnxruntime"),
     ("EfficientNet", "efficientnet-lite-pytorch"),
 )
-"""What a name of features tells of the package behind them."""
+"""The package of a feature extractor, by its name."""
 
 
 def _with_versions(result: MetricResult) -> MetricResult:

@@ -30,7 +30,7 @@ HALVES = 20_110_713
 
 @dataclass(frozen=True)
 class Splits:
-    """What a checkpoint is chosen by and what it is reported against.
+    """The data on which a checkpoint is chosen, and the data on which it is reported.
 
     Args:
         selection: Split, examples of it, and what to call them.

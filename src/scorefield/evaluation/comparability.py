@@ -218,7 +218,7 @@ def shown(value: Any) -> str:
 
 
 def overridden(comparisons: Sequence[ResultComparison]) -> Mapping[str, Any]:
-    """What an override passed over, by metric, for the record."""
+    """The differences that an override ignored, by metric."""
     return {
         c.metric: [{k: v for k, v in dataclasses.asdict(d).items() if k != "remedy"} for d in c.unlike]
         for c in comparisons

@@ -204,7 +204,7 @@ class SampleStream:
             yield Part(x, tuple(None if f is None else f["rows"] for f in found))
 
     def column(self, key: str, n: int) -> Tensor:
-        """What is stored of the first n examples under a name, (n, ...); empty where a part has it not."""
+        """The stored array of this name for the first n examples, (n, ...); empty if a part does not have it."""
         empty = torch.zeros(0, dtype=torch.int64)
         return torch.cat([self._there(first, count).get(key, empty) for first, count in ranges(n, self.size)])
 

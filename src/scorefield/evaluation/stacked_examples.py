@@ -25,7 +25,7 @@ STEPS = 1000
 
 @record(tag="StoredClassifier")
 class StoredClassifier:
-    """What lies beside the weights of a classifier of single examples.
+    """Record stored beside the weights of a classifier of single examples.
 
     Args:
         trained_on: Name of the split.
@@ -70,7 +70,7 @@ def stacked_classifier(source: DataSource, folder: str | Path) -> StackedClassif
 
 
 def _read(folder: Path, hashes: tuple[str, str]) -> tuple[ClassifierFeatures, StoredClassifier] | None:
-    """What is stored, if it is whole and belongs to these data."""
+    """The stored classifier, if it is complete and belongs to these data."""
     if not ((folder / WEIGHTS).is_file() and (folder / FACTS).is_file()):
         return None
     stored = loads((folder / FACTS).read_text(encoding="utf-8"), StoredClassifier)

@@ -25,7 +25,7 @@ from torch import Tensor
 from scorefield.interop.import_result import CheckpointError
 
 LAYOUTS = ("score-sde", "ncsn", "ncsnv2", "acsm", "mdsm", "edm", "diffusers")
-"""What `scorefield import` knows."""
+"""The layouts that `scorefield import` reads."""
 
 _SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
 _NUMPY = [
@@ -118,7 +118,7 @@ _LAYOUT_OF_KIND = {"msgpack": "score-sde", "safetensors": "diffusers"}
 
 
 def file_kind(path: Path) -> str:
-    """What a file is by its first bytes: torch, pickle, msgpack, safetensors, ... (keys of the messages above)."""
+    """Kind of a file, by its first bytes: torch, pickle, msgpack, safetensors, ... (keys of the messages above)."""
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
@@ -281,7 +281,7 @@ def expect(content: Any, layout: str, path: Path) -> None:
 
 
 def describe(content: Any) -> str:
-    """What a checkpoint holds, in a few words."""
+    """A short description of the content of a checkpoint."""
     if isinstance(content, Mapping):
         names = [str(name) for name in content]
         return f"a dictionary of {len(names)} entries ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"

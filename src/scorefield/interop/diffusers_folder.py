@@ -53,7 +53,7 @@ SCHEDULER_DEFAULTS: dict[str, Any] = {
     "sampling_eps": 1e-5,
     "correct_steps": 1,
 }
-"""What diffusers takes for a field that a scheduler_config.json leaves out."""
+"""Defaults in diffusers of the fields of scheduler_config.json."""
 
 CARD = """# {name}
 

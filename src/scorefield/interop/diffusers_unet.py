@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "class_embed_type": None,
     "num_class_embeds": None,
 }
-"""What diffusers takes for a field that a UNet2DModel's config.json leaves out."""
+"""Defaults in diffusers of the fields of a UNet2DModel's config.json."""
 
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("in_channels", "out_channels", "layers_per_block"), (lambda v: _whole(v), "a positive integer")),

@@ -68,7 +68,7 @@ SONG: dict[str, Any] = {
     "decoder_type": "standard",
     "resample_filter": (1, 1),
 }
-"""What SongUNet takes for an argument that it was not given."""
+"""Defaults of the arguments of SongUNet."""
 
 STEPS = 17
 """Heun steps of the default sampler, between the 18 noise levels that EDM samples images of 32x32 at; its step from the

@@ -32,7 +32,7 @@ _CHUNKED = "__msgpack_chunked_array__"
 
 @dataclass(frozen=True)
 class State:
-    """What is used of a training state.
+    """The used part of a training state.
 
     Args:
         params: Tree of parameters, one of the two sets.

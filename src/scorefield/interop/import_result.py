@@ -49,7 +49,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Hints:
-    """What a checkpoint's tensors cannot tell, given by the user where there is no configuration file.
+    """Settings that the tensors do not determine, given by the user if there is no configuration file.
 
     Args:
         size: Height and width of the images in pixels.

@@ -17,7 +17,7 @@ from scorefield.nets.layers import Activation
 Spacing = Literal["geometric", "linear"]
 
 ACTIVATIONS = ("elu", "relu", "lrelu", "swish")
-"""What the releases call `nonlinearity`; our names are the same."""
+"""Values of the field `nonlinearity` in the releases, which are the names used here."""
 
 
 class Parts(NamedTuple):
@@ -50,7 +50,7 @@ def read_list(path: Path, layout: str) -> Parts:
 
 
 class Image(NamedTuple):
-    """What a configuration and the tensors say of the images.
+    """Properties of the images according to a configuration and the tensors.
 
     Args:
         shape: (C, H, W).

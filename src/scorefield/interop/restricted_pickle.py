@@ -26,7 +26,7 @@ from scorefield.interop.import_result import CheckpointError
 
 @dataclass
 class Inert:
-    """What a pickle says of an object: the name of its class and its attributes.
+    """An object of a pickle as the name of its class and its attributes.
 
     Args:
         kind: Name of the class.
@@ -127,7 +127,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
 }
-"""What a pickle may name -> our function that makes data of the arguments."""
+"""Names that a pickle may contain -> function that turns the arguments into data."""
 
 
 # ---------------------------------------------------------------------------------------------- the machine

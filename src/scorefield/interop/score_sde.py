@@ -42,7 +42,7 @@ SAMPLER = "No sampler is configured: it is the one published for such models."
 
 @dataclass(frozen=True)
 class Stored:
-    """What a PyTorch checkpoint holds.
+    """Content of a PyTorch checkpoint.
 
     Args:
         model: The network's parameters by the release's names, in the release's order.
@@ -99,7 +99,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
 
 
 def _configured(fields: Mapping[str, Any], hints: Hints) -> Configuration:
-    """What the configuration says, which flags may repeat but not contradict."""
+    """The configuration; flags may repeat its values, and an error is raised if they contradict them."""
     run = configuration(fields, hints.process)
     settled(hints, "levels", run.levels)  # also of a continuous model, whose sampler takes as many steps
     return run

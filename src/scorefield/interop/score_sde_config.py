@@ -23,7 +23,7 @@ _NAMES = ("ncsnpp", "ddpm", "ncsn", *_REFINE)
 
 
 def configuration(config: Mapping[str, Any], process: Literal["ve", "vp", "subvp"] | None = None) -> Configuration:
-    """What a configuration file of the release describes.
+    """Content of a configuration file of the release.
 
     Args:
         config: The configuration that `read_config` returns: sections training, sampling, data, model and optim.

@@ -91,7 +91,7 @@ def _module(index: int, leaves: Mapping[str, Shape]) -> Module:
 
 
 _SAMPLERS = ("resampling", "sampler", "fir", "gap")
-"""What stands between two levels."""
+"""The layers between two resolutions."""
 
 
 class _Reader:

@@ -330,7 +330,7 @@ def _root_of_ratio(top: Tensor, bottom: Tensor) -> Estimate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the answers to many problems say about a solver.
+    """Calibration of a solver, from posterior samples of many problems.
 
     Args:
         problems: Number of problems with at least two finite samples.

@@ -29,7 +29,7 @@ BITS = "bits-per-dim"
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What metrics are built from.
+    """Inputs from which metrics are built.
 
     Args:
         features: Feature extractor of the metrics that use features.
@@ -122,7 +122,7 @@ NAMED: Table[Named] = Table(
         "stacked-modes": Named(StackedModes, _stacked_modes, "classifier", None, selects=False),
     },
 )
-"""Every metric of the metrics room; a test compares the two."""
+"""Every metric of the package; a test compares the two."""
 
 DEFAULT = ("fid", "fid-infinity", "kid", "sliced-wasserstein", "stacked-modes", "memorisation")
 """Metrics measured by default, as far as the data allow."""

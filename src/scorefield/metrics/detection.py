@@ -36,7 +36,7 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Detection:
-    """What one score can tell apart.
+    """How well one outlier score separates two sets.
 
     Args:
         auroc: 1/2 is chance, 1 perfect, below 1/2 the outliers look more usual than the data.

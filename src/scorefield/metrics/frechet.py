@@ -62,7 +62,7 @@ def frechet_distance(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covar
 
 
 def influence(rows: Tensor, own: Fitted, other: Fitted, found: Coupling | None = None) -> Tensor:
-    """What each row adds to the distance, to first order: n (d - d without it) up to a constant, (n,).
+    """Contribution of each row to the distance, to first order: n (d - d without it) up to a constant, (n,).
 
     With T the optimal map of the own Gaussian to the other, the derivative of d by S_a is 1 - T
     (Bhatia, Jain and Lim 2019) and that by m_a is 2 (m_a - m_b), so x counts (x - m_a)' (2 (m_a - m_b) + (1 - T)

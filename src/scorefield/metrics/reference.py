@@ -76,7 +76,7 @@ class Reference:
     """
 
     facts: ReferenceFacts
-    """What the receipt says of the data."""
+    """Entry of the reference data in a receipt."""
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ def wasserstein_1d(a: Tensor, b: Tensor, order: int = 2) -> Tensor:
 
 
 def potential(a: Tensor, b: Tensor, order: int = 2) -> Tensor:
-    """What each value of a adds to W_p^p of a and b to first order, per column: the Kantorovich potential.
+    """First-order contribution of each value of a to W_p^p of a and b, per column: the Kantorovich potential.
 
     phi(a_(i+1)) - phi(a_(i)) = |a_(i+1) - y|^p - |a_(i) - y|^p with y = G^(-1)(i / n), the end of what a_(i) is carried
     to (the mean of both sides where G^(-1) jumps there), and mean phi = 0 (Santambrogio 2015, section 1.3).
@@ -136,7 +136,7 @@ class SlicedWasserstein(Metric):
         return Value(number, interval, unit=units, better="lower", details=details)
 
     def _added(self, a: Tensor, b: Tensor, order: Tensor) -> Tensor:
-        """What each example of a adds to the mean over directions, to first order; `order` sorted it."""
+        """First-order contribution of each example of a to the mean over directions; `order` sorted it."""
         phi = potential(a, b, self.order)
         return torch.zeros_like(phi).scatter_(0, order, phi).mean(dim=1)
 

@@ -27,7 +27,7 @@ from scorefield.score.score import Score
 
 @record
 class Guidance:
-    """What a model is guided by, for receipts.
+    """Guidance of a model, for receipts.
 
     Args:
         scale: Guidance scale.
@@ -60,7 +60,7 @@ class Guide:
 
     @property
     def answer(self) -> Answer:
-        """What y is."""
+        """Description of y."""
         assert self.experiment.answer is not None
         return self.experiment.answer
 

@@ -28,7 +28,7 @@ SHOWN = 100
 
 @dataclass(frozen=True)
 class SampleFolder:
-    """What `read_samples` returns: samples in data units, their spec, how they were made, and the data of the model."""
+    """Result of `read_samples`: samples in data units, their spec, how they were made, and the data of the model."""
 
     x: Tensor
     spec: DataSpec

@@ -38,7 +38,7 @@ class Measured:
 
 @record
 class MeasureReceipt:
-    """What measurements of a model's samplers depend on.
+    """Everything on which measurements of a model's samplers depend.
 
     Args:
         model: Name of the model.
@@ -92,7 +92,7 @@ class MeasureReceipt:
 
 @record
 class SamplerRow:
-    """What was measured of one sampler.
+    """Measurements of one sampler.
 
     Distances are squared energy distances in model units; 0 is best.
 

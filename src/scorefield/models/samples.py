@@ -21,7 +21,7 @@ from scorefield.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class Samples:
-    """What `Model.sample` returns.
+    """Result of `Model.sample`.
 
     Args:
         x: Samples in data units, (n, *shape), not clipped.

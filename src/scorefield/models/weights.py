@@ -33,7 +33,7 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def fixed(network: nn.Module) -> dict[str, Tensor]:
-    """What a network holds besides: buffers and frozen parameters (the Fourier frequencies), by name."""
+    """Other tensors of a network: buffers and frozen parameters (the Fourier frequencies), by name."""
     names = trained(network)
     return {name: value for name, value in network.state_dict().items() if name not in names}
 

@@ -113,7 +113,7 @@ def shrink_to_range(x: Tensor, spec: DataSpec) -> tuple[Tensor, float]:
 
 
 def caption_of(spec: DataSpec) -> str:
-    """What the picture's greys, colours or axes mean, in words with units."""
+    """Meaning of the greys, colours or axes of a picture, with units."""
     low, high = display_range(spec)
     unit = f" {spec.units}" if spec.units else ""
     what = kind(spec)

@@ -27,7 +27,7 @@ from scorefield.score.parametrisation import KarrasForm, LogSigma, ScaledScoreFo
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration decides.
+    """Fields of a configuration.
 
     Args:
         network: NCSNv2 or ACSMUNet, with its fields.

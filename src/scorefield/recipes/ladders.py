@@ -1,4 +1,4 @@
-"""What NCSN, NCSNv2, adversarial score matching and MDSM share: data, ladders of noise levels, samplers along them."""
+"""Shared parts of NCSN, NCSNv2, adversarial score matching and MDSM: data, noise levels, samplers along them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def consistent(sigma_min: float, step_size: float, refine: int, *, low: float = 
 
 
 def images_or_logits(shape: tuple[int, int, int], model_range: tuple[float, float] | None) -> DataSpec:
-    """What the data are: grey levels, black and white at the ends of `model_range`, or logits where that is None."""
+    """The `DataSpec`: grey levels, black and white at the ends of `model_range`, or logits where that is None."""
     return DataSpec(shape) if model_range is None else DataSpec(shape, 0, 255, 256, model_range=model_range)
 
 

@@ -28,7 +28,7 @@ from scorefield.score.parametrisation import ScaledTime
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run decides.
+    """Settings of a published run.
 
     Args:
         network: Configuration of the network.

@@ -23,7 +23,7 @@ from scorefield.score.parametrisation import Form, LevelLabel, ScaledScoreForm, 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the configurations of both releases decide.
+    """Fields of the configurations of both releases.
 
     Args:
         network: NCSN or NCSNv2, with its fields.

@@ -92,7 +92,7 @@ def _network(row: Row) -> NCSNpp | DDPM:
 
 
 def _configuration(row: Row) -> Configuration:
-    """What the release's configuration file of a row says."""
+    """Content of the release's configuration file of a row."""
     ve = row.process == "ve"
     if ve:
         predictor, corrector = "reverse_diffusion", "langevin"

@@ -244,7 +244,7 @@ class Energy:
 
 
 EnergyLike = Energy | Score | Callable[[Tensor], Tensor]
-"""What `Energy.of` takes."""
+"""Arguments of `Energy.of`."""
 
 
 class Confined(Energy):

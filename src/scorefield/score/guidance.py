@@ -29,7 +29,7 @@ example, its y for instance, comes in the condition, since adaptive solvers leav
 
 
 def clock(score: Score) -> Process:
-    """What says alpha and sigma of a score's x_t: the ladder its network was trained on, if any, else its process."""
+    """Process of a score's x_t: the ladder its network was trained on, if any, else its process."""
     while isinstance(inner := getattr(score, "score", None), Score):
         score = inner
     return getattr(score, "levels", None) or score.process

@@ -26,7 +26,7 @@ SPREAD = 5.0
 
 
 class Answer(ABC):
-    """What y is, and how the outputs of a network parametrise its distribution."""
+    """Description of y, and how the outputs of a network parametrise its distribution."""
 
     name: str
 

@@ -114,7 +114,7 @@ def _check_scaleless(form: Form, time_input: TimeInput) -> None:
 
 
 Parametrisation = Form | EnergyForm
-"""What a network's output means: a field of vectors, or an energy."""
+"""Meaning of a network's output: a vector field, or an energy."""
 
 
 def network_score(

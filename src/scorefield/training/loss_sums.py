@@ -1,4 +1,4 @@
-"""What a run has seen since its last row of metrics: sums of losses by noise level, over all processes."""
+"""Sums of losses by noise level since the last row of metrics, over all processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINS = 10
 
 @dataclass
 class LossSums:
-    """What has been seen since the last row: sums over examples, float64."""
+    """Sums over the examples since the last row, float64."""
 
     loss: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
     count: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
@@ -30,7 +30,7 @@ class LossSums:
         self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
 
     def state(self, rank: int, world: int) -> dict[str, Any]:
-        """What every process has, for a checkpoint."""
+        """The sums of every process, for a checkpoint."""
         rows = torch.zeros(world, 2 * BINS, dtype=torch.float64)
         rows[rank] = torch.cat([self.loss, self.count])
         return {"rows": distributed.all_sum(rows).tolist(), "norm": self.norm, "steps": self.steps}

@@ -1,4 +1,4 @@
-"""Who watches long work: progress displays, tests, notebooks."""
+"""Observers of long work: progress displays, tests, notebooks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class Observer(Protocol):
-    """Who watches a run: the command line's progress display, a test, a notebook."""
+    """Observer of a run: the progress display of the command line, a test, a notebook."""
 
     def message(self, text: str) -> None:
         """A line worth telling."""

@@ -1,4 +1,4 @@
-"""What the commands share.
+"""Parts that several commands share.
 
 arguments        types of flags and positional arguments, with their help; nothing here imports torch
 sampler_choice   the sampler that --sampler, --steps and --budget ask for

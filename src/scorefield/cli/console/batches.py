@@ -80,6 +80,6 @@ def save(path: Path, arrays: Arrays) -> None:
 
 
 def read(path: Path) -> Arrays:
-    """What `save` wrote."""
+    """Read what `save` wrote."""
     with np.load(path, allow_pickle=False) as stored:
         return {key: torch.from_numpy(value) for key, value in stored.items()}

@@ -35,7 +35,7 @@ MOST = 2000
 
 QUICK, QUICK_CALLS, QUICK_TOLERANCE = 8, (5, 10, 20, 50), 1e-5
 QUICK_NAMES = ("dpm", "edm")
-"""What a budget measures by itself where there is no table: samples, numbers of calls, tolerance of the flow."""
+"""Measurement that `--budget` makes if there is no table: samples, numbers of calls, tolerance of the flow."""
 
 
 def require_numbers(n: int, seed: int, batch_size: int | None = None, start: int = 0) -> None:
@@ -96,7 +96,7 @@ def held_out_of(model: Model, path: str | None) -> HeldOut:
 
 
 def receipt_of(model: Model, n: int, seed: int, batch_size: int | None, held_out: HeldOut) -> MeasureReceipt:
-    """What measurements of a model's samplers depend on."""
+    """Everything on which measurements of a model's samplers depend."""
     size = min(batch_size or 128, n)
     facts = environment()
     return MeasureReceipt(

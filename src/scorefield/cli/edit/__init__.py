@@ -32,7 +32,7 @@ from scorefield.cli.console.arguments import (
 
 @dataclass(frozen=True)
 class PosteriorSamples:
-    """What every action asks of its posterior samples."""
+    """Flags shared by all actions that draw posterior samples."""
 
     model: ModelName
     data: Data = None

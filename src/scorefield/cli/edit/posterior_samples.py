@@ -273,7 +273,7 @@ def _picture(task: Task, answers: Tensor, mean: Tensor, std: Tensor, spec: DataS
 
 
 def _shown(observation: Observation, spec: DataSpec) -> Tensor:
-    """What is known as an example: y itself, or the least x that gives it, grey where a mask knows nothing."""
+    """The observation as an example: y itself, or the minimum-norm x with A(x) = y; grey where a mask hides values."""
     operator, y = observation.operator, observation.observed
     if operator.observed == operator.event:
         return y

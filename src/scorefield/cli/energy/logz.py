@@ -70,7 +70,7 @@ _BACK = {"data": REVERSE, "noise": REVERSE + 2**32}
 
 @dataclass(frozen=True)
 class Task:
-    """What is normalised, from where, and where it is kept.
+    """The energy to be normalised, its base distribution, and the folder of finished parts.
 
     Args:
         command: The user's.

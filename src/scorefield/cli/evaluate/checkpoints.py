@@ -89,7 +89,7 @@ def _at(command: Evaluate, step: int) -> Model:
 
 
 def _job(command: Evaluate, model: Model) -> tuple[Job, Splits]:
-    """What is reported against what, and what chooses."""
+    """The data of the selection and of the report."""
     source, name = model.experiment.data, Path(command.target).name
     own = real_data(source, None, model.data) if source.path is not None else None
     held_out = None if own is None else own.held_out
@@ -112,7 +112,7 @@ def _job(command: Evaluate, model: Model) -> tuple[Job, Splits]:
 
 @dataclass
 class _Found:
-    """What is known of the checkpoints measured so far."""
+    """Results of the checkpoints measured so far."""
 
     results: list[MetricResult]
     parts: list[Jackknifed | str]

@@ -62,7 +62,7 @@ from scorefield.training import distributed
 
 @dataclass(frozen=True)
 class Job:
-    """What an evaluation compares with what.
+    """Samples and reference data of an evaluation.
 
     Args:
         name: Name of the model or the folder of samples.
@@ -117,7 +117,7 @@ def evaluate(command: Evaluate) -> None:
 
 
 def job_of(command: Evaluate, name: str, source: DataSource, spec: DataSpec) -> Job:
-    """What to compare with.
+    """Reference data.
 
     Raises:
         DataError: The data are not known, are of another shape, or nothing of them is held out.
@@ -225,7 +225,7 @@ def run(
 
 
 def prepared(command: Evaluate, job: Job, model: Model | None) -> tuple[Ingredients, tuple[str, ...]]:
-    """What metrics are made of, and which of them are to be measured.
+    """Inputs of the metrics, and the metrics to be computed.
 
     Raises:
         ValueError: A metric asked for by name that these data do not allow, or statistics of other features.
@@ -280,7 +280,7 @@ def _bits(command: Evaluate, job: Job, model: Model) -> MetricResult | None:
 
 
 def of_draws(draws: Given | OfModel, stream: SampleStream, n: int, results: list[MetricResult]) -> Section:
-    """What a paper needs of an evaluation."""
+    """The entries of an evaluation that a paper needs."""
     if isinstance(draws, Given):
         return paper_section(None, results=results)
     model = draws.model

@@ -1,4 +1,4 @@
-"""What a reader finds: images still encoded, or an array; both with labels. Nothing here decodes or converts."""
+"""Results of readers: encoded images or an array, both with labels. Nothing here decodes or converts."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _ROW = 6
 
 @functools.cache
 def _table() -> np.ndarray:
-    """What one byte leaves in an empty register, uint32 (256,)."""
+    """The register after one byte, starting from 0, uint32 (256,)."""
     r = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         r = np.where(r & 1, (r >> 1) ^ np.uint32(0x82F63B78), r >> 1)

@@ -16,7 +16,7 @@ from scorefield.data.readers.labels import SPLIT_NAMES
 from scorefield.data.source import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
-"""What counts as an image file; everything else in a folder is left alone."""
+"""Suffixes of image files; other files in a folder are ignored."""
 
 
 def files_below(folder: Path) -> Iterator[PurePosixPath]:

@@ -16,7 +16,7 @@ SPLIT_NAMES = {
     "valid": "validation",
     "validation": "validation",
 }
-"""What splits are called in the wild -> what they are called here."""
+"""Common names of splits -> the names used here."""
 
 
 def class_numbers(labels: np.ndarray, count: int, name: str) -> tuple[np.ndarray, tuple[str, ...] | None]:

@@ -63,7 +63,7 @@ def _read_split(files: list[Path], source: DataSource) -> Images:
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What the Hugging Face metadata say of the columns; empty for other files."""
+    """Columns according to the Hugging Face metadata; empty for other files."""
     try:
         return json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError):

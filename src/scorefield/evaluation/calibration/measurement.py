@@ -1,4 +1,4 @@
-"""What a solver makes of problems: its answers, and their calibration."""
+"""Posterior samples of a solver for simulated problems, and their calibration."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ KINDS = ("nfe", "seconds", "error")
 
 @dataclass(frozen=True)
 class Budget:
-    """What samples may cost, or how wrong they may be.
+    """The largest cost of samples, or their largest error.
 
     Args:
         kind: "nfe", network calls per sample; "seconds" for all samples; "error", root mean square in model units.
@@ -157,7 +157,7 @@ class _Plan:
     unsure: float = 0.0
 
     def options(self, curve: Curve, budget: Budget) -> Iterator[Choice]:
-        """What a curve offers within the budget: its measured points, and one between two of them."""
+        """Points of a curve within the budget: the measured ones, and one interpolated between two of them."""
         measured = [self._measured(row) for row in curve]
         yield from (choice for choice in measured if self.fits(choice, budget))
         for (low, a), (high, b) in itertools.pairwise(zip(curve, measured, strict=True)):

@@ -49,7 +49,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a dry run shows: calls of a sample (of this Gaussian, where they depend on the state), and noise drawn."""
+    """Result of a dry run: calls of a sample (of this Gaussian, where they depend on the state), and noise drawn."""
 
     calls: int
     deterministic: bool

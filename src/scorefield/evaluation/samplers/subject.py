@@ -1,4 +1,4 @@
-"""What samplers are measured on: a model, or a score known in closed form, behind the few functions that it takes."""
+"""Subjects of sampler measurements: a model, or a score known in closed form."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Subject:
-    """What samplers are measured on.
+    """A model or an exact score on which samplers are measured.
 
     Args:
         score: What they follow.

@@ -86,7 +86,7 @@ def clearly(difference: Jackknifed) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search over one setting found.
+    """Result of a search over one setting.
 
     Args:
         what: The setting.

@@ -1,4 +1,4 @@
-"""What tuning tried and what it chose, as a report."""
+"""The report of a tuning: the settings it tried and chose."""
 
 from __future__ import annotations
 

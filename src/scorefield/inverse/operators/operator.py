@@ -1,4 +1,4 @@
-"""What a measurement does to an example before noise: linear operators with their adjoints, and any function."""
+"""Operators A of y = A(x) + noise: linear operators with their adjoints, and any function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What y says of an example, coordinate by coordinate in the basis in which a linear operator is diagonal."""
+"""The observation y by coordinates of the basis in which a linear operator is diagonal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Known:
 
     @classmethod
     def of(cls, observation: Observation, y: Tensor) -> Known:
-        """What y, (B, *observed), says under the operator and the noise of an observation."""
+        """The coordinates that y, (B, *observed), determines, with their noise."""
         operator, noise = observation.operator, observation.noise
         assert isinstance(operator, LinearOperator) and isinstance(noise, GaussianNoise)
         spectrum = operator.spectrum()

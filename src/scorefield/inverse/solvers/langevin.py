@@ -151,7 +151,7 @@ class Measured(Score):
         return log_p + more, slope + pull
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As for the score of the prior."""
+        """See `Score`."""
         return self.score.evaluations(condition)
 
     def variances(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

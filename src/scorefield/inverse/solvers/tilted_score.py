@@ -26,7 +26,7 @@ from scorefield.score.score import Score, tweedie
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the score says of x_0 at one point.
+    """Posterior mean of x_0 and related quantities at one point x_t.
 
     Args:
         t: Times, (B,), or (1,) where all examples share one.
@@ -77,7 +77,7 @@ class Tilted(Score):
         return D, log_p, self.scale * slope
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """As for the score of the prior."""
+        """See `Score`."""
         return self.score.evaluations(condition)
 
     def _evaluate(

@@ -57,7 +57,7 @@ class _SmallClassifier(nn.Module):
 
 @record(tag="ClassifierFacts")
 class ClassifierFacts:
-    """What a feature classifier is and how well it does.
+    """Description and accuracy of a feature classifier.
 
     Args:
         data: The data it takes.

@@ -1,4 +1,4 @@
-"""What happens to an example before a network of photographs sees it: stated, hashed, and refused where it is no image.
+"""Preparation of images for networks trained on photographs: recorded, hashed, and refused for other data.
 
 The same images give another Frechet distance when they are rounded or truncated to 8 bits, or resized by another rule
 (Parmar, Zhang and Zhu, "On aliased resizing and surprising subtleties in GAN evaluation", 2022). So every choice is a

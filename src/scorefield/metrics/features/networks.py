@@ -19,7 +19,7 @@ from scorefield.metrics.receipt import module_hash
 
 LITE_SIZE = 224
 LITE_MEAN, LITE_DEVIATION = 127.0, 128.0
-"""What EfficientNet-Lite takes: images of 224 x 224, grey levels less 127 over 128."""
+"""Input of EfficientNet-Lite: images of 224 x 224, (grey level - 127) / 128."""
 
 
 class PreparedFeatures(ModuleFeatures):

@@ -53,7 +53,7 @@ LEAST = 20
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What samples are compared with, and how many are drawn.
+    """Reference data and number of samples.
 
     Args:
         held_out: Held-out split.
