@@ -106,7 +106,7 @@ def test_general_sde_with_matrices() -> None:
     m, C = torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([[0.3, 0.1], [0.1, 0.2]], dtype=torch.float64)
 
     def law(t: Tensor) -> torch.distributions.MultivariateNormal:
-        phi, offset, P = sde.law((2,)).moments(t)
+        phi, offset, P = sde.transitions((2,)).moments(t)
         return torch.distributions.MultivariateNormal((phi @ m) + offset, phi @ C @ phi.mT + P)
 
     def score(x: Tensor, t: Tensor) -> Tensor:

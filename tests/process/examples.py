@@ -1,4 +1,4 @@
-"""Every process of the room with ranges of parameters, and drifts and diffusions that can be imported by name."""
+"""Every process of the package with ranges of parameters, and drifts and diffusions that can be imported by name."""
 
 from __future__ import annotations
 

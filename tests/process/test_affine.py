@@ -1,4 +1,4 @@
-"""Exact normal laws of affine diffusions, against closed forms and against an independent solver."""
+"""Exact normal distributions of affine diffusions, against closed forms and against an independent solver."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def by_exponential(sde: GeneralSDE, t: float, dimension: int) -> tuple[np.ndarra
 
 
 def test_ornstein_uhlenbeck() -> None:
-    """Non-symmetric A, three components driven by two noises, against the matrix exponential; A' is no match."""
-    have = OU.law((3,)).moments(T[2:])
+    """Non-symmetric A, three components driven by two noises, against the matrix exponential; A' would not pass."""
+    have = OU.transitions((3,)).moments(T[2:])
     for k, t in enumerate(T[2:].tolist()):
         phi, shift, covariance = by_exponential(OU, t, 3)
         np.testing.assert_allclose(have.transition[k], phi, rtol=LAW, atol=LAW)
@@ -66,8 +66,8 @@ def test_ornstein_uhlenbeck_is_stationary() -> None:
     """The covariance rises towards the solution of A S + S A' + Q = 0, and S0 = S stays."""
     A, _, Q = matrices(OU, 0.5, 3)
     stationary = torch.from_numpy(solve_continuous_lyapunov(A, -Q))
-    law = OU.law((3,)).moments(T)
-    stays = law.transition @ stationary @ law.transition.mT + law.covariance
+    moments = OU.transitions((3,)).moments(T)
+    stays = moments.transition @ stationary @ moments.transition.mT + moments.covariance
     torch.testing.assert_close(stays, stationary.expand_as(stays), rtol=LAW, atol=LAW)
 
 
@@ -76,12 +76,12 @@ def test_critically_damped_langevin() -> None:
     r = examples.RATE * T
     decay = (-2 * r).exp()
     phi = torch.stack([1 + 2 * r, 4 * r, -r, 1 - 2 * r], dim=1).reshape(-1, 2, 2) * decay[:, None, None]
-    law = LANGEVIN.law((2,)).moments(T)
-    torch.testing.assert_close(law.transition, phi, rtol=LAW, atol=LAW)
-    assert float(law.offset.abs().max()) == 0.0
+    moments = LANGEVIN.transitions((2,)).moments(T)
+    torch.testing.assert_close(moments.transition, phi, rtol=LAW, atol=LAW)
+    assert float(moments.offset.abs().max()) == 0.0
     # P = S - Phi S Phi' with S = diag(1, M) stationary; without cancellation where t is not small.
     stationary = torch.diag(torch.tensor([1.0, 1.0 / examples.MASS_INVERSE], dtype=torch.float64))
-    torch.testing.assert_close(law.covariance, stationary - phi @ stationary @ phi.mT, rtol=LAW, atol=LAW)
+    torch.testing.assert_close(moments.covariance, stationary - phi @ stationary @ phi.mT, rtol=LAW, atol=LAW)
 
 
 def test_noise_that_arrives_through_the_drift_keeps_its_digits() -> None:
@@ -95,9 +95,11 @@ def test_noise_that_arrives_through_the_drift_keeps_its_digits() -> None:
 
 def test_vp_as_a_general_process() -> None:
     vp = VP()
-    law = VP_AS_GENERAL.law((2,)).moments(T)
-    torch.testing.assert_close(law.transition, vp.alpha(T)[:, None, None] * torch.eye(2).double(), rtol=LAW, atol=LAW)
-    torch.testing.assert_close(law.covariance[:, 1, 1].sqrt(), vp.sigma(T), rtol=LAW, atol=0)
+    moments = VP_AS_GENERAL.transitions((2,)).moments(T)
+    torch.testing.assert_close(
+        moments.transition, vp.alpha(T)[:, None, None] * torch.eye(2).double(), rtol=LAW, atol=LAW
+    )
+    torch.testing.assert_close(moments.covariance[:, 1, 1].sqrt(), vp.sigma(T), rtol=LAW, atol=0)
     x0, z = torch.linspace(-1, 1, 72, dtype=torch.float64).reshape(6, 3, 2, 2), torch.ones(6, 3, 2, 2).double()
     torch.testing.assert_close(VP_AS_GENERAL.perturb(x0, T, z), vp.perturb(x0, T, z), rtol=LAW, atol=LAW)
     target = -z / vp.sigma(T)[:, None, None, None]
@@ -118,8 +120,8 @@ def test_coefficients_that_do_not_commute() -> None:
 
     start = np.concatenate([np.eye(D).ravel(), np.zeros(D + D * D)])
     want = solve_ivp(rate, (0.0, 1.0), start, "DOP853", T[2:].numpy(), rtol=1e-12, atol=1e-13).y.T
-    law = SWINGING.law((2,)).moments(T[2:])
-    have = np.concatenate([part.reshape(len(T) - 2, -1).numpy() for part in law], axis=1)
+    moments = SWINGING.transitions((2,)).moments(T[2:])
+    have = np.concatenate([part.reshape(len(T) - 2, -1).numpy() for part in moments], axis=1)
     np.testing.assert_allclose(have, want, rtol=REFERENCE_SOLVER, atol=REFERENCE_SOLVER)
 
 
@@ -128,10 +130,10 @@ def test_steps_are_of_fourth_order() -> None:
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
 
     def end(steps: int) -> Tensor:
-        law = integrate(lambda t: SWINGING._coefficients(t, (2,)), zero, one, steps)
-        return torch.cat([part.flatten() for part in law])
+        moments = integrate(lambda t: SWINGING._coefficients(t, (2,)), zero, one, steps)
+        return torch.cat([part.flatten() for part in moments])
 
-    exact = torch.cat([part.flatten() for part in SWINGING.law((2,)).moments(one)])
+    exact = torch.cat([part.flatten() for part in SWINGING.transitions((2,)).moments(one)])
     errors = [(end(n) - exact).abs().max() for n in (8, 16)]
     assert abs(math.log2(float(errors[0] / errors[1])) - 4) <= ORDER
 
@@ -139,12 +141,12 @@ def test_steps_are_of_fourth_order() -> None:
 @pytest.mark.parametrize("sde", [OU, LANGEVIN, SWINGING], ids=lambda s: s.drift.__name__)
 def test_kernels_compose(sde: GeneralSDE) -> None:
     event = (3,) if sde is OU else (2,)
-    law = sde.law(event)
+    transitions = sde.transitions(event)
     r, s, t = (torch.tensor([u, 0.1 * u], dtype=torch.float64) for u in (0.0, 0.06, 0.17))
-    through, direct = law.kernel(s, t).after(law.kernel(r, s)), law.moments(t)
+    through, direct = transitions.kernel(s, t).after(transitions.kernel(r, s)), transitions.moments(t)
     for have, want in zip(through, direct, strict=True):
         torch.testing.assert_close(have, want, rtol=LAW, atol=LAW)
-    standing = law.kernel(s, s)
+    standing = transitions.kernel(s, s)
     assert torch.equal(standing.transition, torch.eye(event[0]).double().expand(2, -1, -1))
     assert float(standing.covariance.abs().max()) == 0.0
 
@@ -157,10 +159,10 @@ def test_perturb_is_affine_with_the_covariance() -> None:
     t = torch.full((3,), 0.4, dtype=torch.float64)
     z = torch.cat([torch.zeros(1, 2), torch.eye(2)]).double()
     out = SWINGING.perturb(x0, t, z)
-    law = SWINGING.law((2,)).moments(t)
-    torch.testing.assert_close(out[0], law.transition[0] @ x0[0] + law.offset[0], rtol=FLOAT64, atol=FLOAT64)
+    moments = SWINGING.transitions((2,)).moments(t)
+    torch.testing.assert_close(out[0], moments.transition[0] @ x0[0] + moments.offset[0], rtol=FLOAT64, atol=FLOAT64)
     columns = (out[1:] - out[0]).T
-    torch.testing.assert_close(columns @ columns.T, law.covariance[0], rtol=FLOAT64, atol=FLOAT64)
+    torch.testing.assert_close(columns @ columns.T, moments.covariance[0], rtol=FLOAT64, atol=FLOAT64)
 
 
 @pytest.mark.parametrize("sde", [OU, LANGEVIN, SWINGING], ids=lambda s: s.drift.__name__)
@@ -169,9 +171,9 @@ def test_the_target_is_the_score_of_the_kernel(sde: GeneralSDE) -> None:
     D = 3 if sde is OU else 2
     x0 = torch.linspace(-1, 2, 4 * D, dtype=torch.float64).reshape(4, D)
     z, t = x0.flip(0).sin(), T[2:]
-    law = sde.law((D,)).moments(t)
-    mean = (law.transition @ x0[..., None])[..., 0] + law.offset
-    density = torch.distributions.MultivariateNormal(mean, law.covariance)
+    moments = sde.transitions((D,)).moments(t)
+    mean = (moments.transition @ x0[..., None])[..., 0] + moments.offset
+    density = torch.distributions.MultivariateNormal(mean, moments.covariance)
     x = sde.perturb(x0, t, z).requires_grad_(True)
     (want,) = torch.autograd.grad(density.log_prob(x).sum(), x)
     target = sde.score_target(t, z)
@@ -191,11 +193,11 @@ def test_float32() -> None:
         torch.testing.assert_close(have.double(), want, rtol=FLOAT32, atol=FLOAT32)
 
 
-def test_a_law_travels_to_other_processes() -> None:
-    """Data loaders and spawned ranks copy what they are given, laws already made included."""
-    law = copy.deepcopy(SWINGING).law((2,)).moments(T)
-    there = pickle.loads(pickle.dumps(SWINGING)).law((2,)).moments(T)
-    assert all(torch.equal(have, want) for have, want in zip(there, law, strict=True))
+def test_distributions_can_be_copied_and_pickled() -> None:
+    """Data loaders and spawned ranks copy what they are given, distributions already computed included."""
+    moments = copy.deepcopy(SWINGING).transitions((2,)).moments(T)
+    there = pickle.loads(pickle.dumps(SWINGING)).transitions((2,)).moments(T)
+    assert all(torch.equal(have, want) for have, want in zip(there, moments, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------- reversal
@@ -204,16 +206,16 @@ def test_a_law_travels_to_other_processes() -> None:
 @pytest.mark.parametrize("sde", [OU, LANGEVIN, SWINGING], ids=lambda s: s.drift.__name__)
 @pytest.mark.parametrize("flow", [False, True], ids=["reverse", "flow"])
 def test_gaussian_data_come_back(sde: GeneralSDE, flow: bool) -> None:
-    """Data N(m, S) pushed to t = 1 by the laws come back by the moment equations of the reverse drift or the flow."""
+    """Data N(m, S), exact at t = 1, come back by the moment equations of the reverse drift or of the flow."""
     D, steps = (3 if sde is OU else 2), 400
     mean = torch.linspace(-1, 2, D, dtype=torch.float64)
     root = torch.linspace(0.3, 1.7, D * D, dtype=torch.float64).reshape(D, D).cos()
     S = root @ root.T + 0.1 * torch.eye(D, dtype=torch.float64)
     # The affine backward drift at every stage of Runge-Kutta, read off at the corners as the moment equations need it.
     t = torch.linspace(1.0, 0.0, 2 * steps + 1, dtype=torch.float64)
-    law = sde.law((D,)).moments(t)
-    centre = (law.transition @ mean) + law.offset
-    spread = law.transition @ S @ law.transition.mT + law.covariance
+    moments = sde.transitions((D,)).moments(t)
+    centre = (moments.transition @ mean) + moments.offset
+    spread = moments.transition @ S @ moments.transition.mT + moments.covariance
     corners = torch.cat([torch.zeros(1, D), torch.eye(D)]).double()
     x = corners.repeat(len(t), 1)
     score = -torch.linalg.solve(spread.repeat_interleave(D + 1, 0), x - centre.repeat_interleave(D + 1, 0))
@@ -264,4 +266,4 @@ def test_a_component_without_noise(t: float, words: str) -> None:
 def test_coefficients_that_jump() -> None:
     sde = GeneralSDE(jumping, examples.vp_diffusion, affine=True, state_dependent=False)
     with pytest.raises(ValueError, match="jumps in t"):
-        sde.law((1,))
+        sde.transitions((1,))

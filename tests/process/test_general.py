@@ -33,7 +33,7 @@ class Injected:
 
 
 def states(*event: int, batch: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    """x, t and something to stand for a score."""
+    """x, t and values in place of a score."""
     size = batch * math.prod(event)
     x = torch.linspace(-1.1, 1.3, size, dtype=torch.float64).sin().reshape(batch, *event)
     return x, torch.linspace(0.2, 0.9, batch, dtype=torch.float64), x.flip(0).cos()
@@ -243,8 +243,11 @@ def test_prior_of_images() -> None:
         (lambda: NormalPrior(0.0, (1.0, -1.0)), "positive variance"),
         (lambda: NormalPrior(0.0, ((1.0, 0.5), (0.0, 1.0))), "symmetric"),
         (lambda: NormalPrior(0.0, ((1.0, 2.0), (2.0, 1.0))), "positive definite"),
-        (lambda: NormalPrior((0.0, 1.0)).sample(torch.zeros(1, 3)), r"mean is for 2 components, x of \(1, 3\) has 3"),
-        (lambda: NormalPrior(0.0, (1.0, 1.0)).sample(torch.zeros(1, 3)), "covariance is for 2 components"),
+        (
+            lambda: NormalPrior((0.0, 1.0)).sample(torch.zeros(1, 3)),
+            r"mean has 2 components, and x of shape \(1, 3\) has 3",
+        ),
+        (lambda: NormalPrior(0.0, (1.0, 1.0)).sample(torch.zeros(1, 3)), "covariance has 2 components"),
     ],
 )
 def test_bad_priors(make: Any, words: str) -> None:
@@ -306,8 +309,8 @@ def test_bad_declarations() -> None:
     with pytest.raises(ValueError, match="'full'"):
         GeneralSDE(f, g, "full")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="changes with x; pass state_dependent=True"):
-        GeneralSDE(f, g, "diagonal", affine=True, state_dependent=False).law((3,))
+        GeneralSDE(f, g, "diagonal", affine=True, state_dependent=False).transitions((3,))
     with pytest.raises(ValueError, match="not A\\(t\\) x"):
-        GeneralSDE(examples.mixed_diagonal, examples.vp_diffusion, affine=True, state_dependent=False).law((3,))
+        GeneralSDE(examples.mixed_diagonal, examples.vp_diffusion, affine=True, state_dependent=False).transitions((3,))
     with pytest.raises(ValueError, match="simulate and sliced score matching"):
         BROWNIAN.perturb(torch.zeros(1, 3), torch.ones(1), torch.zeros(1, 3))

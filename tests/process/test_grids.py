@@ -1,4 +1,4 @@
-"""Where a sampler's steps lie."""
+"""Time grids of samplers."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def test_codec_round_trip() -> None:
     [
         (lambda: Uniform(0), "at least one step; got steps=0"),
         (lambda: LogSNR(-3), "got steps=-3"),
-        (lambda: PowerSigma(5, 0.0), "rho > 0; got 0.0"),
+        (lambda: PowerSigma(5, 0.0), "rho must be positive and finite, .*; got 0.0"),
         (lambda: PowerSigma(0), "at least one step"),
-        (lambda: Focused(5, centre=0.0), "centre > 0"),
+        (lambda: Focused(5, centre=0.0), "centre and width must be positive"),
         (lambda: Focused(5, on_levels=True).times(VP()), "this process is VP"),
         (lambda: EveryLevel().times(VE()), "this one is VE; use Uniform"),
         (lambda: LogSNR(50).times(Tabulated(GeometricSigmas(0.1, 1.0, 4), "floor")), "between='linear'"),

@@ -1,4 +1,4 @@
-"""What holds for every process, found by walking the subclasses of Process."""
+"""Properties that hold for every process, found by walking the subclasses of Process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_process_is_here() -> None:
 
 
 def arguments(process: Process, method: Any, u: float) -> dict[str, torch.Tensor]:
-    """Values for whatever a method of Process asks for, at two times."""
+    """Values for the arguments of any method of Process, at two times."""
     t = times(process, 0.3 + 0.6 * u, 0.9)
     x = torch.linspace(-2, 3, 6, dtype=torch.float64).reshape(2, 3)
     known = {"t": t, "s": times(process, 0.1, 0.2 * u), "x": x, "x0": 0.5 * x, "z": x.flip(0), "score": -x.flip(1)}
@@ -63,7 +63,7 @@ def test_overrides_equal_the_derivation(cls: type[Process], data: st.DataObject,
 
 
 def test_the_walk_finds_the_overrides() -> None:
-    """A closed form that were not compared would make the law above empty."""
+    """The comparison above would be empty if the walk found no closed forms."""
     assert {"log_alpha_rate", "diffusion_squared", "time_at_sigma", "time_at_log_snr"} <= set(DERIVED)
     assert all(getattr(SubVP, name) is not getattr(Process, name) for name in ("time_at_sigma", "time_at_log_snr"))
 
@@ -276,7 +276,7 @@ def test_sub_vp_never_has_more_noise_than_vp(b: tuple[float, float], t: float) -
 
 
 def test_constant_beta() -> None:
-    """beta_min = beta_max: alpha = exp(-beta t / 2), and the clocks do not divide by the vanished slope."""
+    """beta_min = beta_max: alpha = exp(-beta t / 2), and times of noise levels without division by the slope 0."""
     t = torch.tensor([1e-5, 0.1, 0.7, 1.0], dtype=torch.float64)
     for process in (VP(3.0, 3.0), SubVP(3.0, 3.0)):
         close(process.alpha(t), (-1.5 * t).exp(), FLOAT64)

@@ -62,7 +62,7 @@ def test_largest_distance_is_exact(count: int, width: int, block: int, seed: int
 
 
 def test_distance_of_points_on_a_sphere() -> None:
-    """No radius to sort by: every block has to be looked at."""
+    """All examples are equally far from the mean, so no pair of blocks can be skipped."""
     angle = torch.arange(101, dtype=torch.float64) * 2 * math.pi / 101
     x = torch.stack([angle.cos(), angle.sin()], dim=1)
     assert largest_distance(x, block=8) == pytest.approx(2 * math.cos(math.pi / 202), rel=FLOAT64)
@@ -189,7 +189,7 @@ def test_langevin_step_of_the_releases(name: str) -> None:
 
 @pytest.mark.parametrize(("convention", "drift", "noise"), [("full", 1.0, 2.0), ("half", 0.5, 1.0)])
 def test_the_variance_is_that_of_the_chain(convention: Any, drift: float, noise: float) -> None:
-    """v <- (1 - c e / sigma^2)^2 v + d e for T steps, in the convention asked for; and no other step does better."""
+    """v <- (1 - c e / sigma^2)^2 v + d e for T steps, in the given convention, and no other step size is better."""
     sigmas = torch.tensor([0.2, 0.25, 0.3125], dtype=torch.float64)
 
     def reached(step: float, T: int) -> float:
@@ -224,7 +224,7 @@ def test_the_widest_gap_decides() -> None:
         ([0.1], 5, "full", "two or more"),
         ([0.1, 0.1], 5, "full", "distinct"),
         ([-0.1, 0.1], 5, "full", "positive"),
-        ([0.1, 0.2], 0, "full", "steps >= 1"),
+        ([0.1, 0.2], 0, "full", "steps must be 1 or more"),
         ([0.1, 0.2], 5, "third", "'full' or 'half'"),
     ],
 )
@@ -258,12 +258,12 @@ def test_the_reasons_say_the_numbers() -> None:
     text = "\n".join(choice.reasons)
     for part in (
         f"sigma_max = {choice.ladder.sigma_max:.4g}", "all 300 examples", "sigma_min = 0.01", "model units",
-        f"{choice.ladder.levels} levels", "wanted 0.5", f"step {choice.langevin_step:.3g}", "7 steps per level",
-        f"{7 * choice.ladder.levels} network calls", "(e/2) s + sqrt(e) z", "Technique 1", "Technique 2", "Technique 4",
+        f"{choice.ladder.levels} levels", "0.5 wanted", f"step size is {choice.langevin_step:.3g}",
+        "7 steps per level", f"{7 * choice.ladder.levels} network evaluations", "(e/2) s + sqrt(e) z", "Technique 1", "Technique 2", "Technique 4",
     ):  # fmt: skip
         assert part in text
     assert "e s + sqrt(2 e) z" in choose_levels(data()).reasons[-1]
-    assert f"ratio is at most {MAX_RATIO:g}" in choose_levels(data(50, 2)).reasons[2]
+    assert f"a ratio of {MAX_RATIO:g}, the largest" in choose_levels(data(50, 2)).reasons[2]
 
 
 def test_conventions_differ_by_two() -> None:
@@ -273,7 +273,7 @@ def test_conventions_differ_by_two() -> None:
 
 
 def test_a_stated_subset() -> None:
-    """More examples than asked for: a random subset, the same for the same seed, named by the data's own indices."""
+    """More examples than `examples`: a random subset, the same for the same seed, with indices into all the data."""
     x = data()
     x[17], x[200] = -9.0, 9.0
     assert choose_levels(x).ladder.sigma_max == pytest.approx(18.0 * 8.0)
@@ -298,10 +298,10 @@ def test_a_published_choice() -> None:
 @pytest.mark.parametrize(
     ("x", "arguments", "words"),
     [
-        (torch.ones(5, 3), {}, "0, not above sigma_min = 0.01"),
-        (data(5, 2) * 1e-4, {}, "pass a smaller one"),
+        (torch.ones(5, 3), {}, "0, which is not above sigma_min = 0.01"),
+        (data(5, 2) * 1e-4, {}, "Pass a smaller sigma_min"),
         (torch.empty(0, 3), {}, "N >= 2"),
-        (data(), {"langevin_steps": -1}, "steps >= 1"),
+        (data(), {"langevin_steps": -1}, "steps must be 1 or more"),
         (data(), {"examples": 1}, "N >= 2"),
     ],
 )

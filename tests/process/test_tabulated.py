@@ -1,4 +1,4 @@
-"""Ladders: which level a time is, what lies between levels and below them."""
+"""Ladders: the level of a time, and the process between the levels and below them."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_what_cannot_work_is_refused() -> None:
         Consistent(2.0)
     with pytest.raises(ValueError, match="refine"):
         EveryLevel(refine=0)
-    with pytest.raises(ValueError, match="nothing between its levels"):
+    with pytest.raises(ValueError, match="constant; use between='linear'"):
         EveryLevel(refine=2).times(Tabulated(GeometricSigmas(), between="floor"))
     with pytest.raises(ValueError, match="EulerMaruyama does not compute it"):
         Sampler(EulerMaruyama(), final="expected").run(score, (1,), indices=[0])

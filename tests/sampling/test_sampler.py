@@ -356,7 +356,7 @@ GENERAL = GeneralSDE(drift, diffusion, "matrix", NormalPrior(0.0, 0.6), affine=T
 def general_law(t: float) -> tuple[Tensor, Tensor]:
     """Mean and covariance at t of data N(m, C)."""
     m, C = skewed_gaussian(VP()).data_moments()
-    law = GENERAL.law((2,)).moments(torch.tensor([t], dtype=F64))
+    law = GENERAL.transitions((2,)).moments(torch.tensor([t], dtype=F64))
     phi = law.transition[0]
     return phi @ m + law.offset[0], phi @ C @ phi.T + law.covariance[0]
 

@@ -1,15 +1,15 @@
-"""Choosing noise levels from data: Techniques 1, 2 and 4 of NCSNv2 (Song and Ermon 2020), with their reasons in words.
+"""Noise levels and Langevin steps chosen from data: Techniques 1, 2 and 4 of NCSNv2 (Song and Ermon 2020).
 
-Every length here is in model units, the units in which noise levels are given. `x` is therefore what
-`DataSpec.to_model` returns, not the file's own numbers: the published ladders (50 for CIFAR-10) belong to pixels in [0,
-1] and double for pixels in [-1, 1].
+Every length here is in model units, the units in which noise levels are given. `x` is therefore the result of
+`DataSpec.to_model`, not the numbers in a file: the published largest level (50 for CIFAR-10) is for pixels in [0, 1],
+and it doubles for pixels in [-1, 1].
 
-1. The largest level is the largest distance between two examples, so that at it all modes are one.
-2. Neighbouring levels overlap: the radius of N(0, sigma^2 I_D) is about N(sqrt(D) sigma, sigma^2 / 2), and the mass of
-   one level in the three-sigma shell of the next, Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) -
-   3 gamma), is about one half.
-3. (Technique 4.) T Langevin steps of size eta sigma^2 at each level carry the variance of the previous level,
-   gamma^2 sigma^2, as near to sigma^2 as they can.
+* Technique 1: the largest level is the largest distance between two examples, so that all modes merge at this level.
+* Technique 2: neighbouring levels overlap. The radius of N(0, sigma^2 I_D) has approximately the distribution
+  N(sqrt(D) sigma, sigma^2 / 2), and the mass of one level in the three-sigma shell of the next,
+  Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma), should be about one half.
+* Technique 4: T Langevin steps of size eta sigma^2 at each level bring the variance of the previous level,
+  gamma^2 sigma^2, as close to sigma^2 as possible.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from scorefield._codec import record
 from scorefield.process.tabulated import GeometricSigmas
 
 Convention = Literal["full", "half"]
-"""What a Langevin step size e means. "full": x + e s + sqrt(2 e) z; "half", the papers': x + (e / 2) s + sqrt(e) z."""
+"""Meaning of a Langevin step size e. "full": x + e s + sqrt(2 e) z; "half", as in papers: x + (e / 2) s + sqrt(e) z."""
 
 MAX_RATIO = 2.0
-"""The largest ratio of neighbouring levels; below 5 dimensions Technique 2 lets any ratio pass."""
+"""Largest ratio of neighbouring levels; the only limit below 5 dimensions, where Technique 2 accepts any ratio."""
 
 
 # ---------------------------------------------------------------------------------------------------- technique 1
 
 
 class FarthestPair(NamedTuple):
-    """The two examples farthest apart, by their indices, and their Euclidean distance."""
+    """The Euclidean distance (model units) of the two examples that are farthest apart, and their indices."""
 
     distance: float
     first: int
@@ -44,15 +44,16 @@ class FarthestPair(NamedTuple):
 def farthest_pair(x: Tensor, *, block: int = 1024) -> FarthestPair:
     """The exact largest Euclidean distance between two examples.
 
-    Pairs of blocks are visited from the outside of the data inwards, and the search ends when the two radii about the
-    mean add to no more than the best distance (the triangle inequality), so that it rarely looks at all N^2 / 2 pairs.
+    Examples are sorted by their distance from the mean, and pairs of blocks are visited from the largest distances
+    down. By the triangle inequality, the search can end where the sum of two distances from the mean is no larger than
+    the best distance found. It therefore rarely computes all N^2 / 2 distances.
 
     Args:
         x: Data in model units, shape (N, *event) with N >= 2.
-        block: Examples per block; a block of distances takes block^2 numbers.
+        block: Number of examples per block; the distances between two blocks need memory for block^2 numbers.
 
     Raises:
-        ValueError: Fewer than two examples, or values that are not finite.
+        ValueError: There are fewer than two examples, or values that are not finite.
     """
     if x.ndim < 2 or x.shape[0] < 2:
         raise ValueError(f"the largest distance needs data of shape (N, *event) with N >= 2; got {tuple(x.shape)}")
@@ -60,7 +61,7 @@ def farthest_pair(x: Tensor, *, block: int = 1024) -> FarthestPair:
     if not bool(torch.isfinite(flat).all()):
         raise ValueError("the data hold values that are not finite; `scorefield data inspect` counts them")
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    centred = flat - flat.mean(dim=0)  # distances by the Gram matrix lose no digits to a common offset
+    centred = flat - flat.mean(dim=0)  # so that distances from the Gram matrix lose no digits to a common offset
     radii, order = centred.norm(dim=1).sort(descending=True)
     centred = centred[order]
     squares = (centred * centred).sum(dim=1)
@@ -83,9 +84,9 @@ def farthest_pair(x: Tensor, *, block: int = 1024) -> FarthestPair:
 
 
 def largest_distance(x: Tensor, *, block: int = 1024) -> float:
-    """Technique 1's sigma_max: the largest Euclidean distance between two examples (see `farthest_pair`).
+    """sigma_max by Technique 1: the largest Euclidean distance between two examples (see `farthest_pair`).
 
-    The paper takes it over a random 10,000 of a larger data set: pass x[subset] and say so.
+    The paper computes it from 10,000 random examples of a larger data set, for which x[subset] can be passed.
     """
     return farthest_pair(x, block=block).distance
 
@@ -98,11 +99,15 @@ def _normal_cdf(u: float) -> float:
 
 
 def shell_overlap(ratio: float, dimension: int) -> float:
-    """Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma), Song and Ermon 2020, Technique 2.
+    """Overlap of neighbouring noise levels (Song and Ermon 2020, Technique 2).
+
+    Phi(sqrt(2 D) (gamma - 1) + 3 gamma) - Phi(sqrt(2 D) (gamma - 1) - 3 gamma), with Phi the normal distribution
+    function.
 
     Args:
-        ratio: gamma. Above 1, the mass of the smaller level in the shell of the larger (NCSNv2); below 1, that of the
-            larger level in the shell of the smaller (the form of the ACSM release). They agree to first order.
+        ratio: gamma, the ratio of the levels. Above 1, the overlap is the mass of the smaller level in the shell of the
+            larger one (NCSNv2); below 1, it is that of the larger level in the shell of the smaller one (the form of
+            the ACSM release). The two agree to first order.
         dimension: D, the number of values of one example.
     """
     shift = math.sqrt(2.0 * dimension) * (ratio - 1.0)
@@ -110,26 +115,27 @@ def shell_overlap(ratio: float, dimension: int) -> float:
 
 
 def overlap_ladder(sigma_max: float, sigma_min: float, dimension: int, overlap: float = 0.5) -> tuple[int, float]:
-    """How many geometric levels make neighbours overlap so much, to the nearest whole number.
+    """The number of geometric levels at which neighbours have a given overlap, to the nearest integer.
 
-    The published ladders, said to have overlap 0.5, have 0.567 (232 levels for CIFAR-10, where 0.5 needs 219).
+    The published ladders are stated to have an overlap of 0.5 but have 0.567 (232 levels for CIFAR-10, where 0.5 needs
+    219).
 
     Args:
         sigma_max: Largest level, model units.
         sigma_min: Smallest level, model units.
         dimension: D, the number of values of one example.
-        overlap: The mass wanted, in (0, 0.99].
+        overlap: Overlap of neighbouring levels (see `shell_overlap`), in (0, 0.99].
 
     Returns:
         The number of levels L and their ratio gamma = (sigma_max / sigma_min)^(1 / (L - 1)), at most `MAX_RATIO`.
 
     Raises:
-        ValueError: The levels are not ordered, or no ladder has the overlap.
+        ValueError: The levels are not positive and increasing, or the dimension or the overlap is out of range.
     """
     if not 0.0 < sigma_min < sigma_max < math.inf:
         raise ValueError(f"a ladder needs 0 < sigma_min < sigma_max; got {sigma_min:g} and {sigma_max:g}")
     if dimension < 1 or not 0.0 < overlap <= 0.99:
-        raise ValueError(f"need dimension >= 1 and 0 < overlap <= 0.99; got {dimension} and {overlap:g}")
+        raise ValueError(f"a ladder needs dimension >= 1 and 0 < overlap <= 0.99; got {dimension} and {overlap:g}")
     span = math.log(sigma_max / sigma_min)
     if shell_overlap(MAX_RATIO, dimension) >= overlap:
         gaps = math.ceil(span / math.log(MAX_RATIO) - 1e-9)
@@ -146,29 +152,29 @@ def overlap_ladder(sigma_max: float, sigma_min: float, dimension: int, overlap: 
 
 
 def langevin_variance_ratio(eta: float, ratio: float, steps: int) -> float:
-    """Variance after T Langevin steps on N(0, sigma^2), in units of sigma^2, starting from the previous level's.
+    """Variance after T Langevin steps on N(0, sigma^2), divided by sigma^2, from the variance of the previous level.
 
-    s_T^2 / sigma^2 = (1 - eta)^(2 T) (gamma^2 - b) + b with b = 2 eta / (1 - (1 - eta)^2), the stationary value; never
-    below 1 for 0 < eta < 2 (Song and Ermon 2020, proposition 3 and Technique 4).
+    s_T^2 / sigma^2 = (1 - eta)^(2 T) (gamma^2 - b) + b with the stationary value b = 2 eta / (1 - (1 - eta)^2). It is
+    at least 1 for 0 < eta < 2 (Song and Ermon 2020, proposition 3 and Technique 4).
 
     Args:
-        eta: step / sigma^2 in the "full" convention.
-        ratio: gamma > 1, the previous level over this one.
-        steps: T.
+        eta: Step size divided by sigma^2, in the "full" convention.
+        ratio: gamma > 1, the ratio of the previous level to this one.
+        steps: T, the number of Langevin steps.
     """
     stationary = 1.0 / (1.0 - 0.5 * eta)
     return (1.0 - eta) ** (2 * steps) * (ratio**2 - stationary) + stationary
 
 
 class LangevinStep(NamedTuple):
-    """Technique 4's answer: the step size at the smallest level and what it achieves.
+    """The Langevin step size of Technique 4 and the variance that it achieves.
 
     Attributes:
-        step: Step size at sigma_min in the convention asked for, model units squared; at level i it is step (sigma_i /
-            sigma_min)^2.
-        eta: step / sigma_min^2 in the "full" convention.
-        variance_ratio: s_T^2 / sigma^2 at every level, 1 would be exact.
-        stable_below: Step sizes from here on diverge at sigma_min.
+        step: Step size at sigma_min in the given convention, model units squared; the step size at level i is
+            step (sigma_i / sigma_min)^2.
+        eta: Step size divided by sigma_min^2, in the "full" convention.
+        variance_ratio: s_T^2 / sigma^2 at every level; 1 is exact.
+        stable_below: Step size at sigma_min from which on the chain diverges.
     """
 
     step: float
@@ -178,26 +184,30 @@ class LangevinStep(NamedTuple):
 
 
 def langevin_step(sigmas: Tensor, steps: int, convention: Convention = "full") -> LangevinStep:
-    """The step size for which s_T^2 / sigma^2 comes nearest to 1 (Technique 4), for the widest gap of the ladder.
+    """The step size for which s_T^2 / sigma^2 is closest to 1 at the widest gap of the levels (Technique 4).
 
-    The published step sizes (6.2e-6 for CIFAR-10, T = 5) are in the "full" convention, that of the release's code; the
-    paper's algorithm has half of that drift, and needs twice the number.
+    The published step sizes (6.2e-6 for CIFAR-10, T = 5) are in the "full" convention of the release's code. The
+    algorithm in the paper has half of that drift and needs twice the step size.
 
     Args:
-        sigmas: Two or more noise levels, model units, in either order.
-        steps: T, Langevin steps per level.
-        convention: What a step size means.
+        sigmas: Two or more noise levels, model units, in increasing or decreasing order.
+        steps: T, the number of Langevin steps per level.
+        convention: Meaning of the step size (see `Convention`).
 
     Raises:
-        ValueError: Fewer than two levels, equal or non-positive ones, or no steps.
+        ValueError: There are fewer than two levels, levels that are equal or not positive, or no steps.
     """
     ladder = torch.as_tensor(sigmas, dtype=torch.float64).sort().values
     if ladder.ndim != 1 or len(ladder) < 2 or float(ladder[0]) <= 0 or float(ladder.diff().min()) <= 0:
-        raise ValueError("Technique 4 compares neighbouring levels: give two or more distinct positive sigmas")
+        raise ValueError(
+            "Technique 4 compares neighbouring levels; give two or more distinct, positive noise levels, not"
+            f" {torch.as_tensor(sigmas).tolist()}"
+        )
     if steps < 1 or convention not in ("full", "half"):
-        raise ValueError(f"need steps >= 1 and convention 'full' or 'half'; got {steps} and {convention!r}")
+        raise ValueError(f"steps must be 1 or more, convention 'full' or 'half'; got {steps} and {convention!r}")
     gamma, sigma_min = float((ladder[1:] / ladder[:-1]).max()), float(ladder[0])
-    # A logarithmic grid finds the basin (the curve is flat on the right), golden section the bottom.
+    # A logarithmic grid finds the interval of the minimum, and golden-section search the minimum. The grid is needed
+    # because the curve is flat for large eta.
     grid = [10.0 ** (-9.0 + 9.0 * k / 900) for k in range(901)]
     k = min(range(len(grid)), key=lambda k: langevin_variance_ratio(grid[k], gamma, steps))
     low, high = grid[max(k - 1, 0)], grid[min(k + 1, len(grid) - 1)]
@@ -216,13 +226,13 @@ def langevin_step(sigmas: Tensor, steps: int, convention: Convention = "full") -
 
 @record
 class LevelChoice:
-    """A ladder chosen from data, the Langevin step that goes with it, and why.
+    """Noise levels and a Langevin step size chosen from data, with the reasons.
 
     Args:
-        ladder: The levels, model units.
-        langevin_steps: T, steps per level.
+        ladder: The noise levels, model units.
+        langevin_steps: T, the number of Langevin steps per level.
         langevin_step: Step size at the smallest level, model units squared.
-        convention: What the step size means.
+        convention: Meaning of the step size (see `Convention`).
         reasons: One sentence per decision, to be printed.
     """
 
@@ -243,19 +253,21 @@ def choose_levels(
     examples: int = 10_000,
     seed: int = 0,
 ) -> LevelChoice:
-    """Noise levels and Langevin step for a data set by Techniques 1, 2 and 4 of NCSNv2.
+    """Choose noise levels and a Langevin step size for a data set by Techniques 1, 2 and 4 of NCSNv2.
 
     Args:
         x: Data in model units, shape (N, *event).
-        sigma_min: Smallest level, model units; the published value 0.01 is for pixels in [0, 1].
-        overlap: Mass of one level in the shell of the next.
-        langevin_steps: T; by default what makes about 1000 network calls, at least 3 per level.
-        convention: What a step size means.
-        examples: Largest number of examples, chosen at random, that enter the largest distance (the paper's 10,000).
-        seed: Seed of that random choice.
+        sigma_min: Smallest level, model units; the published value of 0.01 is for pixels in [0, 1].
+        overlap: Overlap of neighbouring levels (see `shell_overlap`).
+        langevin_steps: T, the number of Langevin steps per level; by default about 1000 steps in total, and at least 3
+            per level.
+        convention: Meaning of the step size (see `Convention`).
+        examples: Largest number of examples from which the largest distance is computed; a larger data set is replaced
+            by a random subset of this size (10,000 in the paper).
+        seed: Seed of the random subset.
 
     Raises:
-        ValueError: The data have no spread above sigma_min, or an argument is out of range.
+        ValueError: The largest distance is not above sigma_min, or an argument is out of range.
     """
     total, dimension = x.shape[0], x[0].numel() if x.shape[0] else 0
     subset = torch.arange(total)
@@ -264,8 +276,9 @@ def choose_levels(
     pair = farthest_pair(x[subset.to(x.device)])
     if pair.distance <= sigma_min:
         raise ValueError(
-            f"the largest distance between two examples is {pair.distance:g}, not above sigma_min = {sigma_min:g} (both"
-            " in model units): the examples are equal, or sigma_min is too large for their scale; pass a smaller one"
+            f"the largest distance between two examples is {pair.distance:g}, which is not above sigma_min ="
+            f" {sigma_min:g} (both in model units): the examples are equal, or sigma_min is too large for their scale."
+            " Pass a smaller sigma_min"
         )
     first, second = int(subset[pair.first]), int(subset[pair.second])
     levels, gamma = overlap_ladder(pair.distance, sigma_min, dimension, overlap)
@@ -273,20 +286,20 @@ def choose_levels(
     steps = langevin_steps or max(3, round(1000 / levels))
     step = langevin_step(ladder.table()[1], steps, convention)
     of_all = f"all {total}" if total <= examples else f"a random {examples} of {total}"
-    capped = shell_overlap(MAX_RATIO, dimension) >= overlap
+    ratio_is_limited = shell_overlap(MAX_RATIO, dimension) >= overlap
     why = (
-        f"in {dimension} dimensions every ratio passes the overlap rule, so the ratio is at most {MAX_RATIO:g}"
-        if capped
-        else f"neighbouring noise shells share {shell_overlap(gamma, dimension):.3f} of their mass (wanted {overlap:g})"
+        f"in {dimension} dimensions the overlap rule allows a ratio of {MAX_RATIO:g}, the largest ratio that is used"
+        if ratio_is_limited
+        else f"neighbouring noise shells share {shell_overlap(gamma, dimension):.3f} of their mass ({overlap:g} wanted)"
     )
     update = "x + e s + sqrt(2 e) z" if convention == "full" else "x + (e/2) s + sqrt(e) z"
     reasons = (
-        f"sigma_max = {pair.distance:.4g}: the largest distance between two of {of_all} examples (numbers {first} and"
-        f" {second}), so that the noisiest level joins all modes (Technique 1; model units)",
-        f"sigma_min = {sigma_min:g}: given; noise that should be invisible in the data (model units)",
-        f"{levels} levels, ratio {gamma:.5g}: {why} (Technique 2)",
-        f"step {step.step:.3g} at sigma_min, {steps} steps per level, {steps * levels} network calls: leaves"
-        f" {step.variance_ratio:.4f} of the wanted variance at every level, for updates {update}; it must stay below"
-        f" {step.stable_below:.3g} (Technique 4)",
+        f"sigma_max = {pair.distance:.4g} (model units) is the largest distance between two of {of_all} examples"
+        f" (numbers {first} and {second}), so that all modes merge at the largest noise level (Technique 1).",
+        f"sigma_min = {sigma_min:g} (model units) was given; noise of this size should be invisible in the data.",
+        f"There are {levels} levels with ratio {gamma:.5g}: {why} (Technique 2).",
+        f"The step size is {step.step:.3g} at sigma_min, with {steps} steps per level and {steps * levels} network"
+        f" evaluations, for updates {update}. The variance after each level is {step.variance_ratio:.4f} times the"
+        f" exact one. Step sizes of {step.stable_below:.3g} and more diverge (Technique 4).",
     )
     return LevelChoice(ladder, steps, step.step, convention, reasons)

@@ -1,4 +1,4 @@
-"""The base class of every Gaussian noising process: two functions, and everything that follows from them."""
+"""The base class of every Gaussian noise process: alpha and sigma, and the quantities derived from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scorefield._math import normal_log_prob, over_event
 
 @record
 class TimeLimits:
-    """The smallest times at which a process is used; below the smallest of them a score raises.
+    """The smallest times at which a process is used; a score raises an error below the smallest of the three.
 
     Args:
-        training: Lower end of the training times.
-        sampling: Time at which samplers stop (and denoise).
+        training: Smallest time used in training.
+        sampling: Time at which samplers stop and denoise.
         likelihood: Time at which the probability flow of a likelihood starts.
     """
 
@@ -27,19 +27,19 @@ class TimeLimits:
 
     @property
     def smallest(self) -> float:
-        """The smallest time that any use allows."""
+        """The smallest of the three times."""
         return min(self.training, self.sampling, self.likelihood)
 
 
 class Process(ABC):
     """x_t = alpha(t) x_0 + sigma(t) z with z ~ N(0, I), for t from 0 (least noise) to 1 (most).
 
-    A process states `alpha`, `sigma` and `t_min`. The rest is derived here from d log alpha / dt = f and
+    A subclass defines `alpha`, `sigma` and `t_min`. The rest is derived here from d log alpha / dt = f and
     d sigma^2 / dt = 2 f sigma^2 + g^2 (Song et al. 2021, eq. 29 and appendix B). A subclass may override a derived
     method with a closed form; a test compares every override with this derivation.
 
-    All times are tensors of shape (B,). Coefficients come back in the dtype of t; pass float64 times where
-    neighbouring levels are subtracted.
+    All times are tensors of shape (B,). Coefficients are returned in the dtype of t. Differences of neighbouring noise
+    levels lose digits in float32, so times should be float64 where such differences are formed.
     """
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Process(ABC):
     # ---------------------------------------------------------------------------------------- rates
 
     def log_alpha_rate(self, t: Tensor) -> Tensor:
-        """f(t) = d log alpha / dt, the linear drift coefficient, shape (B,)."""
+        """f(t) = d log alpha / dt, the coefficient of the linear drift, shape (B,)."""
         return _rate(lambda u: self.alpha(u).log(), t)
 
     def diffusion_squared(self, t: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Process(ABC):
         return self.diffusion_squared(t).clamp_min(0.0).sqrt()
 
     def noise_like(self, x: Tensor, t: Tensor) -> Tensor:
-        """A tensor shaped like the noise z that drives x, here like x itself; only its shape matters."""
+        """A tensor with the shape of the noise z in g(t) z, which is that of x; its values are not used."""
         return x
 
     def apply_diffusion(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ class Process(ABC):
         return over_event(self.diffusion(t), x) * z
 
     def flow_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
-        """Probability-flow drift f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
+        """Drift of the probability flow, f x - g^2 score / 2, shape of x (Song et al. 2021, eq. 13)."""
         return self.drift(x, t) - over_event(0.5 * self.diffusion_squared(t), x) * score
 
     def reverse_drift(self, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
-        """Reverse-time drift f x - g^2 score (Anderson 1982; Song et al. 2021, eq. 6)."""
+        """Drift of the reverse-time SDE, f x - g^2 score, shape of x (Anderson 1982; Song et al. 2021, eq. 6)."""
         return self.drift(x, t) - over_event(self.diffusion_squared(t), x) * score
 
     # ---------------------------------------------------------------------------------------- distributions
@@ -96,11 +96,15 @@ class Process(ABC):
         return over_event(self.alpha(t), x0) * x0, self.sigma(t)
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """x_t = alpha(t) x_0 + sigma(t) z."""
+        """x_t = alpha(t) x_0 + sigma(t) z, shape of x0."""
         return over_event(self.alpha(t), x0) * x0 + over_event(self.sigma(t), x0) * z
 
     def kernel(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward transition x_t = a x_s + b z, s <= t: a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2.
+        """Forward transition x_t = a x_s + b z for s <= t: a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2.
+
+        Args:
+            s: Start times, shape (B,).
+            t: End times, shape (B,).
 
         Returns:
             a and b, shape (B,).
@@ -110,10 +114,17 @@ class Process(ABC):
         return a, variance.clamp_min(0.0).sqrt()
 
     def posterior(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x_s given x_t and x_0, for s <= t: Gaussian with mean c_t x_t + c_0 x_0 and standard deviation d.
+        """Distribution of x_s given x_t and x_0 for s <= t: N(c_t x_t + c_0 x_0, d^2 I).
 
         c_t = a sigma_s^2 / sigma_t^2, c_0 = alpha_s b^2 / sigma_t^2, d = sigma_s b / sigma_t with (a, b) = kernel(s, t)
         (Ho et al. 2020, eq. 7, for any process).
+
+        Args:
+            s: Times of x_s, shape (B,).
+            t: Times of x_t, shape (B,).
+
+        Returns:
+            c_t, c_0 and d, shape (B,).
         """
         a, b = self.kernel(s, t)
         sigma_s, sigma_t = self.sigma(s), self.sigma(t)
@@ -121,7 +132,7 @@ class Process(ABC):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the prior at t = 1, which is centred at zero whatever the data."""
+        """Standard deviation of the prior at t = 1, in model units; the mean of the prior is zero."""
         return float(self.sigma(torch.ones(1, dtype=torch.float64)))
 
     def prior_sample(self, z: Tensor) -> Tensor:
@@ -132,49 +143,58 @@ class Process(ABC):
         """Log density of the prior in nats and model units, (B, *event) -> (B,)."""
         return normal_log_prob(x, self.prior_std**2)
 
-    # ---------------------------------------------------------------------------------------- clocks
+    # ---------------------------------------------------------------------------------------- times of noise levels
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), decreasing in t, shape (B,)."""
         return 2.0 * (self.alpha(t).log() - self.sigma(t).log())
 
     def time_at_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time at which log(alpha^2 / sigma^2) has the given value; values beyond the ends give the ends."""
+        """The time at which log(alpha^2 / sigma^2) has the given value, limited to [t_min.smallest, 1]; shape (B,)."""
         return _bisect(lambda t: -self.log_snr(t), -log_snr, self.t_min.smallest)
 
     def time_at_sigma(self, sigma: Tensor) -> Tensor:
-        """The time at which the noise has the given standard deviation (model units); beyond the ends, the ends."""
+        """The time at which the noise has the given standard deviation, limited to [t_min.smallest, 1]; shape (B,).
+
+        Args:
+            sigma: Standard deviations in model units, shape (B,).
+        """
         return _bisect(self.sigma, sigma, self.t_min.smallest)
 
     def check_time(self, t: Tensor) -> None:
         """Refuse times at which the process is not defined.
 
-        Times are looked at where they live on the CPU (samplers keep them there); on a device the look would stall it.
+        Times are checked on the CPU only, where samplers keep them; the check would stall an accelerator.
 
         Raises:
-            ValueError: t lies below the smallest t_min or above 1.
+            ValueError: A time is below `t_min.smallest` or above 1.
         """
         check_time(t, self.t_min, type(self).__name__)
 
 
 def check_time(t: Tensor, limits: TimeLimits, name: str) -> None:
-    """Refuse CPU times outside [limits.smallest, 1]; `name` is the process in the message.
+    """Refuse times outside [limits.smallest, 1]; times on an accelerator are not checked.
+
+    Args:
+        t: Times, any shape.
+        limits: The limits of the process.
+        name: Name of the process, for the message.
 
     Raises:
-        ValueError: A time lies outside.
+        ValueError: A time is outside.
     """
     if t.device.type != "cpu" or t.numel() == 0:
         return
     low, high, floor = float(t.min()), float(t.max()), limits.smallest
     if not (low >= floor * (1 - 1e-3) - 1e-9 and high <= 1 + 1e-6):
         raise ValueError(
-            f"t = {high if high > 1 else low:g} is outside [{floor:g}, 1], where {name} is defined; t = 0 is the least"
-            f" noise, 1 the most, and process.t_min = {limits}"
+            f"t = {high if high > 1 else low:g} is outside [{floor:g}, 1], where {name} is defined. t = 0 is the least"
+            f" noise and t = 1 the most; this process has t_min = {limits}"
         )
 
 
 def _rate(function, t: Tensor) -> Tensor:
-    """d function / dt for a function that acts on each time alone."""
+    """d function / dt at each time, by automatic differentiation in float64."""
     with torch.enable_grad():
         u = t.detach().to(torch.float64).requires_grad_(True)
         value = function(u)

@@ -1,8 +1,9 @@
-"""Discrete processes: a ladder of N noise levels, with the indexing of the published tables.
+"""Discrete processes: a ladder (table) of N noise levels, with the indexing of the published tables.
 
-Level i of N (i = 0 the least noise) lies at t_i = i / (N - 1); a ladder of one level lies at t = 1. Below level 0 there
-is no noise at all: alpha = 1, sigma = 0, written t = -1 / (N - 1). The level of a time is round(t (N - 1)) when that is
-within 1e-3 of an integer and the floor otherwise: a plain floor in float32 hits the wrong level for 45 of 232 labels.
+Level i of N is at t_i = i / (N - 1), with i = 0 the least noise; the level of a ladder with N = 1 is at t = 1. Below
+level 0 there is no noise: alpha = 1 and sigma = 0 at t = -1 / (N - 1). The level of a time is round(t (N - 1)) where
+t (N - 1) is within 1e-3 of an integer, and the floor otherwise. The floor alone, in float32, gives the wrong level for
+45 of 232 labels.
 """
 
 from __future__ import annotations
@@ -20,34 +21,37 @@ from scorefield._codec import record
 from scorefield.process.process import Process, TimeLimits
 
 SNAP = 9.9e-4
-"""Distance from an integer within which t (N - 1) is that integer.
+"""Largest distance from an integer at which t (N - 1) is taken to be that integer.
 
-Above the rounding of float32 times (2e-4 at N = 2311, the longest published ladder) and just below 1e-3, the offset of
-the published grids' last point, t = 1e-3 of N = 1000, whose level is 0.
+It is above the rounding error of float32 times, which is 2e-4 for the longest published ladder (N = 2311), and just
+below 1e-3, the last time of the published grids for N = 1000, at which t (N - 1) = 0.999 and the level is 0.
 """
 
 
 class Ladder(ABC):
-    """A table of N levels, least noise first."""
+    """A table of N noise levels, least noise first."""
 
     @abstractmethod
     def table(self) -> tuple[Tensor, Tensor]:
-        """alpha_i and sigma_i, float64 of shape (N,), level 0 the least noise."""
+        """alpha_i and sigma_i (model units) of all levels, float64, shape (N,)."""
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the prior above the last level."""
+        """Standard deviation of the prior from which samplers start, sigma of the last level; model units."""
         return float(self.table()[1][-1])
 
 
 @record
 class GeometricSigmas(Ladder):
-    """alpha = 1 and sigma_i geometric from sigma_min to sigma_max: the ladder of NCSN and of discrete VE models.
+    """alpha = 1 and sigma_i geometric from sigma_min to sigma_max: the levels of NCSN and of discrete VE models.
 
     Args:
-        sigma_min: Level 0.
-        sigma_max: Level N - 1.
-        levels: N.
+        sigma_min: sigma of level 0, model units.
+        sigma_max: sigma of level N - 1, model units.
+        levels: Number of levels, N.
+
+    Raises:
+        ValueError: The levels are not positive and increasing, or there is no level.
     """
 
     sigma_min: float = 0.01
@@ -61,7 +65,9 @@ class GeometricSigmas(Ladder):
                 f" {self.sigma_min}, {self.sigma_max} and {self.levels}"
             )
         if self.sigma_min == self.sigma_max and self.levels > 1:
-            raise ValueError(f"{self.levels} levels from {self.sigma_min} to itself are one level; pass levels=1")
+            raise ValueError(
+                f"sigma_min = sigma_max = {self.sigma_min} is one level, and levels={self.levels}; pass levels=1"
+            )
 
     def table(self) -> tuple[Tensor, Tensor]:
         """alpha_i = 1, sigma_i = exp(linspace(log sigma_min, log sigma_max, N))_i."""
@@ -75,12 +81,15 @@ class GeometricSigmas(Ladder):
 
 @record
 class LinearSigmas(Ladder):
-    """alpha = 1 and sigma_i equally spaced from sigma_min to sigma_max: MDSM's "lin" grid (Li et al. 2019).
+    """alpha = 1 and sigma_i equally spaced from sigma_min to sigma_max: the levels "lin" of MDSM (Li et al. 2019).
 
     Args:
-        sigma_min: Level 0.
-        sigma_max: Level N - 1.
-        levels: N.
+        sigma_min: sigma of level 0, model units.
+        sigma_max: sigma of level N - 1, model units.
+        levels: Number of levels, N.
+
+    Raises:
+        ValueError: The levels are not positive and increasing, or there are fewer than two.
     """
 
     sigma_min: float = 0.05
@@ -107,7 +116,10 @@ class LinearBetas(Ladder):
     Args:
         beta_min: N beta_0.
         beta_max: N beta_{N-1}.
-        levels: N; 1000 gives DDPM's 1e-4 to 0.02.
+        levels: Number of levels, N; the default of 1000 gives the betas of DDPM, from 1e-4 to 0.02.
+
+    Raises:
+        ValueError: The betas are not positive and increasing, or one is not below 1, or there is no level.
     """
 
     beta_min: float = 0.1
@@ -117,7 +129,8 @@ class LinearBetas(Ladder):
     def __post_init__(self) -> None:
         if not 0 < self.beta_min <= self.beta_max or self.levels < 1:
             raise ValueError(
-                f"need 0 < beta_min <= beta_max and levels >= 1; got {self.beta_min}, {self.beta_max}, {self.levels}"
+                "a ladder of linear betas needs 0 < beta_min <= beta_max and levels >= 1; got"
+                f" {self.beta_min}, {self.beta_max} and {self.levels}"
             )
         if self.beta_max >= self.levels:
             raise ValueError(
@@ -134,17 +147,20 @@ class LinearBetas(Ladder):
 
     @property
     def prior_std(self) -> float:
-        """1, as published."""
+        """1, as published."""  # sigma of the last level is slightly below 1
         return 1.0
 
 
 @record
 class Levels(Ladder):
-    """A ladder given number by number, least noise first.
+    """A ladder whose levels are given one by one, least noise first.
 
     Args:
-        sigmas: Increasing noise levels.
-        alphas: Scales, or None for 1 at every level.
+        sigmas: Increasing standard deviations of the noise, model units.
+        alphas: Scales of the data, or None for 1 at every level.
+
+    Raises:
+        ValueError: The numbers are not positive, sigma or sigma / alpha does not increase, or the counts differ.
     """
 
     sigmas: tuple[float, ...]
@@ -152,18 +168,21 @@ class Levels(Ladder):
 
     def __post_init__(self) -> None:
         if not self.sigmas or not all(0 < s < math.inf for s in self.sigmas) or not _increasing(self.sigmas):
-            raise ValueError("sigmas must be positive and increase strictly; level 0 is the least noise")
+            raise ValueError(
+                f"sigmas must be positive and increase strictly, with level 0 the least noise; got {self.sigmas}"
+            )
         if self.alphas is None:
             return
         if len(self.alphas) != len(self.sigmas) or not all(0 < a < math.inf for a in self.alphas):
-            raise ValueError(f"alphas must be {len(self.sigmas)} positive numbers, one per level")
+            raise ValueError(f"alphas must be {len(self.sigmas)} positive numbers, one per level; got {self.alphas}")
         if not _increasing([s / a for s, a in zip(self.sigmas, self.alphas, strict=True)]):
             raise ValueError(
-                "sigma / alpha must increase strictly with the level, else no noise leads from one to the next"
+                "sigma / alpha must increase strictly with the level, because each level is made from the one below by"
+                f" adding noise; got sigmas={self.sigmas} and alphas={self.alphas}"
             )
 
     def table(self) -> tuple[Tensor, Tensor]:
-        """The numbers given."""
+        """alpha_i and sigma_i as given."""
         sigmas = torch.tensor(self.sigmas, dtype=torch.float64)
         alphas = torch.ones_like(sigmas) if self.alphas is None else torch.tensor(self.alphas, dtype=torch.float64)
         return alphas, sigmas
@@ -175,12 +194,12 @@ def _increasing(numbers: Sequence[float]) -> bool:
 
 @record
 class Tabulated(Process):
-    """The process of a ladder, usable as one of continuous time by a named rule between levels.
+    """The process of a ladder, extended to continuous time by a rule for the times between levels.
 
     Args:
         ladder: The table of levels.
-        between: What alpha and sigma are between levels. "linear": log alpha and log sigma linear in t, so that a
-            discrete model samples at any number of steps; "floor": those of the level of t.
+        between: alpha and sigma at times between levels. "linear": log alpha and log sigma are linear in t, so that a
+            discrete model can be sampled with any number of steps. "floor": they are those of the level of t.
     """
 
     ladder: Ladder = GeometricSigmas()
@@ -192,70 +211,79 @@ class Tabulated(Process):
 
     @property
     def levels(self) -> int:
-        """N."""
+        """Number of levels, N."""
         return len(self._table[1])
 
     @property
     def t_min(self) -> TimeLimits:
-        """Level 0, for every use."""
+        """The time of level 0, for every use."""
         lowest = 0.0 if self.levels > 1 else 1.0
         return TimeLimits(training=lowest, sampling=lowest, likelihood=lowest)
 
     @property
     def prior_std(self) -> float:
-        """The ladder's."""
+        """Standard deviation of the prior of the ladder, model units."""
         return self.ladder.prior_std
 
     def time(self, level: Tensor) -> Tensor:
-        """t of a level, float64; -1 is below level 0."""
+        """The time of a level, float64; -1 stands for the time below level 0, without noise."""
         level = level.to(torch.float64)
         return level / (self.levels - 1) if self.levels > 1 else 1.0 + level
 
     def position(self, t: Tensor) -> Tensor:
-        """t (N - 1), float64, snapped to the integer when within `SNAP` of it."""
+        """t (N - 1), float64, rounded to the nearest integer where that is within `SNAP`."""
         t = t.to(torch.float64)
         raw = t * (self.levels - 1) if self.levels > 1 else t - 1.0
         nearest = raw.round()
         return torch.where((raw - nearest).abs() < SNAP, nearest, raw)
 
     def level(self, t: Tensor) -> Tensor:
-        """The level of a time, int64; -1 below level 0."""
+        """The level of a time, int64; -1 for times below level 0."""
         return self.position(t).floor().clamp(-1, self.levels - 1).long()
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Scale at t; 1 below level 0."""
+        """Scale of the data at t; 1 below level 0."""
         return self._look_up(0, t, 1.0)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise at t; 0 below level 0."""
+        """Standard deviation of the noise at t, model units; 0 below level 0."""
         return self._look_up(1, t, 0.0)
 
     def log_alpha_rate(self, t: Tensor) -> Tensor:
-        """d log alpha / dt between levels; at a level, of the interval above it (at t = 1, below)."""
+        """d log alpha / dt between levels; at a level, the rate of the interval above it (at t = 1, below it).
+
+        Raises:
+            ValueError: The ladder changes in jumps.
+        """
         self._need_rates()
         return super().log_alpha_rate(t)
 
     def diffusion_squared(self, t: Tensor) -> Tensor:
-        """d sigma^2 / dt - 2 f sigma^2 between levels; at a level, of the interval above it (at t = 1, below)."""
+        """d sigma^2 / dt - 2 f sigma^2 between levels; at a level, that of the interval above it (at t = 1, below it).
+
+        Raises:
+            ValueError: The ladder changes in jumps.
+        """
         self._need_rates()
         return super().diffusion_squared(t)
 
     def _need_rates(self) -> None:
         if self.between == "floor" or self.levels == 1:
             raise ValueError(
-                "a ladder with between='floor', or of one level, changes in jumps and has no drift and diffusion; use"
-                " between='linear', or steps that go from level to level by kernel(s, t)"
+                "a ladder with between='floor', or of one level, changes in jumps and has no drift and diffusion. Use"
+                " between='linear', or a step that uses only kernel(s, t), such as ancestral sampling"
             )
 
     def _look_up(self, which: int, t: Tensor, below: float) -> Tensor:
+        """alpha (which=0) or sigma (which=1) at t, in the dtype of t; `below` for times below level 0."""
         table = self._table[which].to(t.device)
         level = self.level(t.detach())
         if self.between == "linear" and self.levels > 1:
             lower = level.clamp(0, self.levels - 2)  # t = 1 belongs to the last interval, so that its rate is not zero
             start, end = table[lower], table[lower + 1]
             position = t.to(torch.float64) * (self.levels - 1)
-            # Only the rounding of t is mended here, so that the process is continuous and its clocks invert; the
-            # derivative stays that with respect to t.
+            # Only rounding errors of t are corrected here (not everything within SNAP), so that the process is
+            # continuous and time_at_sigma inverts it; the derivative with respect to t is unchanged.
             off = position.detach().round() - position.detach()
             rounding = 2.0 * torch.finfo(t.dtype).eps * (self.levels - 1)
             position = position + torch.where(off.abs() <= min(rounding, SNAP), off, torch.zeros_like(off))
