@@ -93,7 +93,7 @@ def conditions_of(texts: tuple[str, ...], model: Model) -> dict[str, Any]:
 def run(command: Sample) -> None:
     """Carry out the command; under torchrun the processes share the indices, and the first one writes."""
     from scorefield.cli.console.progress import sampling_display
-    from scorefield.cli.console.sampler_choice import chosen_sampler, require_numbers, sampler_for
+    from scorefield.cli.console.sampler_choice import chosen_sampler, require_numbers, sampler_within
     from scorefield.models.guidance import load_guide
     from scorefield.models.model import join, load
     from scorefield.models.sample_folder import write_samples
@@ -111,7 +111,9 @@ def run(command: Sample) -> None:
             raise ValueError(
                 "--budget measures and chooses in one process; choose there, then give --sampler and --steps"
             )
-        sampler = sampler_for(command, model)
+        if command.sampler is not None or command.steps is not None:
+            raise ValueError("--budget chooses the sampler and its steps; leave out --sampler and --steps, or --budget")
+        sampler = sampler_within(command.budget, model, find(command.model), command.n, command.batch_size)
     else:
         sampler = chosen_sampler(model, command.sampler, command.steps)
     condition = conditions_of(command.condition, model)

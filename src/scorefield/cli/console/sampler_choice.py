@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,14 +17,11 @@ from scorefield.evaluation.samplers import Real
 from scorefield.evaluation.samplers.candidates import admitted, candidates, dry_run
 from scorefield.likelihood.probability_flow import require_flow
 from scorefield.metrics.receipt import ReferenceFacts, data_hash
-from scorefield.models.model import Model, bundled, find
+from scorefield.models.model import Model, bundled
 from scorefield.models.run_folder import environment
 from scorefield.models.sampler_files import StaleError
 from scorefield.models.sampler_records import TABLE, MeasureReceipt, SamplerTable, TunedSampler
 from scorefield.sampling.sampler import Sampler
-
-if TYPE_CHECKING:
-    from scorefield.cli.sample import Sample
 
 TOLERANCE = samplers.measurement.TOLERANCE
 """Tolerance of the converged flow that samplers are compared with."""
@@ -137,17 +133,20 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
-def sampler_for(command: Sample, model: Model) -> Sampler:
-    """The sampler that a --budget chooses, with what is expected of it printed.
+def sampler_within(text: str, model: Model, folder: Path, n: int, batch_size: int | None) -> Sampler:
+    """The sampler that a --budget chooses; prints its expected error and time.
+
+    Args:
+        text: The budget, e.g. "nfe=20".
+        model: The model to sample.
+        folder: Its folder, which may hold a table of measured samplers, and gets one otherwise.
+        n: Number of samples.
+        batch_size: Examples per network call; None for the default.
 
     Raises:
-        ValueError: The budget cannot be read or kept, or comes with a sampler or steps of its own.
+        ValueError: The budget cannot be read or kept.
     """
-    assert command.budget is not None
-    if command.sampler is not None or command.steps is not None:
-        raise ValueError("--budget chooses the sampler and its steps; leave out --sampler and --steps, or --budget")
-    budget = samplers.parse_budget(command.budget)
-    folder = find(command.model)
+    budget = samplers.parse_budget(text)
     try:
         table = samplers.read_table(folder, model.hash)
     except StaleError as error:
@@ -157,15 +156,15 @@ def sampler_for(command: Sample, model: Model) -> Sampler:
         table = _quick(folder, model)
     now = table.receipt.seconds_per_call
     if budget.kind == "seconds":  # the machine may be another, or busier
-        size = max(1, min(command.n, command.batch_size or 128))
+        size = max(1, min(n, batch_size or 128))
         now = samplers.of_model(model, batch_size=size, labels=_labels(model)).seconds_per_call()
-    choice = samplers.choose(table, budget, command.n, model.process, now)
+    choice = samplers.choose(table, budget, n, model.process, now)
     low, high = choice.interval
-    print(f"{command.budget}: {choice.title}, {choice.calls:.4g} network calls per sample, {choice.how}")
+    print(f"{text}: {choice.title}, {choice.calls:.4g} network calls per sample, {choice.how}")
     print(f"  {choice.sampler}")
     print(
         f"  expected {choice.of} {choice.quality:.3g}, 95 % {low:.3g} to {high:.3g} (model units); expected time"
-        f" {choice.seconds:.3g} s for {command.n} samples"
+        f" {choice.seconds:.3g} s for {n} samples"
     )
     calls = budget.amount if budget.kind == "nfe" else choice.calls
     nearer = None if budget.kind == "error" else samplers.nearer_to_data(table, calls)
@@ -188,8 +187,7 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
         require_flow(model.as_flow())
     except ValueError as error:
         raise ValueError(
-            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --reference"
-            " DATA"
+            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --reference DATA"
             " compares by the distance to data, and --budget then uses its table"
         ) from error
     say(f"no table of this model's samplers yet: measuring quickly with {QUICK} samples (errors against the flow only)")
