@@ -95,7 +95,7 @@ def run(command: Sample) -> None:
     from scorefield.cli.console.progress import sampling_display
     from scorefield.cli.console.sampler_choice import chosen_sampler, require_numbers, sampler_within
     from scorefield.models.guidance import load_guide
-    from scorefield.models.model import join, load
+    from scorefield.models.model import find, join, load
     from scorefield.models.sample_folder import write_samples
     from scorefield.training import distributed
 

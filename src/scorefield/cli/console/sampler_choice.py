@@ -187,8 +187,8 @@ def _quick(folder: Path, model: Model) -> SamplerTable:
         require_flow(model.as_flow())
     except ValueError as error:
         raise ValueError(
-            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder} --reference DATA"
-            " compares by the distance to data, and --budget then uses its table"
+            f"no error against the flow can be measured ({error}); scorefield compare-samplers {folder}"
+            " --reference DATA compares by the distance to data, and --budget then uses its table"
         ) from error
     say(f"no table of this model's samplers yet: measuring quickly with {QUICK} samples (errors against the flow only)")
     receipt = receipt_of(model, QUICK, 0, None, HeldOut())
