@@ -87,6 +87,30 @@ def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: T
     return value, trace(pull, x)
 
 
+def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """A function with one value per example, and its gradient in x.
+
+    Where gradients are enabled, both can be differentiated again; otherwise both are detached.
+
+    Args:
+        function: Maps (B, *event) to (B,); value i depends on example i alone.
+        x: Where to evaluate, shape (B, *event).
+
+    Returns:
+        The values, shape (B,), and the gradient, shape of x; it is zero where a value does not depend on x.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        point = x if x.requires_grad else x.detach().requires_grad_(True)
+        value = function(point)
+        if not value.requires_grad:
+            return value, torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(
+            value.sum(), point, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
+    return value if differentiable else value.detach(), gradient
+
+
 Pullback = Callable[[Tensor, bool], Tensor]
 
 

@@ -20,7 +20,7 @@ from scorefield.nets import MLP, GuideMLP
 from scorefield.process import VE, LinearBetas, Tabulated
 from scorefield.recipes import recipe
 from scorefield.score import Category, Guided, Quantity
-from scorefield.score.guidance import clock
+from scorefield.score.guidance import noise_process
 from scorefield.score.parametrisation import LevelLabel
 from scorefield.training.guidance import FILE, guide_experiment, level_times, train_guide, with_data
 from scorefield.training.trainer import train
@@ -138,10 +138,10 @@ def test_on_a_ladder_the_guide_hears_the_levels(tmp_path: Path) -> None:
     discrete = replace(base, levels=levels, time_input=LevelLabel(between="linear"))
     model = digits(discrete)
     guide = trained(model, tmp_path / "guide")
-    assert guide.experiment.process == levels == clock(model.as_score())
+    assert guide.experiment.process == levels == noise_process(model.as_score())
     assert set(levels.position(level_times(levels, 10)).frac().tolist()) == {0.0}
     guided = model.guided(guide, 1.0)
-    assert isinstance(score := guided.as_score(), Guided) and clock(score) == levels
+    assert isinstance(score := guided.as_score(), Guided) and noise_process(score) == levels
     samples = guided.sample(1, sampler=model.sampler("ancestral"), condition={"class": 2})
     assert samples.nfe.tolist() == [2 * (1 + 50)] or samples.nfe.tolist() == [2 * 50]
     assert torch.isfinite(guided.encode(samples.x.clamp(0, 16), condition={"class": 2})).all()

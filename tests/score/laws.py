@@ -1,4 +1,4 @@
-"""What the tests of the score room share: processes, times, noise drawn at once, Gaussian components of an oracle."""
+"""Shared by the tests of scores: processes, times, noise drawn at once, Gaussian components of an oracle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROCESSES: dict[str, Process] = {
 
 
 def concrete(cls: type) -> list[type]:
-    """Every concrete subclass, found by walking."""
+    """Every concrete subclass, found recursively."""
     found = [] if getattr(cls, "__abstractmethods__", None) else [cls]
     for child in cls.__subclasses__():
         found += [c for c in concrete(child) if c not in found]

@@ -104,7 +104,7 @@ def test_a_reference_level_of_zero_is_refused() -> None:
 
 
 def test_a_network_of_several_outputs_is_no_energy() -> None:
-    """The gradient of their sum would be taken for a score."""
+    """A network with several outputs is refused, because the gradient of their sum is not a score."""
 
     class Vectors(nn.Module):
         def forward(self, x: Tensor, c: Tensor, condition: object = None) -> Tensor:

@@ -50,7 +50,7 @@ MEANING: dict[type[Form], tuple[Form, Callable[..., Tensor]]] = {
     VelocityForm: (VelocityForm(), lambda x, D, s, alpha, sigma: alpha * (-sigma * s) - sigma * D),
     KarrasForm: (KarrasForm(S), _karras),
 }
-"""What the output F of a perfect network is, in each form, from the exact posterior mean D and score s."""
+"""The output F of a perfect network in each form, from the exact posterior mean D and score s."""
 
 EACH_FORM = pytest.mark.parametrize(("form", "meaning"), MEANING.values(), ids=[c.__name__ for c in MEANING])
 

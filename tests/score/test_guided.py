@@ -95,7 +95,7 @@ def test_classifier_free_is_the_guided_score(name: str, scale: float) -> None:
 
 
 class Counted(Score):
-    """An oracle that counts how often it is asked."""
+    """An oracle that counts its calls."""
 
     def __init__(self, oracle: oracles.Mixture):
         self.oracle, self.process, self.asked = oracle, oracle.process, 0
@@ -154,7 +154,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_examples_do_not_see_each_other(name: str, answer: str) -> None:
-    """Neither the values of others, nor their answers, nor whether they are there; a row without an answer is free."""
+    """A row depends on no other row: not on its values, its label or its presence; a row without a label is free."""
     process = PROCESSES[name]
     made, y = ANSWERS[answer]
     one = guide(made, process)
@@ -197,7 +197,7 @@ def test_laws_of_answers_are_normalised() -> None:
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_a_guidance_model_takes_the_example_in_the_scale_of_the_data(name: str) -> None:
-    """c = ln(sigma / alpha), x / alpha: finite at every time, and the gradient is that of the law."""
+    """c = ln(sigma / alpha), x / alpha: finite at every time, and the gradient is that of the stated distribution."""
     process = PROCESSES[name]
     t = times(process, 5)
     one = guide(Category("class", 3), process)
@@ -222,7 +222,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("kind", CONDITIONS)
 def test_what_is_not_given_is_what_training_drops(kind: str) -> None:
-    """Labels -1, vectors and images of NaN are what training writes; guidance asks with no condition at all."""
+    """Labels -1, vectors and images of NaN are the unknown values of training; guidance passes no condition."""
     spec, known, dropped = CONDITIONS[kind]
     torch.manual_seed(1)
     data = DataSpec((1, 5), conditions=(spec,))
@@ -256,13 +256,13 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match=r"has shape \(2, 2\); guidance takes one number"):
         Guided(oracle, lambda x, t, condition: x)(x, t)
     classes = guide(Category("class", 3), VE(0.01, 5.0))
-    with pytest.raises(ValueError, match=r"labels from 0 to 3; the guidance model knows the classes 0..2"):
+    with pytest.raises(ValueError, match=r"labels from 0 to 3; the guidance model has the classes 0..2"):
         classes(x, t, {"class": torch.tensor([0, 3])})
-    with pytest.raises(ValueError, match="2 whole numbers; got torch.float32"):
+    with pytest.raises(ValueError, match="2 integers, one label per example; got torch.float32"):
         classes(x, t, {"class": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"2 numbers for each of 2 examples; got shape \(2, 3\)"):
         guide(Quantity("y", (0.0, 0.0), (1.0, 1.0)), VE(0.01, 5.0))(x, t, {"y": torch.zeros(2, 3)})
-    with pytest.raises(ValueError, match="two or more classes apart; 'class' has 1"):
+    with pytest.raises(ValueError, match="two or more classes; 'class' has 1"):
         Category("class", 1)
     with pytest.raises(ValueError, match="one positive scale per number"):
         Quantity("y", (0.0,), (0.0,))

@@ -23,7 +23,7 @@ from tolerance import FLOAT32, FLOAT64
 
 
 class Recorder(nn.Module):
-    """Remembers what it was given; its output is a fixed function of it."""
+    """A network that records its inputs; its output is a fixed function of them."""
 
     def __init__(self, multiple: tuple[int, ...] | None = None, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -111,7 +111,7 @@ def test_unknown_images_stay_unknown_when_padded() -> None:
 
 
 def test_padding_is_that_of_a_padded_convolution() -> None:
-    """A convolution that pads with zeros itself sees no edge where the wrapper has padded."""
+    """The padding of the wrapper has no effect on a convolution that pads with zeros itself."""
 
     class Convolution(nn.Conv2d):
         multiple = (4, 4)

@@ -24,7 +24,7 @@ from scorefield.score.score import as_times
 
 
 def test_every_score_is_tested_somewhere() -> None:
-    """A new kind of score is added here and gets its tests."""
+    """Every kind of score is listed here; a new kind must be added."""
     known = {EnergyScore, FunctionScore, NetworkEnergy, NetworkScore, *concrete(BoundScore), *oracles.EXAMPLES}
     known |= {ClassifierFree, Clipped, Guided, NetworkGuide}
     ours = {cls for cls in concrete(Score) if cls.__module__.startswith("scorefield.score")}

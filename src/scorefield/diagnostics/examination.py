@@ -17,7 +17,7 @@ from scorefield.diagnostics.identities import fokker_planck, probed
 from scorefield.diagnostics.levels import Examined, default_times
 from scorefield.diagnostics.readings import Reading, Row, Training, rows_of, size_of
 from scorefield.process.process import Process
-from scorefield.score.score import Score, check_scales
+from scorefield.score.score import Score, require_alpha_sigma
 
 LEAST = 32
 """Examples, without which nothing can be said."""
@@ -105,7 +105,7 @@ def examine(
             training examples of another shape.
     """
     process = score.process if process is None else process
-    check_scales(process)
+    require_alpha_sigma(process)
     _check(x0, train)
     bound = score.bind(condition)
     if times is None:
@@ -165,7 +165,7 @@ def examine_field(
         ValueError: The arguments do not fit the score; as for `examine`.
     """
     process = score.process if process is None else process
-    check_scales(process)
+    require_alpha_sigma(process)
     _check(x0, None)
     places = default_times(process) if times is None else sorted(times)
     examined = Examined(score.bind(condition), process, x0, places, seed=seed, batch_size=batch_size)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from scorefield._random import IndexedNoise
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
-from scorefield.score.score import BoundScore, Score, check_scales
+from scorefield.score.score import BoundScore, Score, require_alpha_sigma
 
 SIGNS = 1
 """Number of the first draw of probes at a level; draw 0 is its noise."""
@@ -181,7 +181,7 @@ def default_times(process: Process, count: int = 12) -> list[float]:
     Raises:
         ValueError: A `GeneralSDE`, which has no alpha and sigma.
     """
-    check_scales(process)
+    require_alpha_sigma(process)
     if isinstance(process, Tabulated):
         chosen = torch.linspace(0, process.levels - 1, min(count, process.levels), dtype=torch.float64).round()
         return process.time(chosen).tolist()

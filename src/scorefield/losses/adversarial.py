@@ -32,7 +32,7 @@ from scorefield._typing import Condition
 from scorefield.losses.denoising import Draw, Objective
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.guidance import clock
+from scorefield.score.guidance import noise_process
 from scorefield.score.score import Score, tweedie
 
 
@@ -253,7 +253,7 @@ class CriticObjective(Objective):
     def __call__(self, score: Score, x0: Tensor, draw: Draw, condition: Condition | None = None) -> Tensor:
         """See `Objective`."""
         with torch.no_grad():
-            x_t = clock(score).perturb(x0, draw.t, draw.z)
+            x_t = noise_process(score).perturb(x0, draw.t, draw.z)
             fake = _clamped(score.denoised(x_t, draw.t, condition), self.limits)
         return self.weight * self.loss.critic(*self.paired_critic(x0, fake))
 
@@ -300,7 +300,7 @@ class AdversarialScoreMatching(Objective):
                 " a critic (adversary=None), or use DenoisingScoreMatching"
             )
         x_t, t, value = recording.last
-        fake = _clamped(tweedie(clock(score), x_t, t, value), self.limits)
+        fake = _clamped(tweedie(noise_process(score), x_t, t, value), self.limits)
         with _frozen(self.paired_critic):
             r, f = self.paired_critic(x0, fake)
         return self.score_weight * matching + self.weight * self.loss.generator(r, f)

@@ -20,7 +20,7 @@ from scorefield.models.model_card import units
 from scorefield.models.networks import build_any
 from scorefield.models.run_folder import read_any
 from scorefield.process.process import Process
-from scorefield.score.guidance import ClassifierFree, Guided, check_scale, clock
+from scorefield.score.guidance import ClassifierFree, Guided, check_scale, noise_process
 from scorefield.score.guidance_model import Answer, NetworkGuide
 from scorefield.score.score import Score
 
@@ -187,7 +187,7 @@ class CanBeGuided:
         return self._following(lambda score: ClassifierFree(score, scale), self.data, Guidance(scale))
 
     def _by_guide(self, guide: Guide, scale: float) -> Self:
-        guide.check(self.name, clock(self._score), self.data)
+        guide.check(self.name, noise_process(self._score), self.data)
         spec, likelihood = guide.answer.spec, guide.as_score()
         others = tuple(c for c in self.data.conditions if c.name != spec.name)
         if not self.unconditional and len(others) < len(self.data.conditions):
@@ -197,7 +197,7 @@ class CanBeGuided:
             )
 
         def wrap(score: Score) -> Score:
-            return Guided(score, likelihood.under(clock(score)).log_prob, scale, names=(spec.name,))
+            return Guided(score, likelihood.under(noise_process(score)).log_prob, scale, names=(spec.name,))
 
         told = replace(self.data, conditions=(*others, spec))
         return self._following(wrap, told, Guidance(scale, guide.name, guide.hash))

@@ -1,19 +1,29 @@
-"""Things of type Score: score(x, t, condition) = grad_x log p_t(x | condition), the currency of the library.
+"""Scores: functions score(x, t, condition) = grad_x log p_t(x | condition) of type `Score`.
 
-With x_t = alpha x_0 + sigma z, the score and the posterior mean D of x_0 say the same (Tweedie):
+Samplers, losses and likelihoods take any `Score`. With x_t = alpha x_0 + sigma z, the score and the posterior mean D of
+x_0 given x_t = x determine each other (Tweedie's formula):
 
-    score = (alpha D - x) / sigma^2,        D = (x + sigma^2 score) / alpha,
+    score = (alpha D - x) / sigma^2,        D = (x + sigma^2 score) / alpha.
 
-and a network predicts some combination of x and D; which one is its *form*.
+A network predicts a combination of x and D. Its *form* states which one, by D = skip x + out F, with coefficients that
+depend on alpha and sigma.
 
-    score             the type, plain functions as scores, conditions bound
-    parametrisation   forms of a network's output and numbers it is conditioned on
-    network           a network, a process and a form make a Score
-    guidance          s + w grad log p(y | x), and s + w (s(. | y) - s): scores led to a condition, Scores again
-    clipped           a score whose posterior mean stays in the range of the data
-    guidance_model    p_t(y | x) by a network, for classes and for numbers
-    energy            p is proportional to exp(-E / T): -grad E / T as a Score, and energies alone, confined ones too
-    oracles           Gaussians, mixtures, point masses, random fields: exact at every t under every process
+Guidance adds the gradient of a log-likelihood to a score, and the result is a `Score` again:
+
+    s(x, t) + w grad_x log p_t(y | x)       with a guidance model of y,
+    s(x, t) + w (s(x, t | y) - s(x, t))     classifier-free.
+
+An energy E with temperature T has the score -grad_x E / T of the density proportional to exp(-E / T).
+
+    module           contents
+    score            the type Score, plain functions as scores, scores with their condition bound
+    parametrisation  forms of a network's output, and the numbers c that condition a network on the noise level
+    network          NetworkScore: a network, a process, a form and a time input make a Score
+    guidance         Guided and ClassifierFree
+    guidance_model   guidance models p_t(y | x): a network for a class or for numbers y
+    clipped          Clipped: a score whose posterior mean is clipped to the range of the data
+    energy           energies as scores, energies without a time, and energies confined to a box or a ball
+    oracles          closed forms for Gaussians, mixtures, point masses and random fields, exact under every process
 """
 
 from scorefield.score import clipped, energy, guidance, guidance_model, network, oracles, parametrisation, score

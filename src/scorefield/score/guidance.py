@@ -1,14 +1,14 @@
-"""Guided scores: the score of x given y, from a score that does not know y and a likelihood p_t(y | x), or from two.
+"""Guided scores: the score of x given y, from an unconditional score and a likelihood p_t(y | x), or classifier-free.
 
 By Bayes' rule, with x a noisy example at time t,
 
-    grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x),
+    grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x).
 
-and a scale w other than 1 multiplies the second term (Dhariwal and Nichol 2021, section 4), which is the score of
-p_t(x) p_t(y | x)^w up to normalisation. For w = 1 these are the marginals of one diffusion, that of x given y; for any
-other w they are not, and what is sampled depends on the sampler as well.
+A guidance scale w multiplies the second term (Dhariwal and Nichol 2021, section 4), which gives the score of
+p_t(x) p_t(y | x)^w up to normalisation. For w = 1 these densities are the marginals of one diffusion, that of x given
+y. For any other w they are not, and the distribution of the samples depends on the sampler too.
 
-A guided score is a Score: predictor, corrector, flow and denoising all follow it, and leave everything else alone.
+A guided score is a `Score`, so that predictors, correctors, the probability flow and denoising all use it.
 """
 
 from __future__ import annotations
@@ -18,60 +18,60 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scorefield._math import once, plus_scaled
+from scorefield._math import once, plus_scaled, value_and_gradient
 from scorefield._typing import Condition
 from scorefield.process.process import Process
-from scorefield.score.score import Score, check_scales
+from scorefield.score.score import Score, require_alpha_sigma
 
 LogLikelihood = Callable[[Tensor, Tensor, Condition | None], Tensor]
-"""log p_t(y | x) of shape (B,) from (x, t, condition); row i depends on row i of each alone. What belongs to an
-example, its y for instance, comes in the condition, since adaptive solvers leave finished examples out of the batch."""
+"""log p_t(y | x), shape (B,), as a function of (x, t, condition); row i depends only on row i of each argument.
+
+Values that belong to an example, such as its y, must be passed in the condition, because adaptive solvers remove
+finished examples from the batch.
+"""
 
 
-def clock(score: Score) -> Process:
-    """Process of a score's x_t: the ladder its network was trained on, if any, else its process."""
+def noise_process(score: Score) -> Process:
+    """The process that gives alpha and sigma of x_t: the ladder on which the network was trained, else its process."""
     while isinstance(inner := getattr(score, "score", None), Score):
         score = inner
     return getattr(score, "levels", None) or score.process
 
 
-def value_and_gradient(
+def likelihood_and_gradient(
     log_likelihood: LogLikelihood, x: Tensor, t: Tensor, condition: Condition | None
 ) -> tuple[Tensor, Tensor]:
-    """log p_t(y | x), (B,), and its gradient in x; differentiable once more where gradients are enabled.
+    """log p_t(y | x), (B,), and its gradient in x; differentiable again where gradients are enabled.
 
     Raises:
-        ValueError: Not one number per example.
+        ValueError: The log-likelihood is not one number per example.
     """
-    training = torch.is_grad_enabled()
-    with torch.enable_grad():
-        point = x if x.requires_grad else x.detach().requires_grad_(True)
-        value = log_likelihood(point, t, condition)
+
+    def function(x: Tensor) -> Tensor:
+        value = log_likelihood(x, t, condition)
         if value.shape != x.shape[:1]:
             raise ValueError(
-                f"the log-likelihood of a batch {tuple(x.shape)} has shape {tuple(value.shape)}; guidance takes one"
-                f" number per example, shape ({len(x)},): sum over what belongs to one example"
+                f"the log-likelihood of a batch of shape {tuple(x.shape)} has shape {tuple(value.shape)}; guidance"
+                f" takes one number per example, shape ({len(x)},). Sum over the other axes"
             )
-        if not value.requires_grad:  # nothing is known of y
-            return value, torch.zeros_like(x)
-        (gradient,) = torch.autograd.grad(
-            value.sum(), point, create_graph=training, allow_unused=True, materialize_grads=True
-        )
-    return value if training else value.detach(), gradient
+        return value
+
+    return value_and_gradient(function, x)
 
 
 class Guided(Score):
     """s(x, t) + w grad_x log p_t(y | x) (Song et al. 2021, eq. 14; w = 1 there).
 
     Args:
-        score: s, of x without y.
-        log_likelihood: log p_t(y | x), up to a constant of x; `NetworkGuide.log_prob`, or any function.
-        scale: w >= 0; 0 leaves the score as it is.
-        names: Entries of the condition that are y: the likelihood is conditioned on them, the score is not (it would
-            count y twice).
+        score: The score s, not conditioned on y.
+        log_likelihood: log p_t(y | x), up to a constant that does not depend on x: `NetworkGuide.log_prob`, or any
+            function.
+        scale: Guidance scale w >= 0; 0 gives s itself.
+        names: Names of the conditions that are y. They are passed to the likelihood and not to the score, which would
+            otherwise use y twice.
 
     Raises:
-        ValueError: A negative scale, or one that is not finite.
+        ValueError: The scale is negative or not finite.
     """
 
     def __init__(self, score: Score, log_likelihood: LogLikelihood, scale: float = 1.0, *, names: Sequence[str] = ()):
@@ -80,51 +80,52 @@ class Guided(Score):
         self.names, self.process = tuple(names), score.process
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """See `Score`."""
-        score = self.score(x, t, self._rest(condition))
+        """The guided score; see `Score`."""
+        score = self.score(x, t, self._without_y(condition))
         if not self.scale:
             return score
-        return score + self.scale * value_and_gradient(self.log_likelihood, x, t, condition)[1]
+        return score + self.scale * likelihood_and_gradient(self.log_likelihood, x, t, condition)[1]
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """D(x) + w (sigma^2 / alpha) grad log p_t(y | x): Tweedie's formula for the guided score."""
-        denoised = self.score.denoised(x, t, self._rest(condition))
+        denoised = self.score.denoised(x, t, self._without_y(condition))
         if not self.scale:
             return denoised
-        check_scales(self.process)
-        process, t_once = clock(self.score), once(t)
-        gain = self.scale * process.sigma(t_once) ** 2 / process.alpha(t_once)
-        return plus_scaled(denoised, gain, value_and_gradient(self.log_likelihood, x, t, condition)[1])
+        require_alpha_sigma(self.process)
+        process, shared_t = noise_process(self.score), once(t)
+        gain = self.scale * process.sigma(shared_t) ** 2 / process.alpha(shared_t)
+        return plus_scaled(denoised, gain, likelihood_and_gradient(self.log_likelihood, x, t, condition)[1])
 
     def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
-        """(log p_t(x) + w log p_t(y | x), score), where the score itself has a density."""
-        log_p, score = self.score.with_density(x, t, self._rest(condition))
-        value, gradient = value_and_gradient(self.log_likelihood, x, t, condition)
+        """(log p_t(x) + w log p_t(y | x), guided score), if the unguided score has a known density."""
+        log_p, score = self.score.with_density(x, t, self._without_y(condition))
+        value, gradient = likelihood_and_gradient(self.log_likelihood, x, t, condition)
         return log_p + self.scale * value.to(log_p), score + self.scale * gradient
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """One more than the score's: the gradient of the likelihood."""
-        return self.score.evaluations(self._rest(condition)) + bool(self.scale)
+        """Network evaluations of the score, and one for the gradient of the likelihood if w > 0."""
+        return self.score.evaluations(self._without_y(condition)) + bool(self.scale)
 
-    def _rest(self, condition: Condition | None) -> Condition | None:
+    def _without_y(self, condition: Condition | None) -> Condition | None:
         if not condition or not self.names:
             return condition
         return {name: value for name, value in condition.items() if name not in self.names} or None
 
 
 class ClassifierFree(Score):
-    """s(x, t) + w (s(x, t | y) - s(x, t)), both from one network trained with condition drop-out.
+    """Classifier-free guidance, s(x, t) + w (s(x, t | y) - s(x, t)), with one network trained with condition drop-out.
 
-    Ho and Salimans 2022, eq. 6, with their w + 1 for this w: w = 0 is the unconditional score, 1 the conditional one.
-    The difference is the gradient of log p_t(y | x) of an implied classifier. All conditions are dropped together, as
-    in training; an example whose conditions are unknown (label -1, NaN) has the same two scores, and is not guided.
+    This w is w + 1 in Ho and Salimans 2022, eq. 6: w = 0 gives the unconditional score, w = 1 the conditional one. The
+    difference is the gradient of log p_t(y | x) of an implied classifier. All conditions are dropped together, as in
+    training. For an example whose conditions are unknown (label -1, NaN) the two scores are equal, and the guidance has
+    no effect.
 
     Args:
-        score: Score of a model trained with and without the condition: s(x, t, condition) and s(x, t, None).
-        scale: w >= 0.
+        score: Score of a model trained with and without the condition, s(x, t, condition) and s(x, t, None).
+        scale: Guidance scale w >= 0.
 
     Raises:
-        ValueError: A negative scale, or one that is not finite.
+        ValueError: The scale is negative or not finite.
     """
 
     def __init__(self, score: Score, scale: float = 1.0):
@@ -132,15 +133,15 @@ class ClassifierFree(Score):
         self.score, self.scale, self.process = score, scale, score.process
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """See `Score`."""
+        """The guided score; see `Score`."""
         return self._mixed(self.score, x, t, condition)
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """D(x) + w (D(x | y) - D(x)), Tweedie's formula being linear in the score."""
+        """D(x) + w (D(x | y) - D(x)), because Tweedie's formula is linear in the score."""
         return self._mixed(self.score.denoised, x, t, condition)
 
     def evaluations(self, condition: Condition | None = None) -> int:
-        """Two, but for scales 0 and 1, or where nothing is known."""
+        """Evaluations with and without the condition; only one of them if w is 0 or 1, or without a condition."""
         one = self.score.evaluations(None)
         if not condition or self.scale == 0.0:
             return one
@@ -154,6 +155,7 @@ class ClassifierFree(Score):
         t: Tensor,
         condition: Condition | None,
     ) -> Tensor:
+        """function(x | nothing) + w (function(x | y) - function(x | nothing))."""
         if not condition or self.scale == 0.0:
             return function(x, t, None)
         given = function(x, t, condition)
@@ -168,6 +170,6 @@ def check_scale(scale: float) -> None:
     """
     if not 0.0 <= scale < float("inf"):
         raise ValueError(
-            f"scale={scale} must be a finite number, not negative: 0 is no guidance, 1 the conditional score, more"
-            " insists on the condition"
+            f"the guidance scale must be a finite number, not negative; got scale={scale}. 0 is no guidance, 1 is the"
+            " conditional score, and larger scales strengthen the condition"
         )

@@ -1,7 +1,8 @@
-"""Guidance models p_t(y | x_t) of a noisy example, for a class or for numbers y, by a noise-conditional network.
+"""Guidance models p_t(y | x_t): the distribution of a class or of numbers y given a noisy example, by a network.
 
-What y is decides what the outputs of the network mean (`Category`, `Quantity`); the network decides nothing else. A
-guidance model is the term that y adds to a score, grad_x log p_t(y | x), and is called like one.
+An `Answer` states what y is and how the outputs of the network parametrise its distribution: `Category` for a class,
+`Quantity` for numbers. The guidance model `NetworkGuide` gives the term grad_x log p_t(y | x) that conditioning on y
+adds to a score.
 """
 
 from __future__ import annotations
@@ -13,27 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from scorefield._codec import record
-from scorefield._math import LOG_2PI, once, over_event
+from scorefield._math import LOG_2PI, over_event
 from scorefield._typing import Condition
 from scorefield.data_spec import ConditionSpec
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
-from scorefield.score.guidance import value_and_gradient
-from scorefield.score.score import Score
+from scorefield.score.guidance import likelihood_and_gradient
+from scorefield.score.score import Score, coefficient_times, network_dtype
 
 SPREAD = 5.0
-"""A `Quantity` has deviations between e^-5 and e^5 of its unit: a network cannot promise certainty."""
+"""Bound on |log deviation| of a `Quantity` in its units: deviations are between e^-5 and e^5, so never zero."""
 
 
 class Answer(ABC):
-    """Description of y, and how the outputs of a network parametrise its distribution."""
+    """A variable y that a guidance model predicts, and the parametrisation of its distribution by network outputs.
+
+    Attributes:
+        name: Name of y among the conditions.
+    """
 
     name: str
 
     @property
     @abstractmethod
     def spec(self) -> ConditionSpec:
-        """y as a condition, under its name."""
+        """The specification of y as a condition."""
 
     @property
     @abstractmethod
@@ -42,19 +47,22 @@ class Answer(ABC):
 
     @abstractmethod
     def log_prob(self, raw: Tensor, y: Tensor) -> Tensor:
-        """log p(y) in the units of y, (B,); 0, and no gradient, where y is not known.
+        """log p(y) in the units of y, shape (B,); 0, without a gradient, where y is unknown.
 
         Args:
             raw: Outputs of a network, (B, outputs).
-            y: Labels (B,), -1 not known, or numbers (B, size), NaN not known.
+            y: Labels, shape (B,), -1 where unknown; or numbers, shape (B, size), NaN where unknown.
 
         Raises:
-            ValueError: y does not have that shape, or is no class.
+            ValueError: y has another shape, or a label is not one of the classes.
         """
 
     @abstractmethod
     def error(self, raw: Tensor, y: Tensor) -> Tensor:
-        """How wrong the best guess of y is, (B,): what its root of the mean square, or mean, is reported of."""
+        """Error of the most probable or mean y, shape (B,).
+
+        The mean over examples is the error rate of a `Category`, and the mean square error of a `Quantity`.
+        """
 
 
 @record
@@ -73,8 +81,8 @@ class Category(Answer):
 
     def __post_init__(self) -> None:
         if self.size < 2:
-            raise ValueError(f"a classifier tells two or more classes apart; {self.name!r} has {self.size}")
-        assert self.spec  # which checks the names
+            raise ValueError(f"a classifier needs two or more classes; {self.name!r} has {self.size}")
+        assert self.spec  # the constructor of the specification checks the class names
 
     @property
     def spec(self) -> ConditionSpec:
@@ -86,24 +94,27 @@ class Category(Answer):
 
     def log_prob(self, raw: Tensor, y: Tensor) -> Tensor:
         if y.shape != raw.shape[:1] or y.is_floating_point():
-            raise ValueError(f"{self.name!r} must be {len(raw)} whole numbers; got {y.dtype} of shape {tuple(y.shape)}")
+            raise ValueError(
+                f"{self.name!r} must be {len(raw)} integers, one label per example; got {y.dtype} of shape"
+                f" {tuple(y.shape)}"
+            )
         if y.device.type == "cpu" and bool(((y < -1) | (y >= self.size)).any()):
             raise ValueError(
-                f"{self.name!r} has labels from {int(y.min())} to {int(y.max())}; the guidance model knows the classes"
-                f" 0..{self.size - 1}, and -1 for not known"
+                f"{self.name!r} has labels from {int(y.min())} to {int(y.max())}; the guidance model has the classes"
+                f" 0..{self.size - 1}, and -1 stands for unknown"
             )
         known = y >= 0
         chosen = raw.log_softmax(1).gather(1, torch.where(known, y, 0)[:, None])[:, 0]
         return torch.where(known, chosen, torch.zeros_like(chosen))
 
     def error(self, raw: Tensor, y: Tensor) -> Tensor:
-        """1 where another class is the most probable one."""
+        """1 where the most probable class is not y, 0 where it is."""
         return (raw.argmax(1) != y).to(raw.dtype)
 
 
 @record
 class Quantity(Answer):
-    """y is one or more numbers, normal given x.
+    """y is one or more numbers, with a normal distribution given x.
 
     The outputs are (m, r), and with u = (y - offset) / scale
 
@@ -111,11 +122,11 @@ class Quantity(Answer):
 
     Args:
         name: Name of y among the conditions.
-        offset: One number per entry of y, for example the mean of the training data.
-        scale: Number by which y is divided, for example its deviation; positive.
+        offset: One number per entry of y that is subtracted, for example the mean of the training data.
+        scale: One positive number per entry of y that divides, for example the standard deviation of the training data.
 
     Raises:
-        ValueError: Numbers of another count, or a scale that is not positive.
+        ValueError: The numbers of offsets and scales differ or are zero, or a scale is not positive.
     """
 
     name: str
@@ -135,7 +146,7 @@ class Quantity(Answer):
         return 2 * len(self.offset)
 
     def _parts(self, raw: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which are known, (B,); the residual u - m, 0 where not known, and k, both (B, size)."""
+        """Whether y is known, (B,); the residual u - m, 0 where y is unknown, (B, size); and k, (B, size)."""
         if y.shape != (len(raw), len(self.offset)):
             raise ValueError(
                 f"{self.name!r} must be {len(self.offset)} numbers for each of {len(raw)} examples; got shape"
@@ -153,48 +164,49 @@ class Quantity(Answer):
         return torch.where(known, value, torch.zeros_like(value))
 
     def error(self, raw: Tensor, y: Tensor) -> Tensor:
-        """Mean square of y - (its mean given x), in units of the scales."""
+        """Mean square of y minus its mean given x, in units of the scales."""
         return self._parts(raw, y)[1].square().mean(1)
 
 
 class NetworkGuide(Score):
-    """grad_x log p_t(y | x) of a network F: log p_t(y | x) = answer(F(x / alpha, ln(sigma / alpha)), y).
+    """A guidance model, called like a score: grad_x log p_t(y | x) of a distribution of y that a network parametrises.
 
-    Not a score by itself: `Guided` adds it to one. Its condition is {answer.name: y}; where y is not given, or not
-    known, it is zero.
+    log p_t(y | x) = answer.log_prob(F(x / alpha, ln(sigma / alpha)), y), with F the network. The gradient is not the
+    score of a density of x: `Guided` adds it to such a score. The condition is {answer.name: y}; the gradient is zero
+    where y is not given or unknown.
 
     Args:
-        network: A `GuideNetwork`, or what wraps one.
-        process: Process of the noisy examples: a model's process, or the ladder its network was trained on.
-        answer: What y is.
+        network: A `GuideNetwork`, or a module that wraps one.
+        process: Process of the noisy examples: that of a model, or the ladder on which its network was trained.
+        answer: The variable y and the parametrisation of its distribution.
 
     Raises:
-        ValueError: A `GeneralSDE`, which has no one alpha and sigma.
+        ValueError: The process is a `GeneralSDE`, which has no alpha and sigma.
     """
 
     def __init__(self, network: nn.Module, process: Process | GeneralSDE, answer: Answer):
         if isinstance(process, GeneralSDE):
             raise ValueError(
-                "a guidance model is conditioned on the noise level sigma / alpha, and a GeneralSDE has a drift and a"
-                " diffusion only;"
-                " train the model on VE, VP, SubVP or Tabulated, or with the condition itself (data.conditional=true)"
+                "a guidance model is conditioned on the noise level sigma / alpha, and a GeneralSDE has only a drift"
+                " and a diffusion. Train the model on VE, VP, SubVP or Tabulated, or train it with the condition itself"
+                " (data.conditional=true)"
             )
         self.network, self.process, self.answer = network, process, answer
 
     def outputs(self, x: Tensor, t: Tensor) -> Tensor:
         """Parameters of the distribution of y, (B, answer.outputs), in the network's dtype."""
         self.process.check_time(t)
-        t = once(t).to(torch.float64) if t.device.type == "cpu" else t
+        t = coefficient_times(t)
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        dtype = network_dtype(self.network, x)
         c = (sigma / alpha).log().to(device=x.device, dtype=dtype).expand(len(x))
         return self.network((x / over_event(alpha, x)).to(dtype), c)
 
     def log_prob(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """log p_t(y | x), (B,), in the dtype of x: what `Guided` takes.
+        """log p_t(y | x), (B,), in the dtype of x: the log-likelihood that `Guided` takes.
 
         Raises:
-            ValueError: y does not fit the guidance model.
+            ValueError: y has another shape than the answer of the model, or is not one of its classes.
         """
         y = (condition or {}).get(self.answer.name)
         if y is None:
@@ -202,24 +214,24 @@ class NetworkGuide(Score):
         return self.answer.log_prob(self.outputs(x, t), y.to(x.device)).to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """The gradient, shape of x."""
-        return value_and_gradient(self.log_prob, x, t, condition)[1]
+        """grad_x log p_t(y | x), shape of x."""
+        return likelihood_and_gradient(self.log_prob, x, t, condition)[1]
 
     def with_density(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> tuple[Tensor, Tensor]:
-        """(log p_t(y | x), its gradient) by one evaluation."""
-        return value_and_gradient(self.log_prob, x, t, condition)
+        """(log p_t(y | x), its gradient in x) from one evaluation."""
+        return likelihood_and_gradient(self.log_prob, x, t, condition)
 
     def denoised(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """There is none.
+        """Refused, because a guidance model has no posterior mean.
 
         Raises:
             TypeError: Always.
         """
         raise TypeError(
-            "a guidance model is only the gradient of log p(y | x) and has no posterior mean; Guided(score,"
-            " guide.log_prob)"
+            "a guidance model is only the gradient of log p(y | x) and has no posterior mean; use Guided(score,"
+            " guide.log_prob), which has one"
         )
 
     def under(self, process: Process) -> NetworkGuide:
-        """This guidance model for a score with another time axis, such as the process beside its ladder."""
+        """This guidance model with another process, such as the continuous process of a ladder."""
         return NetworkGuide(self.network, process, self.answer)

@@ -1,8 +1,8 @@
 """Parametrisations: the meaning of a network's raw output F, and the number c that conditions it on the noise level.
 
-Every form is one line, D = skip x + out F(c_in x, c): the posterior mean of x_0 as a combination of the noisy input
-and the output. The score follows by Tweedie, score = (alpha D - x) / sigma^2; a form whose score has no difference in
-it overrides that, because alpha D - x cancels at small sigma.
+A form is one equation, D = skip x + out F(c_in x, c), for the posterior mean D of x_0 in terms of the noisy input and
+the output. The score follows from Tweedie's formula, score = (alpha D - x) / sigma^2. The difference alpha D - x
+cancels digits at small sigma, so forms whose score can be computed without it override `score_coefficients`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from scorefield.process.tabulated import Tabulated
 
 
 class Form(ABC):
-    """One output convention. alpha and sigma have shape (B,); so have all coefficients."""
+    """The meaning of a network's output. alpha, sigma and all coefficients have shape (B,)."""
 
     def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """Scale of the network's input; 1 in the whole published lineage."""
+        """Factor on the network's input; 1 in all forms but that of EDM."""
         return torch.ones_like(sigma)
 
     @abstractmethod
@@ -85,10 +85,10 @@ class DataForm(Form):
 
 @record
 class VelocityForm(Form):
-    """F predicts v = alpha z - sigma x_0 (Salimans and Ho 2022): D = (alpha x - sigma F) / (alpha^2 + sigma^2)."""
+    """F predicts the velocity v = alpha z - sigma x_0 (Salimans and Ho 2022)."""
 
     def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Skip and output coefficients from x = alpha x_0 + sigma z."""
+        """D = (alpha x - sigma F) / (alpha^2 + sigma^2), from x = alpha x_0 + sigma z."""
         total = alpha**2 + sigma**2
         return alpha / total, -sigma / total
 
@@ -100,7 +100,7 @@ class VelocityForm(Form):
 
 @record
 class KarrasForm(Form):
-    """The preconditioning of EDM (Karras et al. 2022, table 1) on any process, through the ratio r = sigma / alpha.
+    """The preconditioning of EDM (Karras et al. 2022, table 1) for any process, with r = sigma / alpha.
 
     c_skip = s^2 / (r^2 + s^2), c_out = r s / sqrt(r^2 + s^2), c_in = 1 / sqrt(r^2 + s^2), applied to x / alpha.
 
@@ -111,7 +111,7 @@ class KarrasForm(Form):
     sigma_data: float = 0.5
 
     def c_in(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """1 / sqrt(sigma^2 + alpha^2 s^2)."""
+        """c_in = 1 / sqrt(sigma^2 + alpha^2 s^2)."""
         return (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
 
     def denoised_coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,22 +146,22 @@ class ScaledTime(TimeInput):
     factor: float = 999.0
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """factor t."""
+        """c = factor t."""
         return self.factor * t
 
 
 @record
 class LogSigma(TimeInput):
-    """c = log sigma(t), what the Fourier features of NCSN++ embed (Song et al. 2021, section C.2)."""
+    """c = log sigma(t), the input of the Fourier features of NCSN++ (Song et al. 2021, section C.2)."""
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """Log sigma in model units."""
+        """c = log sigma(t), with sigma in model units."""
         return process.sigma(t).log()
 
 
 @record
 class LogScaledTime(TimeInput):
-    """c = log(factor t): Fourier features under VP and sub-VP, which embed the logarithm of what `ScaledTime` gives.
+    """c = log(factor t), the input of Fourier features under VP and sub-VP: the logarithm of `ScaledTime`.
 
     Args:
         factor: Factor on t, as in `ScaledTime`.
@@ -170,7 +170,7 @@ class LogScaledTime(TimeInput):
     factor: float = 999.0
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """Log of factor t."""
+        """c = log(factor t)."""
         return (self.factor * t).log()
 
 
@@ -179,39 +179,39 @@ class LogRatio(TimeInput):
     """c = log(sigma / alpha) / 4, the noise input of EDM (Karras et al. 2022, table 1)."""
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """A quarter of the log of the noise-to-signal ratio."""
+        """c = log(sigma / alpha) / 4, which is -log_snr / 8."""
         return -0.125 * process.log_snr(t)
 
 
 @record
 class LevelLabel(TimeInput):
-    """c = the label of t on a ladder.
+    """c is the label of the level of t on a ladder.
 
     Args:
-        descending: Label 0 is the most noise (NCSN), else the least (DDPM).
-        between: What to do off the ladder: "refuse", "linear" (a fractional label: the paper's linear interpolation) or
-            "floor" (its rounding interpolation).
+        descending: Whether label 0 is the most noise, as in NCSN; otherwise it is the least noise, as in DDPM.
+        between: The label at times between levels: "refuse" raises an error, "linear" gives a fractional label (the
+            linear interpolation of Song et al. 2021), "floor" the label of the level below (their rounding).
     """
 
     descending: bool = False
     between: Literal["refuse", "linear", "floor"] = "refuse"
 
     def __call__(self, process: Process, t: Tensor) -> Tensor:
-        """The label.
+        """The label of t, shape of t.
 
         Raises:
-            ValueError: t is off the ladder and `between` is "refuse"; or the process has no ladder.
+            ValueError: t is between two levels and `between` is "refuse", or the process is not `Tabulated`.
         """
         if not isinstance(process, Tabulated):
             raise ValueError(
-                f"labels are levels of a Tabulated process; this score converts with {type(process).__name__}; give"
-                " NetworkScore(levels=Tabulated(...))"
+                f"labels are levels of a Tabulated process, and this score has the process {type(process).__name__};"
+                " give NetworkScore(levels=Tabulated(...))"
             )
         position = process.position(t)
         if self.between == "refuse" and t.device.type == "cpu" and bool((position != position.round()).any()):
             raise ValueError(
                 f"t = {float(t[position != position.round()][0]):g} lies between two of the {process.levels} levels"
-                " this network was trained on; sample on its levels (grid EveryLevel), or allow"
+                " on which this network was trained; sample at its levels (grid EveryLevel), or use"
                 " LevelLabel(between='linear')"
             )
         if self.between == "floor":

@@ -22,7 +22,7 @@ from scorefield.nets.guidance import GuideConvolutions, GuideMLP
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
 from scorefield.process.tabulated import Tabulated
-from scorefield.score.guidance import clock
+from scorefield.score.guidance import noise_process
 from scorefield.score.guidance_model import Answer, Category, Quantity
 from scorefield.training.observer import Observer
 from scorefield.training.trainer import train
@@ -73,7 +73,7 @@ def guide_experiment(model: Model, kind: Kind, data: str | None = None) -> Guide
     Raises:
         ValueError: The process has no noise level, or no data are named.
     """
-    process = clock(model.as_score())
+    process = noise_process(model.as_score())
     if isinstance(process, GeneralSDE):
         raise ValueError(
             f"{model.name} was trained on a GeneralSDE, which has no single noise level to condition a guidance model"
