@@ -1,4 +1,7 @@
-"""Small oracles that no symmetry can flatter: off-centre, anisotropic, correlated, of unequal weights."""
+"""Small oracles for tests: off-centre, anisotropic, correlated and with unequal weights.
+
+They have no symmetry that would hide an error, such as a wrong sign or a missing factor.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def skewed_gaussian(process: Process, shape: Shape = 2) -> Gaussian:
     """An off-centre Gaussian with a rotated covariance, standard deviations from 0.2 to 1.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape, or the number of entries of a vector.
     """
     size = _shape(shape)
@@ -29,10 +32,10 @@ def skewed_gaussian(process: Process, shape: Shape = 2) -> Gaussian:
 
 
 def skewed_mixture(process: Process, shape: Shape = 2) -> Mixture:
-    """Three rotated Gaussians of weights 0.5, 0.3, 0.2 and unequal widths, of classes 0, 1 and 1.
+    """Three rotated Gaussians with weights 0.5, 0.3 and 0.2, unequal widths, and the classes 0, 1 and 1.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape, or the number of entries of a vector.
     """
     size = _shape(shape)
@@ -46,25 +49,25 @@ def skewed_mixture(process: Process, shape: Shape = 2) -> Mixture:
 
 
 def skewed_points(process: Process, shape: Shape = 2, count: int = 7) -> Points:
-    """A handful of points with weights 1, 2, ..., off-centre, of classes 0 and 1 in turn.
+    """A few off-centre points with weights proportional to 1, 2, ..., and the classes 0 and 1 in turn.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape, or the number of entries of a vector.
         count: Number of points.
     """
     size = _shape(shape)
     noise = torch.from_numpy(philox(seed=7, index=10).standard_normal((count, math.prod(size))))
-    points = 0.3 + noise + 0.5 * noise**2  # a skewed cloud
+    points = 0.3 + noise + 0.5 * noise**2  # a skewed distribution
     weights = torch.arange(1, count + 1, dtype=torch.float64)
     return Points(process, points.reshape(count, *size), weights, labels=[n % 2 for n in range(count)])
 
 
 def skewed_field(process: Process, shape: tuple[int, ...] = (2, 6, 8)) -> GaussianField:
-    """A random field with another correlation length along each axis, correlated channels and a mean per channel.
+    """A random field with a different correlation length along each axis, correlated channels and a mean per channel.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape, (C, L) or (C, H, W).
     """
     lengths = tuple(1.0 + 0.7 * axis for axis in range(len(shape) - 1))
@@ -80,7 +83,7 @@ def skewed_field(process: Process, shape: tuple[int, ...] = (2, 6, 8)) -> Gaussi
 
 
 EXAMPLES = {Gaussian: skewed_gaussian, Mixture: skewed_mixture, Points: skewed_points, GaussianField: skewed_field}
-"""Each kind of oracle -> a function of a process that makes a small one."""
+"""Class of oracle -> a function that makes a small example of it for a process."""
 
 
 def _shape(shape: Shape) -> tuple[int, ...]:
@@ -88,12 +91,12 @@ def _shape(shape: Shape) -> tuple[int, ...]:
 
 
 def _offsets(D: int) -> Tensor:
-    """-0.4 to 0.9 in equal steps."""
+    """D numbers from -0.4 to 0.9 in equal steps; 0.7 if D = 1."""
     return torch.linspace(-0.4, 0.9, D, dtype=torch.float64) if D > 1 else torch.tensor([0.7], dtype=torch.float64)
 
 
 def _covariance(D: int, low: float, high: float, index: int) -> Tensor:
-    """Standard deviations from low to high, geometric, in a fixed random orthonormal basis."""
+    """A covariance with geometric standard deviations from low to high in the random orthonormal basis `index`."""
     U, _ = torch.linalg.qr(torch.from_numpy(philox(seed=7, index=index).standard_normal((D, D))))
     stds = torch.logspace(math.log10(low), math.log10(high), D, dtype=torch.float64)
     return (U * stds**2) @ U.T

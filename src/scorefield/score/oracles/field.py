@@ -1,4 +1,4 @@
-"""Stationary Gaussian random fields on periodic signals and images, exact at any size in a fast transform."""
+"""Stationary Gaussian random fields on periodic signals and images, exact at any size by a fast transform."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from scorefield.score.oracles.gaussian import ModalGaussian
 
 
 class GaussianField(ModalGaussian):
-    """A stationary Gaussian field: the covariance of two pixels is a function of their (periodic) difference.
+    """A stationary Gaussian field: the covariance of two pixels depends only on their (periodic) difference.
 
-    Its covariance is Q kron (H diag(S) H): S is the power spectrum, Q a covariance of channels, and H the orthonormal
-    Hartley transform, H x = Re F x - Im F x with F the unitary discrete Fourier transform; H is real, symmetric and its
-    own inverse (Bracewell 1983). The mean of S over the grid is the variance of a pixel. With a correlation length l
-    the spectrum is Matern's, S ~ (1 + |l w|^2)^-(nu + d/2), for w in radians per pixel and d spatial axes.
+    Its covariance is Q kron (H diag(S) H). S is the power spectrum, Q the covariance of the channels, and H the
+    orthonormal Hartley transform, H x = Re F x - Im F x with F the unitary discrete Fourier transform; H is real,
+    symmetric and its own inverse (Bracewell 1983). The mean of S over the grid is the variance of a pixel. With a
+    correlation length l the spectrum is a Matern spectrum, S ~ (1 + |l w|^2)^-(nu + d/2), for w in radians per pixel
+    and d spatial axes.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape, (C, L) for signals or (C, H, W) for images.
-        power_spectrum: S in the order of `torch.fft.fftn`, spatial shape, S(k) = S(-k) >= 0; give it or
+        power_spectrum: S in the order of `torch.fft.fftn`, spatial shape, S(k) = S(-k) >= 0. Give either this or
             `correlation_length`.
-        correlation_length: l in pixels, one number or one per spatial axis (an anisotropic field).
+        correlation_length: l in pixels: one number, or one per spatial axis for an anisotropic field.
         smoothness: nu of the Matern spectrum.
-        variance: Pixel variance with the Matern spectrum.
-        mean: One number, one per channel or a whole event.
-        channel_covariance: Q, shape (C, C), multiplies the spectrum; None for independent channels.
+        variance: Variance of a pixel with the Matern spectrum, model units squared.
+        mean: Mean in model units: one number, one per channel, or a tensor of the event shape.
+        channel_covariance: Q, shape (C, C), which multiplies the spectrum; None for independent channels.
 
     Raises:
-        ValueError: Shapes do not fit, the spectrum is negative or not even, or both or neither of spectrum and length
-            are given.
+        ValueError: Shapes do not fit, the spectrum or Q is negative or not symmetric, or both or neither of spectrum
+            and length are given.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class GaussianField(ModalGaussian):
                 raise ValueError(f"channel_covariance must be a symmetric ({shape[0]}, {shape[0]}) matrix")
             levels, self._channels = torch.linalg.eigh(Q)
             if float(levels.min()) < -1e-12 * float(levels.max()):
-                raise ValueError(f"channel_covariance has eigenvalue {float(levels.min()):g}; it must not be negative")
+                raise ValueError(
+                    f"channel_covariance has the eigenvalue {float(levels.min()):g}; no eigenvalue may be negative"
+                )
         m = torch.as_tensor(mean, dtype=torch.float64)
         m = m.reshape(-1, *(1,) * (len(shape) - 1)) if m.ndim == 1 else m
         super().__init__(
@@ -94,28 +97,32 @@ class GaussianField(ModalGaussian):
 
         Args:
             transfer: h(k) in the order of `torch.fft.fftn`, spatial shape, real and even (a symmetric kernel).
-            observed: y, event shape.
-            noise_std: r > 0.
+            observed: y, event shape, in model units.
+            noise_std: r > 0, the standard deviation of n in model units.
+
+        Raises:
+            ValueError: A shape does not fit, the transfer function is not even, or r is not positive.
         """
         h = torch.as_tensor(transfer, dtype=torch.float64)
         _check_even(h, self.shape[1:], "transfer")
         y = torch.as_tensor(observed, dtype=torch.float64)
         if tuple(y.shape) != self.shape or not noise_std > 0:
             raise ValueError(
-                f"need observed of shape {self.shape} and noise_std > 0; got {tuple(y.shape)} and {noise_std}"
+                f"observed must have shape {self.shape} and noise_std must be positive; got shape {tuple(y.shape)} and"
+                f" noise_std={noise_std}"
             )
         h = h.reshape(-1).repeat(self.shape[0])
         gain = self.variances / (h * h * self.variances + noise_std**2)
         residual = self._to_modes(y[None]) - h * self._to_modes(self.mean[None])
-        twin = self.under(self.process)
-        twin.mean = self.mean + self._from_modes(gain * h * residual)[0]
-        twin.variances = gain * noise_std**2
-        return twin
+        posterior = self.under(self.process)
+        posterior.mean = self.mean + self._from_modes(gain * h * residual)[0]
+        posterior.variances = gain * noise_std**2
+        return posterior
 
 
 def hartley(x: Tensor) -> Tensor:
-    """Orthonormal Hartley transform over the axes from the third on, (B, C, *spatial); its own inverse."""
-    if x.numel() == 0:  # an empty batch; the transform refuses it
+    """Orthonormal Hartley transform of (B, C, *spatial) over the spatial axes; it is its own inverse."""
+    if x.numel() == 0:  # torch's transform refuses an empty batch
         return x
     f = torch.fft.fftn(x, dim=tuple(range(2, x.ndim)), norm="ortho")
     return f.real - f.imag
@@ -128,8 +135,8 @@ def matern_spectrum(
     lengths = (length,) * len(sizes) if isinstance(length, int | float) else tuple(length)
     if len(lengths) != len(sizes) or min(lengths) < 0 or smoothness <= 0 or variance <= 0:
         raise ValueError(
-            f"need a correlation length >= 0 for each of {len(sizes)} spatial axes, smoothness > 0 and variance > 0;"
-            f" got {length}, {smoothness}, {variance}"
+            f"a Matern spectrum needs a correlation length >= 0 for each of {len(sizes)} spatial axes, smoothness > 0"
+            f" and variance > 0; got {length}, {smoothness} and {variance}"
         )
     squared = torch.zeros(sizes, dtype=torch.float64)
     for axis, (n, ell) in enumerate(zip(sizes, lengths, strict=True)):
@@ -140,6 +147,7 @@ def matern_spectrum(
 
 
 def _check_even(values: Tensor, sizes: tuple[int, ...], name: str) -> None:
+    """Refuse a function of the frequency that has another shape, or is not even."""
     if tuple(values.shape) != sizes:
         raise ValueError(f"{name} has shape {tuple(values.shape)}; it must have the spatial shape {sizes}")
     axes = tuple(range(values.ndim))
@@ -151,6 +159,10 @@ def _check_even(values: Tensor, sizes: tuple[int, ...], name: str) -> None:
 
 
 def _check_spectrum(spectrum: Tensor, sizes: tuple[int, ...]) -> None:
+    """Refuse a spectrum that has another shape, is not even, or is negative."""
     _check_even(spectrum, sizes, "power_spectrum")
     if float(spectrum.min()) < -1e-9 * float(spectrum.max()):
-        raise ValueError(f"power_spectrum has the negative value {float(spectrum.min()):g}")
+        raise ValueError(
+            f"power_spectrum has the negative value {float(spectrum.min()):g}; a spectrum is a variance per frequency"
+            " and must not be negative"
+        )

@@ -1,4 +1,4 @@
-"""Gaussian data: every marginal is Gaussian, and diagonal in one basis at all times."""
+"""Gaussian data: every marginal is Gaussian, and its covariance is diagonal in the same basis at all times."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from scorefield.score.oracles.oracle import Number, Observation, Oracle, refuse_
 
 
 class ModalGaussian(Oracle):
-    """x_0 ~ N(m, U diag(l) U') with an orthonormal basis U, so that x_t ~ N(alpha m, U diag(alpha^2 l + sigma^2) U').
+    """A Gaussian given by its modes: x_0 ~ N(m, U diag(l) U') with an orthonormal basis U.
+
+    Then x_t ~ N(alpha m, U diag(alpha^2 l + sigma^2) U').
 
     With c = U' (x - alpha m) and v = alpha^2 l + sigma^2:
 
         score = -U c / v,    E[x_0 | x_t] = m + U (alpha l / v) c,    log p = -sum(log(2 pi v) + c^2 / v) / 2.
 
-    Nothing is divided by sigma, so all are accurate as sigma tends to zero.
+    None of these divides by sigma, so all are accurate as sigma tends to zero.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         mean: m, event shape.
         variances: l >= 0, shape (D,).
     """
@@ -42,7 +44,7 @@ class ModalGaussian(Oracle):
         """U c: (B, D) -> (B, *event)."""
 
     def _centred(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Modes c of x - alpha m, shape (B, D), l on the device of x, and v, shape (B, D)."""
+        """The modes c of x - alpha m, shape (B, D); l in the dtype and on the device of x; and v, shape (B, D)."""
         variances = self.variances.to(x)
         c = self._to_modes(x - over_event(alpha, x) * self.mean.to(x))
         return c, variances, alpha[:, None] ** 2 * variances + sigma[:, None] ** 2
@@ -55,7 +57,7 @@ class ModalGaussian(Oracle):
     def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         refuse_condition(condition, type(self).__name__)
         c, variances, v = self._centred(x, alpha, sigma)
-        # A mode without variance stays at the mean, also at sigma = 0.
+        # The posterior mean of a mode without variance is its mean, also at sigma = 0, where v = 0.
         gain = torch.where(v > 0, alpha[:, None] * variances / torch.where(v > 0, v, 1.0), 0.0)
         return self.mean.to(x) + self._from_modes(gain * c)
 
@@ -64,8 +66,8 @@ class ModalGaussian(Oracle):
         c, _, v = self._centred(x, alpha, sigma)
         if bool((v <= 0).any()):
             raise ValueError(
-                f"this {type(self).__name__} has modes of variance 0, so its data have no density; give a time at which"
-                " sigma > 0"
+                f"this {type(self).__name__} has modes of variance 0, so its data have no density; give a time t at"
+                " which sigma > 0"
             )
         return -0.5 * (self.dimension * LOG_2PI + v.log().sum(1) + (c * c / v).sum(1))
 
@@ -77,8 +79,8 @@ class ModalGaussian(Oracle):
         basis = self._from_modes(torch.eye(self.dimension, dtype=torch.float64)).reshape(self.dimension, -1)
         return self.mean, basis.T @ (self.variances[:, None] * basis)
 
-    def _conditioned(self, observation: Observation) -> Gaussian:
-        """N(m + K (y - A m), (I - K A) C (I - K A)' + K R K') with K = C A' (A C A' + R)^-1 (Joseph's form)."""
+    def _given(self, observation: Observation) -> Gaussian:
+        """N(m + K (y - A m), (I - K A) C (I - K A)' + K R K') with K = C A' (A C A' + R)^-1 (Joseph form)."""
         mean, covariance = self.data_moments()
         A, flat = observation.A, mean.reshape(-1)
         K = torch.cholesky_solve(A @ covariance, observation.factor(covariance)).T
@@ -96,13 +98,14 @@ class Gaussian(ModalGaussian):
     """x_0 ~ N(m, C) with any mean and covariance; singular covariances are allowed.
 
     Args:
-        process: The process that noises x_0.
-        mean: m, event shape; any shape of at least one axis.
+        process: The process that adds noise to x_0.
+        mean: m, in the event shape, which has at least one axis.
         covariance: C over the flattened event, shape (D, D); or the variances of independent entries, event shape;
-            or one variance.
+            or one variance. Model units squared.
 
     Raises:
-        ValueError: The covariance has another shape, is not symmetric or has a negative eigenvalue.
+        ValueError: The mean has no axis, or the covariance has another shape, is not symmetric or has a negative
+            eigenvalue.
     """
 
     def __init__(self, process: Process, mean: Tensor, covariance: Number):
@@ -110,12 +113,12 @@ class Gaussian(ModalGaussian):
         covariance = torch.as_tensor(covariance, dtype=torch.float64)
         D = mean.numel()
         if mean.ndim == 0:
-            raise ValueError("mean is a number; give the event's shape, for example torch.zeros(2)")
+            raise ValueError("mean is a number; give a tensor of the event shape, for example torch.zeros(2)")
         if covariance.ndim == 0 or covariance.shape == mean.shape:
             variances, self._basis = covariance.expand(mean.shape).reshape(-1), None
         elif covariance.shape == (D, D):
             if not torch.allclose(covariance, covariance.T, rtol=1e-9, atol=1e-12 * float(covariance.abs().max())):
-                raise ValueError("covariance is not symmetric")
+                raise ValueError("covariance is not symmetric; give for example 0.5 * (C + C.T)")
             variances, self._basis = torch.linalg.eigh(0.5 * (covariance + covariance.T))
         else:
             raise ValueError(
@@ -124,7 +127,9 @@ class Gaussian(ModalGaussian):
             )
         rounding = D * torch.finfo(torch.float64).eps * float(variances.abs().max())
         if float(variances.min()) < -1e4 * rounding or not math.isfinite(float(variances.sum())):
-            raise ValueError(f"covariance has eigenvalue {float(variances.min()):g}; it must not be negative")
+            raise ValueError(
+                f"covariance has the eigenvalue {float(variances.min()):g}; eigenvalues must be finite and not negative"
+            )
         super().__init__(process, mean, torch.where(variances <= rounding, 0.0, variances))
 
     def _to_modes(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mixtures: of Gaussians, and of point masses (the empirical distribution of a data set)."""
+"""Mixtures of Gaussians and of point masses; the latter are the empirical distribution of a data set."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from scorefield.score.oracles.oracle import Number, Observation, Oracle
 
 
 class WeightedOracle(Oracle):
-    """p(x_t) = sum_k w_k p_k(x_t); with labels, p(x_t | class) is the sum over the components of that class.
+    """A mixture p(x_t) = sum_k w_k p_k(x_t); with labels, p(x_t | class) is the mixture of the components of the class.
 
-    With responsibilities r_k = w_k p_k / sum_j w_j p_j, the score and the posterior mean are sums of the components'
-    own with weights r_k.
+    With the responsibilities r_k = w_k p_k / sum_j w_j p_j, the score and the posterior mean are the sums of those of
+    the components with weights r_k.
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         shape: Event shape.
-        weights: w_k > 0, one per component, scaled to sum 1.
-        labels: Class of each component, or None. The condition {"class": labels of shape (B,)} selects by it; -1 is
-            unknown.
+        weights: w_k > 0, one per component; they are scaled to the sum 1.
+        labels: Class of each component, or None. The condition {"class": labels of shape (B,)} selects the components
+            of a class; -1 selects all.
 
     Raises:
-        ValueError: Weights or labels of another length, or a weight that is not positive.
+        ValueError: A weight is not positive and finite, or the number of labels is not that of the weights.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class WeightedOracle(Oracle):
         super().__init__(process, shape)
         weights = torch.as_tensor(weights, dtype=torch.float64).reshape(-1)
         if not bool(((weights > 0) & torch.isfinite(weights)).all()):
-            raise ValueError("weights must be positive and finite; leave a component of weight 0 out")
+            raise ValueError("weights must be positive and finite; omit a component of weight 0")
         self.log_weights = (weights / weights.sum()).log()
         self.labels = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
         if self.labels is not None and len(self.labels) != len(weights):
@@ -54,49 +54,60 @@ class WeightedOracle(Oracle):
         """log p_k(x) of every component, shape (B, K)."""
 
     def _log_prior(self, batch: int, like: Tensor, condition: Condition | None) -> Tensor:
-        """log w_k given the condition, -inf for components of other classes: shape (B, K)."""
+        """log w_k given the condition, -inf for components of other classes; shape (B, K)."""
         log_w = self.log_weights.to(like).expand(batch, -1)
         if not condition:
             return log_w
         if self.labels is None or set(condition) != {"class"}:
             raise ValueError(
                 f"got the condition {sorted(condition)}; this {type(self).__name__} takes"
-                + (" none, it was made without labels=..." if self.labels is None else " {'class': labels} alone")
+                + (
+                    " no condition, because it was made without labels=..."
+                    if self.labels is None
+                    else " only {'class': labels}"
+                )
             )
-        wanted = condition["class"].to(like.device)
-        if wanted.shape != (batch,):
+        classes = condition["class"].to(like.device)
+        if classes.shape != (batch,):
             raise ValueError(
-                f"condition 'class' has shape {tuple(wanted.shape)}; give one label per example, ({batch},)"
+                f"condition 'class' has shape {tuple(classes.shape)}; give one label per example, shape ({batch},)"
             )
-        member = (self.labels.to(like.device) == wanted[:, None]) | (wanted[:, None] == -1)
+        member = (self.labels.to(like.device) == classes[:, None]) | (classes[:, None] == -1)
         if not bool(member.any(1).all()):
-            missing = sorted({int(c) for c in wanted[~member.any(1)]})
-            raise ValueError(f"no component has class {missing}; classes are {sorted(set(self.labels.tolist()))}")
+            missing = sorted({int(c) for c in classes[~member.any(1)]})
+            raise ValueError(
+                f"no component has class {missing}; give one of {sorted(set(self.labels.tolist()))}, or -1 for unknown"
+            )
         return log_w.masked_fill(~member, -torch.inf).log_softmax(1)
 
     def _joint(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
+        """log w_k p_k(x) given the condition, shape (B, K)."""
         return self._log_prior(x.shape[0], x, condition) + self._component_log_prob(x, alpha, sigma)
 
     def _log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         return self._joint(x, alpha, sigma, condition).logsumexp(1)
 
     def responsibilities(self, x: Tensor, t: Number | None, condition: Condition | None = None) -> Tensor:
-        """Probability of each component given x_t = x, shape (B, K)."""
-        state, alpha, sigma = self._enter(x, t)
+        """Probability of each component given x_t = x, shape (B, K); arguments as for `log_prob`."""
+        state, alpha, sigma = self._prepared(x, t)
         return self._joint(state, alpha, sigma, condition).softmax(1).to(x.dtype)
 
     def class_log_prob(self, x: Tensor, t: Number | None = None) -> Tensor:
-        """log p(class | x_t = x) for classes 0 .. max(labels), shape (B, classes): the exact noisy classifier."""
+        """log p(class | x_t = x) for the classes 0..max(labels), shape (B, classes): the exact noisy classifier.
+
+        Raises:
+            ValueError: The mixture was made without labels.
+        """
         if self.labels is None:
             raise ValueError(f"this {type(self).__name__} has no classes; make it with labels=...")
-        state, alpha, sigma = self._enter(x, t)
+        state, alpha, sigma = self._prepared(x, t)
         log_r = self._joint(state, alpha, sigma, None).log_softmax(1)
         classes = torch.arange(int(self.labels.max()) + 1)
         member = (self.labels[None] == classes[:, None]).to(log_r.device)  # (classes, K)
         return log_r[:, None, :].masked_fill(~member, -torch.inf).logsumexp(2).to(x.dtype)
 
     def _choose(self, uniform: Tensor, condition: Condition | None) -> Tensor:
-        """The component of each sample by inversion, shape (n,)."""
+        """The component of each sample, by inversion of the distribution function at uniform numbers; shape (n,)."""
         cumulative = self._log_prior(len(uniform), uniform, condition).exp().cumsum(1)
         k = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
         return k.clamp_max(len(self.log_weights) - 1)
@@ -106,11 +117,14 @@ class Mixture(WeightedOracle):
     """A mixture of Gaussians, each with its own full covariance.
 
     Args:
-        process: The process that noises x_0.
-        weights: w_k > 0, shape (K,), scaled to sum 1.
-        means: m_k, shape (K, *event).
-        covariances: C_k, shape (K, D, D); or variances, shape (K, *event) or (K,).
+        process: The process that adds noise to x_0.
+        weights: w_k > 0, shape (K,); they are scaled to the sum 1.
+        means: m_k, shape (K, *event), model units.
+        covariances: C_k, shape (K, D, D); or variances, shape (K, *event) or (K,). Model units squared.
         labels: Class of each component, for conditional scores; None for an unconditional distribution.
+
+    Raises:
+        ValueError: The numbers of components differ, or a weight or a covariance is not valid.
     """
 
     def __init__(
@@ -134,10 +148,10 @@ class Mixture(WeightedOracle):
         components: Sequence[ModalGaussian],
         labels: Sequence[int] | Tensor | None = None,
     ) -> Mixture:
-        """A mixture of Gaussian oracles of one event shape, random fields among them."""
-        made = object.__new__(cls)
-        made._fill(process, weights, components, labels)
-        return made
+        """A mixture of Gaussian oracles of the same event shape, which may be random fields."""
+        mixture = object.__new__(cls)
+        mixture._fill(process, weights, components, labels)
+        return mixture
 
     def _fill(
         self,
@@ -152,18 +166,20 @@ class Mixture(WeightedOracle):
         WeightedOracle.__init__(self, process, shapes.pop(), weights, labels)
         self.components = tuple(components)
         if len(self.components) != len(self.log_weights):
-            raise ValueError(f"{len(self.log_weights)} weights for {len(self.components)} components")
+            raise ValueError(
+                f"{len(self.log_weights)} weights for {len(self.components)} components; give one per component"
+            )
 
     def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return torch.stack([c._log_prob(x, alpha, sigma, None) for c in self.components], dim=1)
 
     def _score(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         r = self._joint(x, alpha, sigma, condition).softmax(1)
-        return _blend(r, [c._score(x, alpha, sigma, None) for c in self.components])
+        return _weighted_sum(r, [c._score(x, alpha, sigma, None) for c in self.components])
 
     def _denoised(self, x: Tensor, alpha: Tensor, sigma: Tensor, condition: Condition | None) -> Tensor:
         r = self._joint(x, alpha, sigma, condition).softmax(1)
-        return _blend(r, [c._denoised(x, alpha, sigma, None) for c in self.components])
+        return _weighted_sum(r, [c._denoised(x, alpha, sigma, None) for c in self.components])
 
     def _sample_data(self, z: Tensor, uniform: Tensor, condition: Condition | None) -> Tensor:
         chosen, x = self._choose(uniform, condition), torch.empty_like(z)
@@ -179,10 +195,10 @@ class Mixture(WeightedOracle):
         centred = means - mean
         return mean.reshape(self.shape), within + centred.T @ (self.weights[:, None] * centred)
 
-    def _conditioned(self, observation: Observation) -> Mixture:
-        """Each component conditioned, with its weight times its evidence N(y; A m_k, A C_k A' + R)."""
-        weights = _reweighted(self.log_weights + self._evidences(observation))
-        return Mixture.of(self.process, weights, [c._conditioned(observation) for c in self.components], self.labels)
+    def _given(self, observation: Observation) -> Mixture:
+        """Each component given y; its weight is multiplied by its evidence N(y; A m_k, A C_k A' + R)."""
+        weights = _normalised_weights(self.log_weights + self._evidences(observation))
+        return Mixture.of(self.process, weights, [c._given(observation) for c in self.components], self.labels)
 
     def _log_evidence(self, observation: Observation) -> Tensor:
         return (self.log_weights + self._evidences(observation)).logsumexp(0)
@@ -192,16 +208,21 @@ class Mixture(WeightedOracle):
 
 
 class Points(WeightedOracle):
-    """Point masses: x_0 is one of N points. With a data set as points it is what perfect training on it would give.
+    """Point masses: x_0 is one of N points.
+
+    For the points of a data set, this is the score of a model that is trained perfectly on it.
 
     score = -(x - alpha D) / sigma^2 with D = sum_n r_n p_n, r_n ~ w_n exp(-|x - alpha p_n|^2 / (2 sigma^2))
     (Karras et al. 2022, appendix B.3).
 
     Args:
-        process: The process that noises x_0.
+        process: The process that adds noise to x_0.
         points: p_n, shape (N, *event), model units.
-        weights: w_n > 0, shape (N,), scaled to sum 1; None for equal weights.
+        weights: w_n > 0, shape (N,); they are scaled to the sum 1. None for equal weights.
         labels: Class of each point, for conditional scores; None for an unconditional distribution.
+
+    Raises:
+        ValueError: There is no point, or the numbers of points, weights and labels differ.
     """
 
     def __init__(
@@ -222,9 +243,10 @@ class Points(WeightedOracle):
 
     def _component_log_prob(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         if bool((sigma <= 0).any()):
-            raise ValueError("point masses have no density without noise; give a time at which sigma > 0")
+            raise ValueError("point masses have no density without noise; give a time t at which sigma > 0")
         flat, points = x.flatten(1)[:, None], self.points.to(x).flatten(1)
-        # Differences, not a matrix product: at small sigma the nearest point's distance must keep its digits.
+        # From differences, not from a matrix product, so that the distance of the nearest point keeps its digits at
+        # small sigma; in chunks of points, so that the memory stays bounded.
         rows = max(1, 2**22 // max(flat.numel(), 1))
         squared = torch.cat([((flat - alpha[:, None, None] * p) ** 2).sum(2) for p in points.split(rows)], dim=1)
         variance = sigma[:, None] ** 2
@@ -246,9 +268,9 @@ class Points(WeightedOracle):
         mean = self.weights @ flat
         return mean.reshape(self.shape), (flat - mean).T @ (self.weights[:, None] * (flat - mean))
 
-    def _conditioned(self, observation: Observation) -> Points:
-        """The points with each weight multiplied by its likelihood N(y; A p_n, R); R must be regular."""
-        weights = _reweighted(self.log_weights + self._likelihoods(observation))
+    def _given(self, observation: Observation) -> Points:
+        """The points, with each weight multiplied by its likelihood N(y; A p_n, R); R must be regular."""
+        weights = _normalised_weights(self.log_weights + self._likelihoods(observation))
         return Points(self.process, self.points, weights, self.labels)
 
     def _log_evidence(self, observation: Observation) -> Tensor:
@@ -259,13 +281,13 @@ class Points(WeightedOracle):
         return observation.log_prob(self.points.flatten(1), L)
 
 
-def _reweighted(log_weights: Tensor) -> Tensor:
-    """Normalised weights; one that underflows stays positive, so that every component keeps its number and class."""
+def _normalised_weights(log_weights: Tensor) -> Tensor:
+    """Weights with sum 1; one that underflows is set to the smallest positive number, so that no component is lost."""
     return log_weights.softmax(0).clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def _blend(r: Tensor, parts: list[Tensor]) -> Tensor:
-    """sum_k r_k part_k with r of shape (B, K)."""
+def _weighted_sum(r: Tensor, parts: list[Tensor]) -> Tensor:
+    """sum_k r_k part_k, with r of shape (B, K) and parts of shape (B, *event)."""
     total = torch.zeros_like(parts[0])
     for k, part in enumerate(parts):
         total = total + over_event(r[:, k], part) * part
