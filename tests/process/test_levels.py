@@ -259,7 +259,8 @@ def test_the_reasons_say_the_numbers() -> None:
     for part in (
         f"sigma_max = {choice.ladder.sigma_max:.4g}", "all 300 examples", "sigma_min = 0.01", "model units",
         f"{choice.ladder.levels} levels", "0.5 wanted", f"step size is {choice.langevin_step:.3g}",
-        "7 steps per level", f"{7 * choice.ladder.levels} network evaluations", "(e/2) s + sqrt(e) z", "Technique 1", "Technique 2", "Technique 4",
+        "7 steps per level", f"{7 * choice.ladder.levels} network evaluations", "(e/2) s + sqrt(e) z",
+        "Technique 1", "Technique 2", "Technique 4",
     ):  # fmt: skip
         assert part in text
     assert "e s + sqrt(2 e) z" in choose_levels(data()).reasons[-1]

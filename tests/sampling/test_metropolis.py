@@ -156,7 +156,7 @@ def test_energies_know_their_density_and_fields_do_not() -> None:
     torch.testing.assert_close(density, expected, rtol=FLOAT64, atol=FLOAT64)
     torch.testing.assert_close(score.detach(), slope, rtol=1e2 * FLOAT64, atol=FLOAT64)
     field = FunctionScore(lambda x, t: target(x, t), PROCESS)
-    with pytest.raises(TypeError, match="only energies and closed forms.*line integral"):
+    with pytest.raises(TypeError, match="only for energies and closed forms.*line integral"):
         walk(MALA(SIZE), field, x, 1)
 
 

@@ -76,8 +76,11 @@ def test_a_simulated_process_trains_and_samples_by_its_reverse_sde(tmp_path: Pat
     [
         ({"form": NoiseForm()}, r"form=ScoreForm\(\)"),
         ({"time_input": LogSigma()}, r"time_input=ScaledTime\(\)"),
-        ({"network": EnergyMLP(width=4, depth=1), "form": EnergyForm()}, "alpha = 1; GeneralSDE does otherwise"),
-        ({"network": EnergyMLP(width=4, depth=1), "form": EnergyForm(), "process": VP()}, "alpha = 1; VP does"),
+        ({"network": EnergyMLP(width=4, depth=1), "form": EnergyForm()}, "alpha = 1; GeneralSDE is not such a process"),
+        (
+            {"network": EnergyMLP(width=4, depth=1), "form": EnergyForm(), "process": VP()},
+            "alpha = 1; VP is not such a process",
+        ),
     ],
 )
 def test_what_is_made_of_scales_that_are_not_there_is_refused(change: dict, message: str) -> None:

@@ -36,7 +36,7 @@ _ADVICE = {
 
 
 class UnlikeError(DataError):
-    """An image that is whole, and of another shape than the set's: never left out as a damaged one would be."""
+    """An undamaged image whose mode differs from that of the set; `skip_bad` does not leave it out."""
 
 
 class Header(NamedTuple):

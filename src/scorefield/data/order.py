@@ -1,4 +1,4 @@
-"""Which example comes when: pure functions of (seed, epoch, index) and of the step number.
+"""The order of examples and flips: pure functions of (seed, epoch, index) and of the step number.
 
 Everything rests on a 64-bit hash, the finaliser of splitmix64 (Steele, Lea & Flood 2014) folded over its arguments, so
 that the order of a run is the same on every machine and with every version of numpy. Epoch e visits the examples in the

@@ -24,7 +24,7 @@ class Split:
 
     Args:
         name: Name of the split in receipts and messages.
-        spec: What the data are; shared by all splits.
+        spec: Shape, range and units of an example; shared by all splits.
         rows: The rows from which examples are read.
         where: Row of each example, ascending.
         labels: Class of every row, -1 unknown, or None.
@@ -125,8 +125,8 @@ class Data:
     Attributes:
         name: Name of the source.
         spec: Shape, range and units of one example, from the training split.
-        train: What is trained on.
-        held_out: What is not, or None where nothing is held out.
+        train: Examples for training.
+        held_out: Examples held out from training, or None.
         skipped: Names of the examples left out by `skip_bad`.
     """
 

@@ -24,7 +24,7 @@ def start() -> tuple[int, int]:
 
 
 def leave() -> None:
-    """Part from the other processes; one that ends without it may be aborted by the threads of its connections."""
+    """Leave the process group; a process that ends without this may be aborted by the threads of its connections."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -40,7 +40,7 @@ def gather(value: T, join: Callable[[Sequence[T]], T]) -> T | None:
 
 
 def rank() -> int:
-    """This process's number."""
+    """Rank of this process, 0 outside torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -99,7 +99,7 @@ def guide_experiment(model: Model, kind: Kind, data: str | None = None) -> Guide
 
 
 def with_data(experiment: GuideExperiment, kind: Kind, model: Model, data: Data) -> tuple[GuideExperiment, Data]:
-    """The experiment with its answer filled in, and the data in the units of the model.
+    """The experiment with the distribution of its output filled in (`answer`), and the data in the units of the model.
 
     Raises:
         DataError: Other data than the model's, or labels of the other kind.
@@ -107,8 +107,9 @@ def with_data(experiment: GuideExperiment, kind: Kind, model: Model, data: Data)
     there, here = ((s.shape, s.low, s.high, s.levels, s.units) for s in (data.spec, model.data))
     if there != here:
         raise DataError(
-            f"{data.name} has shape, low, high, levels, units = {there}, the model {model.name} {here}; a guide"
-            " looks at the model's own noisy examples (the fields size, crop and channels of its data source apply)"
+            f"{data.name} has shape, low, high, levels, units = {there}, the model {model.name} {here}; a guidance"
+            " model takes noisy examples of the model's own data (the fields size, crop and"
+            " channels of its data source apply)"
         )
     (condition,) = data.spec.conditions
     if (condition.kind == "class") != (kind == "classifier"):
@@ -152,7 +153,7 @@ def train_guide(
         data: The data that `with_data` returned.
         out: Output folder.
         resume: "auto" continues from the newest checkpoint, "no" refuses a folder that holds a run.
-        observer: Told of progress.
+        observer: Receives progress.
 
     Returns:
         The guidance model and its accuracy, None without held-out examples.
@@ -218,7 +219,7 @@ def level_times(process: Process, levels: int) -> Tensor:
 
 
 def _blind(answer: Answer, y: Tensor) -> float:
-    """The loss of the best distribution that does not look at x."""
+    """The loss, nats, of the best distribution of y that ignores x: the entropy of the classes, or of a normal fit."""
     if isinstance(answer, Category):
         share = torch.bincount(y, minlength=answer.size).double() / len(y)
         return -float(torch.xlogy(share, share).sum())

@@ -1,4 +1,4 @@
-"""Asking a run to stop: signals become a flag that the loop looks at between steps."""
+"""Signals that stop a run: each sets a flag, which the training loop reads between steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM ask for a stop after the present step; a second SIGINT stops at once."""
+    """The event that SIGINT or SIGTERM sets, to stop after the present step; a second SIGINT stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

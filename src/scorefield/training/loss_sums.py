@@ -24,7 +24,7 @@ class LossSums:
     steps: int = 0
 
     def add(self, values: Tensor, t: Tensor) -> None:
-        """Per-example losses at their times."""
+        """Add the losses of examples, (B,), to the bins of their times t, (B,)."""
         bins = (t.double() * BINS).long().clamp(0, BINS - 1)
         self.loss.index_add_(0, bins, values.detach().double().cpu())
         self.count.index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
@@ -48,7 +48,7 @@ class LossSums:
         return LossSums(both[:BINS], both[BINS:], self.norm, self.steps)
 
     def row(self) -> dict[str, Any]:
-        """Means: over all, and per bin (null where the bin is empty)."""
+        """The mean loss over all examples and per bin (None where the bin is empty), and the mean gradient norm."""
         total = float(self.count.sum())
         bins = [float(a / b) if b else None for a, b in zip(self.loss.tolist(), self.count.tolist(), strict=True)]
         return {

@@ -9,33 +9,33 @@ class Observer(Protocol):
     """Observer of a run: the progress display of the command line, a test, a notebook."""
 
     def message(self, text: str) -> None:
-        """A line worth telling."""
+        """Receive one line of text for the user."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
-        """After each step."""
+        """Receive the number of optimiser steps taken, of how many, and the loss; called after each step."""
 
     def row(self, row: dict[str, Any]) -> None:
-        """After each row of metrics.jsonl."""
+        """Receive a row of metrics.jsonl after it is written."""
 
 
 class Silent:
     """An observer that does nothing."""
 
     def message(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def step(self, step: int, steps: int, loss: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def row(self, row: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def __enter__(self) -> Silent:
-        """Begin."""
+        """Return the observer."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End."""
+        """Do nothing."""
 
 
 class ProgressBar(Silent):

@@ -127,7 +127,8 @@ class _Trainer:
         self.experiment, self.run_folder, self.data, self.observer = experiment, run, data, observer
         self.settings: Training = experiment.training
         self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs each believe to be alone
+            # Without `cpu` each of several CPU processes starts as if it were the only one.
+            cpu=not torch.accelerator.is_available(),
             log_with=list(self.settings.trackers) or None,
             project_dir=run,
             kwargs_handlers=[_ddp_settings()],

@@ -1,4 +1,4 @@
-"""Labels as class numbers, or as the numbers that they are."""
+"""Labels as class numbers, or as measured numbers."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _read_split(files: list[Path], source: DataSource) -> Content:
     labels, names = _labels(records, first, source, files[0])
     if source.key is None and {"shape", "data"} <= first.keys():
         raw = _Raw(records, first)
-        channels_last = raw.shape[3] <= 4 < raw.shape[1]  # which of the two is then for the user to say
+        channels_last = raw.shape[3] <= 4 < raw.shape[1]  # ambiguous, so the user must set data.layout
         return Arrays(raw, name, labels, names, layout=None if channels_last else "channels_first")
     key = _image_feature(records, first, source)
 
@@ -272,7 +272,7 @@ def _index(file: Path, mapped: mmap.mmap | bytes, starts: array.array, lengths: 
         if position + 12 > size:
             raise DataError(f"{file} is truncated: it ends within the header of record {record}")
         length, check = struct.unpack_from("<QI", mapped, position)
-        if position + 16 + length > size:  # a false length would lead astray, so it is looked at at once
+        if position + 16 + length > size:  # a damaged length would misplace every later record, so check it now
             _check_lengths(file, mapped, np.array([length], np.uint64), np.array([check], np.uint32), record)
             have = size - position - 12
             raise DataError(f"{file} is truncated: record {record} has {length} bytes and a checksum, {have} are left")
