@@ -112,9 +112,8 @@ class _Environment:
         if size < (last + 1) * page:
             self._env.close()
             raise DataError(
-                f"{file} is truncated: its header counts {last + 1} pages of {page} bytes, and the file has {size} bytes."
-                " Copy it"
-                " again, or rewrite it with `mdb_copy -c` where the original is no longer"
+                f"{file} is truncated: its header counts {last + 1} pages of {page} bytes, and the file has {size}"
+                " bytes. Copy it again, or rewrite it with `mdb_copy -c` where the original is no longer"
             )
         self.entries = int(self._env.stat()["entries"])
 
