@@ -22,7 +22,7 @@ from scorefield._files import NoSpaceError
 from scorefield.data_spec import DataSpec
 from scorefield.interop import IMPORTERS, CheckpointError, Hints, Imported, import_checkpoint, import_result
 from scorefield.interop.config_fields import Fields
-from scorefield.interop.import_result import heard
+from scorefield.interop.import_result import check_hints
 from scorefield.interop.noise_table import ladder_of, take_table
 from scorefield.interop.score_sde_config import configuration
 from scorefield.nets import ACSMUNet, NCSNv2, NetworkConfig
@@ -360,10 +360,10 @@ def test_hints_are_compared_with_the_finished_experiment() -> None:
         recipe(name) for name in ("ve-cifar10-ncsnpp-continuous", "vp-cifar10-ddpm", "ncsnv2-celeba")
     )
     for experiment in (continuous, labels, tables):
-        heard(Hints(), experiment)
-    heard(Hints(size=32, process="ve", discrete=False, sigma_min=0.01, sigma_max=50.0, levels=7), continuous)
-    heard(Hints(size=32, process="vp", discrete=True, levels=1000), labels)
-    heard(Hints(size=64, process="ve", discrete=True, levels=500, sigma_max=90.0), tables)
+        check_hints(Hints(), experiment)
+    check_hints(Hints(size=32, process="ve", discrete=False, sigma_min=0.01, sigma_max=50.0, levels=7), continuous)
+    check_hints(Hints(size=32, process="vp", discrete=True, levels=1000), labels)
+    check_hints(Hints(size=64, process="ve", discrete=True, levels=500, sigma_max=90.0), tables)
     for experiment, hints in (
         (continuous, Hints(size=64)),
         (continuous, Hints(process="vp")),
@@ -376,7 +376,7 @@ def test_hints_are_compared_with_the_finished_experiment() -> None:
         (tables, Hints(discrete=False)),
     ):
         with pytest.raises(CheckpointError, match="contradicts|are of VE models"):
-            heard(hints, experiment)
+            check_hints(hints, experiment)
 
 
 def test_energies_that_normalise_are_refused(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_refuses_data_without_the_labels(model: Model, measured: tuple[Model, Pa
         with_data(unlabelled, "classifier", vectors, numbers)
     with pytest.raises(DataError, match="are classes; use --kind classifier"):
         with_data(unlabelled, "likelihood", vectors, open_data(replace(unlabelled.data, label_key="k")))
-    with pytest.raises(DataError, match="looks at the model's own noisy examples"):
+    with pytest.raises(DataError, match="noisy examples of the model's own data"):
         with_data(unlabelled, "likelihood", model, numbers)
     with pytest.raises(ValueError, match="a guidance model draws no samples"):
         replace(unlabelled, training=replace(unlabelled.training, sample_every=5))

@@ -55,7 +55,7 @@ from scorefield.interop import (
     score_sde_config,
     score_sde_shapes,
 )
-from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, check, heard, write
+from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, check, check_hints, write
 from scorefield.models.model import Model
 
 Reader = Callable[[Path, Path | None, Weights | None, Hints], Imported]
@@ -102,7 +102,7 @@ def import_checkpoint(
         raise CheckpointError(f"there is no layout {layout!r}.{near(layout, IMPORTERS)}")
     hints = hints or Hints()
     found = IMPORTERS[layout](checkpoint, config, weights, hints)
-    heard(hints, found.experiment)
+    check_hints(hints, found.experiment)
     check(found, checkpoint)
     write(found, checkpoint, layout, out)
     return found

@@ -50,7 +50,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
         _unet(tensors, fields, checkpoint) if unet else refine_network(tensors, fields, image.centered, checkpoint)
     )
     process = ladder(sigma_min, sigma_max, levels, spacing)
-    size, refine, consistent, said = _sampler(fields, process)
+    size, refine, consistent, sampler_notes = _sampler(fields, process)
     settings = Settings(
         network,
         image.shape,
@@ -75,7 +75,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     made = experiment(name_of("acsm", image), settings, data=data, source=source)
     expected = fields.flag("model.ema", True)
     chosen, named = choose_weights(tensors, parts.average, weights, settings.decay, made, checkpoint, expected=expected)
-    return Imported(made, chosen, named, parts.step, (*notes, *said))
+    return Imported(made, chosen, named, parts.step, (*notes, *sampler_notes))
 
 
 def _is_unet(tensors: Mapping[str, Tensor], fields: Fields, checkpoint: Path) -> bool:

@@ -3,8 +3,8 @@
 A file `network-snapshot-*.pkl` is a pickled dictionary whose entry `ema` is a preconditioned network. SongUNet is the
 U-Net of NCSN++ under other names; three things are laid out otherwise. Query, key and value are one convolution whose
 output channels alternate, q_0 k_0 v_0 q_1 ...; a class enters before the two layers of the time embedding, as
-W onehot sqrt(classes) + b; and what told the network of its augmentations in training is zero at sampling, where it
-adds nothing.
+W onehot sqrt(classes) + b; and the embedding of the augmentations of training is zero at sampling, where it adds
+nothing.
 
 In EDM every network is a denoiser D(x, sigma) of images in [-1, 1] with noise of deviation sigma, whatever it was
 trained on. Ours are the same functions in the terms of the process each was trained with:
@@ -357,7 +357,7 @@ def _classes(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([rows, bias[None]])
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.isclose(a, b).all())
 
 
@@ -384,5 +384,5 @@ def _check_layers(song: Inert, arguments: Mapping[str, Any], experiment: Experim
                     f"the SongUNet was changed: {path} has {name} = {node.state.get(name)!r}, where EDM's has {value!r}"
                 )
         found = node.state.get("_buffers", {}).get("resample_filter")
-        if found is not None and not _alike(found.float().reshape(found.shape[-2:]), expected_filter):
+        if found is not None and not _close(found.float().reshape(found.shape[-2:]), expected_filter):
             raise CheckpointError(f"the SongUNet was changed: the filter of {path} is not made of {taps.tolist()}")

@@ -277,8 +277,8 @@ def settled(hints: Hints, name: str, known: Any) -> Any:
     return known
 
 
-def heard(hints: Hints, experiment: Experiment) -> None:
-    """Refuse hints that the finished experiment contradicts, so that none is passed over in silence.
+def check_hints(hints: Hints, experiment: Experiment) -> None:
+    """Refuse hints that the finished experiment contradicts, so that no hint is ignored without an error.
 
     Raises:
         CheckpointError: A hint says otherwise than the experiment, or says something of a process of another family.

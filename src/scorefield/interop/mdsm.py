@@ -59,7 +59,7 @@ def _flat(config: Path | None) -> Fields:
     """The configuration, whose fields may lie in one section or in none.
 
     Raises:
-        CheckpointError: The checkpoint is of another network, or of one with normalisation.
+        CheckpointError: The configuration has no field of MDSM, or asks for normalisation.
     """
     found = read_config(config, sections=False)
     if found is None:
@@ -100,8 +100,8 @@ def _size(tensors: Mapping[str, Tensor], fields: Fields, hints: Hints, depth: in
     features = weight(tensors, "ln.weight" if head == "linear" else "ln1.weight", 2, checkpoint).shape[1]
     channels = tensors["conv1.conv.weight"].shape[0] * 2**stages
     side = math.isqrt(features // channels) * 2**stages
-    if (said := fields.whole("image_size", side)) != side:
+    if (configured := fields.whole("image_size", side)) != side:
         raise CheckpointError(
-            f"the head of this energy belongs to images of {side} pixels; its configuration says {said}"
+            f"the head of this energy belongs to images of {side} pixels; its configuration says {configured}"
         )
     return settled(hints, "size", side)

@@ -27,7 +27,7 @@ from scorefield.interop.list_checkpoints import (
     spacing_of,
     stage_names,
 )
-from scorefield.interop.noise_table import agree, ladder_of, take_table
+from scorefield.interop.noise_table import check_table, ladder_of, take_table
 from scorefield.nets.refinenets.ncsnv2 import NCSNv2
 from scorefield.process.levels import langevin_step
 from scorefield.process.tabulated import GeometricSigmas, LinearSigmas
@@ -42,7 +42,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
     sigmas = take_table(tensors, checkpoint)
     assert sigmas is not None  # or it would not be this layout
     levels = _configured(fields) if fields.given else ladder_of(sigmas, checkpoint)
-    agree(sigmas, levels, checkpoint)
+    check_table(sigmas, levels, checkpoint)
     image = read_image(fields, hints, "ncsnv2", first_convolution(tensors, checkpoint).shape[1])
     size, repeats, notes = langevin_settings(levels, fields)
     settings = Settings(

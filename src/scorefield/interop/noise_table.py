@@ -61,7 +61,7 @@ def ladder_of(sigmas: Tensor, checkpoint: Path) -> GeometricSigmas | LinearSigma
     )
 
 
-def agree(sigmas: Tensor, ladder: GeometricSigmas | LinearSigmas, checkpoint: Path, *, read: bool = True) -> None:
+def check_table(sigmas: Tensor, ladder: GeometricSigmas | LinearSigmas, checkpoint: Path, *, read: bool = True) -> None:
     """Refuse a ladder that is not the checkpoint's.
 
     Args:

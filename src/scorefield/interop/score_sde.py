@@ -23,7 +23,7 @@ from scorefield.interop import flax_tree
 from scorefield.interop.checkpoint_files import expect, file_kind, plain_number, read_config, read_torch, without_prefix
 from scorefield.interop.config_fields import Fields
 from scorefield.interop.import_result import CheckpointError, Hints, Imported, Weights, average_name, settled
-from scorefield.interop.noise_table import agree, take_table
+from scorefield.interop.noise_table import check_table, take_table
 from scorefield.interop.score_sde_config import configuration, data_source, experiment_name
 from scorefield.interop.score_sde_shapes import configuration_of, contradictions
 from scorefield.models.experiment import Averaging, Experiment
@@ -86,7 +86,7 @@ def read(checkpoint: Path, config: Path | None, weights: Weights | None, hints: 
         run, notes = _configured(fields, hints), () if Fields(fields).has("sampling.predictor") else (SAMPLER,)
     if stored.sigmas is not None:  # models of other processes do not read them
         ladder = GeometricSigmas(run.sigma_min, run.sigma_max, run.levels)
-        agree(stored.sigmas, ladder, checkpoint, read=run.process == "ve")
+        check_table(stored.sigmas, ladder, checkpoint, read=run.process == "ve")
     experiment = _experiment(run, config, fields)
     chosen, tensors = _choose(stored, weights, checkpoint)
     return Imported(
@@ -206,13 +206,13 @@ def _ours(
     if lines := differences(own, tensors, theirs="checkpoint"):
         shown = lines[:12] + ([f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else [])
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        told = contradictions(shapes, run)
-        said = "\nThe tensors say otherwise than the configuration of\n" + "\n".join(told) if told else ""
+        contradicted = contradictions(shapes, run)
+        listed = "\nThe tensors contradict the configuration in\n" + "\n".join(contradicted) if contradicted else ""
         raise CheckpointError(
             f"the tensors of {checkpoint} are not those of the network that the configuration describes"
             f" ({type(run.network).__name__}, {len(own)} tensors); {len(lines)} differences, in the release's names:\n"
             + "\n".join(shown)
-            + said
+            + listed
             + "\nThe configuration belongs to another checkpoint: give the right one with --config"
         )
     return {p.name: tensors[p.release].T if p.transposed else tensors[p.release] for p in order}

@@ -1,8 +1,8 @@
 """The configurations of adversarial score matching (Jolicoeur-Martineau et al. 2021), and a small one on the digits.
 
 Each configuration file trains by denoising score matching alone; the four that were also trained with a critic have a
-second recipe, "-adversarial". Sampled as each file says, by consistent annealed sampling or by annealed Langevin
-dynamics, and returned as expected denoised samples from the last call. The release trains on 3-Stacked MNIST in
+second recipe, "-adversarial". Each is sampled as its file says, by consistent annealed sampling or by annealed Langevin
+dynamics, and samples are the denoised values of the last network evaluation. The release trains on 3-Stacked MNIST in
 [-1, 1] and samples from and clamps to [0, 1]; here its data are in [0, 1] throughout.
 """
 
@@ -185,9 +185,9 @@ def with_critic(found: Experiment, steps: int) -> Experiment:
 
 
 def digits_adversarial() -> Experiment:
-    """The bundled digits with a critic, two perceptrons, by consistent annealed sampling: some minutes on one core.
+    """The bundled digits with a critic, both networks MLPs, by consistent annealed sampling: some minutes on one core.
 
-    The same without the critic: --set adversary=null.
+    `--set adversary=null` trains it without the critic.
     """
     spec = DataSpec((1, 8, 8), 0, 16, 17, model_range=_UNIT)
     return Experiment(
@@ -219,7 +219,7 @@ def _recipe(name: str, row: Row) -> Callable[[], Experiment]:
 
 
 def _adversarial(name: str, steps: int) -> Callable[[], Experiment]:
-    what = f"The same as {name} with the published critic."
+    what = f"{name} trained with the published critic (adversarial score matching)."
     return as_recipe(f"{name}-adversarial", what, lambda: with_critic(RECIPES[name](), steps))
 
 

@@ -148,8 +148,11 @@ ROWS: dict[str, Row] = {
 
 def _recipe(name: str, row: Row) -> Callable[[], Experiment]:
     what, settings, data, paper = row
-    said, source = f"Li et al. (2019): {what.split(' (')[0]}.", _SOURCE.format(what)
-    return as_recipe(name, said, lambda: experiment(name, settings, data=data, source=source, paper=paper))
+    summary, source = (
+        f"An energy of {what.split(' (')[0]}, multi-scale denoising score matching (Li et al. 2019).",
+        _SOURCE.format(what),
+    )
+    return as_recipe(name, summary, lambda: experiment(name, settings, data=data, source=source, paper=paper))
 
 
 RECIPES: dict[str, Callable[[], Experiment]] = {

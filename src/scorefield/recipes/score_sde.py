@@ -122,7 +122,9 @@ def _build(row: Row) -> Experiment:
 
 
 def _recipe(row: Row) -> Callable[[], Experiment]:
-    kind = f"{row.process} {row.network}{' deep' if row.deep else ''}, {'continuous' if row.continuous else 'discrete'}"
+    process = {"ve": "VE", "vp": "VP", "subvp": "sub-VP"}[row.process]
+    network = {"ddpm": "DDPM", "ddpmpp": "DDPM++", "ncsnpp": "NCSN++"}[row.network] + (" (deep)" if row.deep else "")
+    kind = f"{network} under {process}, {'continuous' if row.continuous else 'discrete'} times"
     return as_recipe(row.name, f"Song et al. (2021), CIFAR-10: {kind}.", lambda: _build(row))
 
 

@@ -1,4 +1,4 @@
-"""One configuration of the SDE framework's release, and the `Experiment` that it is.
+"""Configurations of the SDE framework's release, and the `Experiment` that each describes.
 
 The release describes a run by a few fields: which SDE, which network, discrete or continuous times, which predictor and
 corrector. `Configuration` has these under our names; recipes and the import of the release's checkpoints both use
@@ -250,29 +250,33 @@ class Configuration:
 
     def departures(self) -> tuple[str, ...]:
         """Sentences: where our sampler of this configuration is not the release's, and what would be."""
-        said = []
+        sentences = []
         if self.method == "ode":
-            said.append("The flow is solved for each image by itself; the release solves the batch as one.")
+            sentences.append("The flow is solved for each image by itself; the release solves the batch as one.")
         elif self.corrector == "langevin":
-            said.append(
+            sentences.append(
                 "The Langevin corrector takes each image's own norms; the release averages them over the batch, which"
                 " NormRatio(norm='batch') does."
             )
         pc = self.method == "pc"
         if pc and self.corrector != "none" and self.process == "subvp":
-            said.append(
+            sentences.append(
                 "The release cannot run a corrector on sub-VP models; here its step has the factor"
                 " (alpha_t / alpha_s)^2 of the process."
             )
         if pc and self.continuous and self.predictor != "none":
-            said.append(
+            sentences.append(
                 f"The sampler takes {self.levels} steps that end at t_min and denoises there; the release's steps are"
                 f" 1/{self.levels} long, and it takes the last one's mean."
             )
         if pc and not self.continuous and self.process == "vp":
-            said.append("Levels have whole labels in sampling; the release's drift by up to 1 towards the last step.")
+            sentences.append(
+                "Levels have whole labels in sampling; the release's drift by up to 1 towards the last step."
+            )
         if pc and self.predictor == "none" and self.denoise:
-            said.append("Samples are denoised at the end; with predictor 'none' the release's code does not do so.")
+            sentences.append(
+                "Samples are denoised at the end; with predictor 'none' the release's code does not do so."
+            )
         if self.optimiser.warmup:
-            said.append("Training would begin with 1/warmup of the learning rate; the release's first rate is 0.")
-        return tuple(said)
+            sentences.append("Training would begin with 1/warmup of the learning rate; the release's first rate is 0.")
+        return tuple(sentences)
