@@ -183,7 +183,7 @@ def test_data_of_the_spec_pass(spec: DataSpec):
 @pytest.mark.parametrize(
     ("spec", "x", "message"),
     [
-        (EIGHT_BIT, torch.zeros(2, 1, 4, 5), r"^data has event shape \(1, 4, 5\), the model takes \(3, 4, 5\)"),
+        (EIGHT_BIT, torch.zeros(2, 1, 4, 5), r"^data has event shape \(1, 4, 5\), and the model takes \(3, 4, 5\)"),
         (STANDARDISED, spoiled(STANDARDISED, math.nan, 2, 0, 1), r"NaN or infinite values, first in examples \[2\]"),
         (STANDARDISED, spoiled(STANDARDISED, math.inf, 1), r"first in examples \[1\]"),
         (EIGHT_BIT, spoiled(EIGHT_BIT, 256.0, 1, 2), r"to 256 in channel 2, outside \[0, 255\]"),
@@ -228,7 +228,7 @@ def test_range_and_nan_can_be_left_unchecked():
         ({"low": 0.0, "high": 1.0, "levels": 1}, "at least two levels"),
         ({"low": 0.0, "high": 1.0, "model_range": (1.0, -1.0)}, "model_range must increase"),
         ({"low": 0.0, "high": 1.0, "scale": 2.0}, "offset and scale are for unbounded data"),
-        ({"model_range": (0.0, 1.0)}, "unbounded data map by offset and scale"),
+        ({"model_range": (0.0, 1.0)}, "these data are unbounded; give offset and scale"),
         ({"scale": (1.0, 0.0)}, "scale must be positive"),
         ({"offset": math.nan}, "offset finite"),
         (
@@ -246,8 +246,8 @@ def test_fields_that_contradict_each_other_are_refused(fields: dict[str, Any], m
     ("arguments", "message"),
     [
         (("a", "class", 0), "size 0; it must be at least 1"),
-        (("a", "class", 2, ("x",)), "class of size 2; 1 class names do not fit"),
-        (("a", "vector", 1, ("x",)), "vector of size 1; 1 class names do not fit"),
+        (("a", "class", 2, ("x",)), "class of size 2, and 1 class names are given"),
+        (("a", "vector", 1, ("x",)), "vector of size 1, and 1 class names are given"),
     ],
 )
 def test_impossible_conditions_are_refused(arguments: tuple[Any, ...], message: str):

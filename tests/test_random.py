@@ -100,7 +100,7 @@ def test_an_empty_batch_gets_empty_noise():
 
 
 def test_a_batch_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="noise of 2 examples was asked for a batch of 3"):
+    with pytest.raises(ValueError, match="indices of 2 examples, and a batch of 3 was given"):
         IndexedNoise(0, [0, 1]).normal(torch.empty(3, 1), 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders: a reader, a crash or a full disk never leaves half of one."""
+"""Atomic writing of files and folders: none is ever incomplete, also after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Read once: asking for it means setting it, which another thread must not meet.
+# Read once at import, because the only way to read the mask is to set it, which would affect files of other threads.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -22,22 +22,22 @@ class NoSpaceError(OSError):
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; when the block ends it is synced to disk and takes the place of `path`.
+    """A temporary path in the folder of `path`. At the end of the block it is flushed to disk and replaces `path`.
 
     Raises:
-        NoSpaceError: There was no room; `path` is as it was.
+        NoSpaceError: The disk is full; `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner reads
+        temporary.chmod(0o666 & ~_UMASK)  # some libraries write files that only their owner can read
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise translated(error, path) from error
+        raise _explained(error, path) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -54,12 +54,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def translated(error: OSError, path: Path) -> OSError:
-    """A `NoSpaceError` that says what could not be written, where the disk is full; any other error as it is."""
+def _explained(error: OSError, path: Path) -> OSError:
+    """The error, or a `NoSpaceError` with an explanation in its place if the disk is full."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return error
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free
     return NoSpaceError(
         errno.ENOSPC,
         f"no space left to write {path} ({free / 2**20:.0f} MiB free on that disk); what was there before is intact."
@@ -69,10 +69,10 @@ def translated(error: OSError, path: Path) -> OSError:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """`replacing` for a folder and all files in it; an older folder of that name is removed first.
+    """A temporary folder that replaces the folder `path` at the end of the block, after all its files are flushed.
 
     Raises:
-        NoSpaceError: There was no room; neither the folder nor parents made for it are left.
+        NoSpaceError: The disk is full; the temporary folder, and parents created for it, are removed.
     """
     path = Path(path)
     missing = [parent for parent in path.parents if not parent.exists()]
@@ -89,11 +89,11 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise translated(error, path) from error
+        raise _explained(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in missing:
-            with contextlib.suppress(OSError):  # of those that are empty because the folder could not be written
+            with contextlib.suppress(OSError):  # removes only empty parents, that is, if the folder was not written
                 parent.rmdir()
 
 

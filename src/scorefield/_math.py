@@ -14,9 +14,9 @@ LOG_2PI = math.log(2.0 * math.pi)
 def over_event(per_example: Tensor, x: Tensor) -> Tensor:
     """Give a tensor of shape (B,) the device, dtype and trailing axes with which it multiplies x of shape (B, *event).
 
-    Coefficients of time are computed in float64 on the CPU and cast only here, so that differences of neighbouring
-    noise levels keep their digits on every device. One number for all examples, shape (1,), stays on the CPU as a
-    number: accelerators take it along with the operation, where a copy would make the host wait.
+    Functions of time are computed in float64 on the CPU and cast only here, so that differences of neighbouring noise
+    levels keep their digits on every device. One number for all examples, shape (1,), stays on the CPU as a scalar:
+    accelerators take it as an argument of the operation, while copying it would make the host wait.
     """
     if per_example.numel() == 1 and per_example.device.type == "cpu":
         return per_example.to(x.dtype).reshape(())
@@ -24,20 +24,23 @@ def over_event(per_example: Tensor, x: Tensor) -> Tensor:
     return per_example.reshape(per_example.shape + (1,) * (x.ndim - per_example.ndim))
 
 
-def once(t: Tensor) -> Tensor:
-    """Times that were expanded from a single one for all examples as that one, shape (1,); others as they are."""
+def unexpanded(t: Tensor) -> Tensor:
+    """Times as shape (1,) if they were expanded from one time for all examples, else unchanged, shape (B,).
+
+    Functions of time are then computed once for the whole batch.
+    """
     return t[:1] if len(t) and t.stride(0) == 0 else t
 
 
 def plus_scaled(x: Tensor, coefficient: Tensor, y: Tensor) -> Tensor:
-    """x + c y, in one pass over the numbers, for c of shape (B,), or (1,) where all examples share it."""
+    """x + c y in one pass over the memory, for c of shape (B,), or (1,) where all examples share it."""
     if coefficient.numel() == 1 and coefficient.device.type == "cpu" and not coefficient.requires_grad:
         return torch.add(x, y, alpha=coefficient.item())
     return torch.addcmul(x, y, over_event(coefficient, x))
 
 
 def _rows(x: Tensor) -> Tensor:
-    """(B, *event) -> (B, D); unlike reshape(B, -1) it takes an empty batch."""
+    """(B, *event) -> (B, D); unlike reshape(B, -1), it accepts an empty batch."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -64,7 +67,7 @@ def normal_log_prob(x: Tensor, variance: Tensor | float) -> Tensor:
 
 
 def value_and_divergence(field: Callable[[Tensor], Tensor], x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A vector field and its divergence, from one forward pass.
+    """The value of a vector field and its divergence, from one forward pass.
 
     With probes v of shape (P, B, *event) the divergence is Hutchinson's estimate, the mean over probes of
     v' (df/dx) v (Skilling 1989; Hutchinson 1990); with None it is the exact trace, from D vector-Jacobian products.
@@ -112,18 +115,19 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple
 
 
 Pullback = Callable[[Tensor, bool], Tensor]
+"""The vector-Jacobian products of a field, as `value_and_pullback` returns them."""
 
 
 def value_and_pullback(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
-    """A vector field and its vector-Jacobian products, from one forward pass.
+    """The value of a vector field and its vector-Jacobian products, from one forward pass.
 
     Args:
         field: Maps (B, *event) to the same shape; example i of the value depends on example i of the input alone.
         x: Where to evaluate, shape (B, *event).
 
     Returns:
-        The detached value, and the map from (w, last) to w' (df/dx), shape of x; `last` says that no other product
-        will be asked for, which frees the graph. Where the value does not depend on x the products are zero.
+        The detached value, and a function of (w, last) that returns w' (df/dx), shape of x. `last` is True in the last
+        call, which frees the graph. The products are zero where the value does not depend on x.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
@@ -141,7 +145,7 @@ def value_and_pullback(field: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Te
 
 
 def trace(pull: Pullback, x: Tensor) -> Tensor:
-    """The exact divergence at x, (B,), from D vector-Jacobian products of `value_and_pullback`."""
+    """The exact divergence at x, (B,), from D vector-Jacobian products of `value_and_pullback`; it frees the graph."""
     total = x.new_zeros(x.shape[0])
     basis = torch.eye(math.prod(x.shape[1:]), dtype=x.dtype, device=x.device)
     for d, row in enumerate(basis):

@@ -10,9 +10,9 @@ from torch import Tensor
 Condition: TypeAlias = Mapping[str, Tensor]
 """Conditions of each example: name -> tensor with leading axis B.
 
-A class is int64 of shape (B,), -1 where it is not known; a vector is (B, size) and an image (B, channels, *spatial),
-NaN where not known. Unknown entries are what condition drop-out writes during training.
+A class is int64 of shape (B,), -1 where it is unknown. A vector has shape (B, size) and an image (B, channels,
+*spatial); both are NaN where they are unknown. Condition drop-out during training sets conditions to unknown.
 """
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""score(x, t) with the condition already bound: x of shape (B, *event), t of shape (B,), returns the shape of x."""
+"""A function score(x, t) with a fixed condition: x has shape (B, *event), t shape (B,), the result the shape of x."""

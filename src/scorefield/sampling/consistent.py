@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import once, plus_scaled
+from scorefield._math import plus_scaled, unexpanded
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
 from scorefield.sampling.exponential import linear_combination
@@ -60,7 +60,7 @@ class Consistent(Step):
         Raises:
             ValueError: A step from t to s is too long for eta: the state would keep more noise than level s has.
         """
-        times, t, s = t, once(t), once(s)
+        times, t, s = t, unexpanded(t), unexpanded(s)
         alpha_t, alpha_s = process.alpha(t), process.alpha(s)
         r_t, r_s = process.sigma(t) / alpha_t, process.sigma(s) / alpha_s
         clean = r_s == 0.0

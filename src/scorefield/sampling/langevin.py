@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import norm_event, once, over_event, plus_scaled
+from scorefield._math import norm_event, over_event, plus_scaled, unexpanded
 from scorefield._random import StepNoise
 from scorefield.process.process import Process
 from scorefield.sampling.step import Step, StepResult
@@ -43,7 +43,7 @@ class StepSize(ABC):
 
 def _decay(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """(alpha_t / alpha_s)^2, the factor alpha of the published correctors: 1 for VE, 1 - beta_k for DDPM's levels."""
-    return (process.alpha(once(t)) / process.alpha(once(s))) ** 2
+    return (process.alpha(unexpanded(t)) / process.alpha(unexpanded(s))) ** 2
 
 
 @record
@@ -64,7 +64,7 @@ class NoiseScaled(StepSize):
 
     def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
         """e = 2 a (r sigma_t)^2."""
-        return 2.0 * _decay(process, t, s) * (self.snr * process.sigma(once(t))) ** 2
+        return 2.0 * _decay(process, t, s) * (self.snr * process.sigma(unexpanded(t))) ** 2
 
 
 @record
@@ -113,7 +113,7 @@ class LadderScaled(StepSize):
 
     def __call__(self, process: Process, t: Tensor, s: Tensor, gradient: Tensor, z: Tensor) -> Tensor:
         """e = epsilon (sigma_t / sigma_end)^2."""
-        return self.epsilon * (process.sigma(once(t)) / self.sigma_end) ** 2
+        return self.epsilon * (process.sigma(unexpanded(t)) / self.sigma_end) ** 2
 
 
 def _require_positive(name: str, value: float, advice: str) -> None:
@@ -148,7 +148,7 @@ def require_noise(t: Tensor) -> None:
     Raises:
         ValueError: A time in t is negative.
     """
-    if bool((once(t) < 0.0).any()):
+    if bool((unexpanded(t) < 0.0).any()):
         raise ValueError(
             "a corrector needs a score, and below level 0 of a ladder there is no noise and no score; put it before the"
             " predictor in the Chain, or end at level 0 with EveryLevel(clean=False)"

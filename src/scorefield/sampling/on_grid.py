@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scorefield._math import once
+from scorefield._math import unexpanded
 from scorefield.process.process import Process, TimeLimits
 
 
@@ -32,7 +32,7 @@ class _OnGrid(Process):
 
     def _index(self, t: Tensor) -> int | None:
         """Index of a time in the grid; None for other times, and where examples have different times."""
-        t = once(t)
+        t = unexpanded(t)
         return self._indices.get(t.item()) if len(t) == 1 and t.dtype == self.times.dtype else None
 
     def _at(self, name: str, t: Tensor, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import once, over_event, plus_scaled
+from scorefield._math import over_event, plus_scaled, unexpanded
 from scorefield._random import StepNoise
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
@@ -32,12 +32,12 @@ class EulerMaruyama(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> StepResult:
         """See `Step`."""
-        h, slope = once(t) - once(s), score(x, t)
+        h, slope = unexpanded(t) - unexpanded(s), score(x, t)
         if isinstance(process, GeneralSDE):
             mean = x - over_event(h, x) * process.reverse_drift(x, t, slope)
             return StepResult(mean + over_event(h.sqrt(), x) * _diffused(process, x, t, noise), mean)
         mean = linear_combination(_euler(process, t, s, 1.0), [x, slope])
-        return StepResult(plus_scaled(mean, h.sqrt() * process.diffusion(once(t)), noise(x)), mean)
+        return StepResult(plus_scaled(mean, h.sqrt() * process.diffusion(unexpanded(t)), noise(x)), mean)
 
 
 def _euler(process: Process, t: Tensor, s: Tensor, share: float) -> Rows:
@@ -45,7 +45,7 @@ def _euler(process: Process, t: Tensor, s: Tensor, share: float) -> Rows:
 
     `share` is 1 for the reverse SDE and 1/2 for the probability flow.
     """
-    t, h = once(t), once(s) - once(t)
+    t, h = unexpanded(t), unexpanded(s) - unexpanded(t)
     f, g_squared = process.log_alpha_rate(t), process.diffusion_squared(t)
     return torch.stack([1.0 + h * f, -share * h * g_squared], 1).tolist()
 
@@ -78,7 +78,7 @@ class ReverseDiffusion(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> StepResult:
         """See `Step`."""
-        a, b = process.kernel(once(s), once(t))
+        a, b = process.kernel(unexpanded(s), unexpanded(t))
         weight = 0.5 * b**2 if self.flow else b**2
         mean = linear_combination(torch.stack([2.0 - a, weight], 1).tolist(), [x, score(x, t)])
         return StepResult(mean, mean) if self.flow else StepResult(plus_scaled(mean, b, noise(x)), mean)
@@ -105,9 +105,9 @@ class Ancestral(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> StepResult:
         """See `Step`."""
-        a, b = process.kernel(once(s), once(t))
+        a, b = process.kernel(unexpanded(s), unexpanded(t))
         mean = linear_combination(torch.stack([1.0 / a, b**2 / a], 1).tolist(), [x, score(x, t)])
-        std = b if self.variance == "forward" else b * process.sigma(once(s)) / process.sigma(once(t))
+        std = b if self.variance == "forward" else b * process.sigma(unexpanded(s)) / process.sigma(unexpanded(t))
         return StepResult(plus_scaled(mean, std, noise(x)), mean)
 
 

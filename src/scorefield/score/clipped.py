@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scorefield._math import once, plus_scaled
+from scorefield._math import plus_scaled, unexpanded
 from scorefield._typing import Condition
 from scorefield.score.score import Score, tweedie
 
@@ -33,7 +33,7 @@ class Clipped(Score):
 
     def __call__(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The score plus (alpha / sigma^2) (clip(D) - D)."""
-        score, shared_t = self.score(x, t, condition), once(t)
+        score, shared_t = self.score(x, t, condition), unexpanded(t)
         D = tweedie(self.process, x, t, score)
         alpha, sigma = self.process.alpha(shared_t), self.process.sigma(shared_t)
         change = D.clamp(self.low, self.high) - D

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scorefield._math import once, plus_scaled, value_and_gradient
+from scorefield._math import plus_scaled, unexpanded, value_and_gradient
 from scorefield._typing import Condition
 from scorefield.process.process import Process
 from scorefield.score.score import Score, require_alpha_sigma
@@ -92,7 +92,7 @@ class Guided(Score):
         if not self.scale:
             return denoised
         require_alpha_sigma(self.process)
-        process, shared_t = noise_process(self.score), once(t)
+        process, shared_t = noise_process(self.score), unexpanded(t)
         gain = self.scale * process.sigma(shared_t) ** 2 / process.alpha(shared_t)
         return plus_scaled(denoised, gain, likelihood_and_gradient(self.log_likelihood, x, t, condition)[1])
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from scorefield._math import once, over_event, plus_scaled
+from scorefield._math import over_event, plus_scaled, unexpanded
 from scorefield._typing import Condition, ScoreFunction
 from scorefield.process.general import GeneralSDE
 from scorefield.process.process import Process
@@ -81,7 +81,7 @@ def require_alpha_sigma(process: Process | GeneralSDE) -> None:
 def tweedie(process: Process, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
     """Posterior mean of x_0 given x_t = x from the value of the score at x: (x + sigma^2 score) / alpha."""
     require_alpha_sigma(process)
-    t = once(t)
+    t = unexpanded(t)
     return plus_scaled(x, process.sigma(t) ** 2, score) / over_event(process.alpha(t), x)
 
 
@@ -92,7 +92,7 @@ def network_dtype(network: nn.Module, x: Tensor) -> torch.dtype:
 
 def coefficient_times(t: Tensor) -> Tensor:
     """Times at which alpha and sigma are computed: in float64 on the CPU, and only one if all examples share it."""
-    return once(t).to(torch.float64) if t.device.type == "cpu" else t
+    return unexpanded(t).to(torch.float64) if t.device.type == "cpu" else t
 
 
 class BoundScore(Score):

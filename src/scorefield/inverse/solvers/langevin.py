@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import once, over_event
+from scorefield._math import over_event, unexpanded
 from scorefield._random import StepNoise
 from scorefield._typing import Condition
 from scorefield.inverse.observation import Observation
@@ -166,7 +166,9 @@ class Measured(Score):
         weight = torch.where((added > 0.0) & torch.isfinite(v), v / (v + added), 1.0)
         with torch.enable_grad():
             point = x.detach().requires_grad_(True)
-            log_p = weight * self.observation.log_likelihood(point / over_event(self.process.alpha(once(t)), x), y)
+            log_p = weight * self.observation.log_likelihood(
+                point / over_event(self.process.alpha(unexpanded(t)), x), y
+            )
             (slope,) = torch.autograd.grad(log_p.sum(), point)
         return log_p.detach(), slope
 
@@ -222,7 +224,7 @@ class ConditionedLangevin(Step):
 
 def noise_to_data(process: Process, t: Tensor) -> Tensor:
     """sigma / alpha, (B,) or (1,)."""
-    return process.sigma(once(t)) / process.alpha(once(t))
+    return process.sigma(unexpanded(t)) / process.alpha(unexpanded(t))
 
 
 def _resized(step: Step, target: Measured) -> Step:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import once, over_event, sum_event
+from scorefield._math import over_event, sum_event, unexpanded
 from scorefield._random import StepNoise
 from scorefield.inverse.noise import GaussianNoise
 from scorefield.inverse.observation import Observation
@@ -171,8 +171,8 @@ class Proximal(Step):
     ) -> StepResult:
         """See `Step`."""
         _, y = take_observed(score.condition, self.observation, x)
-        alpha_t, sigma_t = (float(f(once(t))[0]) for f in (process.alpha, process.sigma))
-        alpha_s, sigma_s = (float(f(once(s))[0]) for f in (process.alpha, process.sigma))
+        alpha_t, sigma_t = (float(f(unexpanded(t))[0]) for f in (process.alpha, process.sigma))
+        alpha_s, sigma_s = (float(f(unexpanded(s))[0]) for f in (process.alpha, process.sigma))
         law = self.observation.noise
         assert isinstance(law, GaussianNoise)
         rho = self.lam * (law.std * alpha_t / sigma_t) ** 2

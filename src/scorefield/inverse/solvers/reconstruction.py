@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import norm_event, once, over_event
+from scorefield._math import norm_event, over_event, unexpanded
 from scorefield.inverse.noise import GaussianNoise
 from scorefield.inverse.observation import Observation
 from scorefield.inverse.solvers.tilted_score import Estimate, Tilted, TiltingSolver, require_scale
@@ -131,5 +131,5 @@ class ByNorm(Tilted):
 
     def _weight(self, t: Tensor) -> Tensor:
         """a / b^2 of the step that leaves from t, or that t lies within; of the last one at the end of the grid."""
-        row = (self._times[:-1] >= once(t).cpu().to(self._times)[:, None] - 1e-12).sum(1) - 1
+        row = (self._times[:-1] >= unexpanded(t).cpu().to(self._times)[:, None] - 1e-12).sum(1) - 1
         return self._per_step[row.clamp_min(0)]

@@ -68,13 +68,13 @@ class Resampled(Step):
         """See `Step`."""
         times = self.fine[(self.fine <= t[0]) & (self.fine >= s[0])]
         a, b = process.kernel(s[:1], t[:1])
-        aside, mean, denoised = noise.aside(), x, None
+        wrapper_noise, mean, denoised = noise.wrapper_noise(), x, None
         status = calls = torch.zeros(len(x), dtype=torch.long)
         for round in range(self.resamplings):
             if round:
-                x = plus_scaled(over_event(a, x) * x, b, aside(x))
+                x = plus_scaled(over_event(a, x) * x, b, wrapper_noise(x))
             for now, then in zip(times[:-1], times[1:], strict=True):
-                inner = _Aside(self.step, aside)
+                inner = _Aside(self.step, wrapper_noise)
                 moved = take_step(inner, score, process, x, now.expand(len(x)), then.expand(len(x)), noise, memory)
                 x, mean, memory, denoised = moved.x, moved.mean, moved.memory, moved.denoised
                 status, calls = torch.maximum(status, moved.status), calls + moved.calls
@@ -95,13 +95,13 @@ class _Aside(Step):
     order: ClassVar[int | None] = None
     invariant: ClassVar[str | None] = "see Replaced"
 
-    def __init__(self, step: Replaced, aside: StepNoise):
-        self.step, self.aside = step, aside
+    def __init__(self, step: Replaced, wrapper_noise: StepNoise):
+        self.step, self.wrapper_noise = step, wrapper_noise
 
     def __call__(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> StepResult:
-        return self.step.move(score, process, x, t, s, noise, self.aside, memory)
+        return self.step.move(score, process, x, t, s, noise, self.wrapper_noise, memory)
 
 
 @record

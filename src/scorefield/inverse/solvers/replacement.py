@@ -188,7 +188,7 @@ class Replaced(Step):
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, memory: Any = None
     ) -> StepResult:
         """See `Step`."""
-        return self.move(score, process, x, t, s, noise, noise.aside(), memory)
+        return self.move(score, process, x, t, s, noise, noise.wrapper_noise(), memory)
 
     def move(
         self, score: BoundScore, process: Process, x: Tensor, t: Tensor, s: Tensor, noise: StepNoise, aside: StepNoise,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield._codec import record
-from scorefield._math import once, over_event
+from scorefield._math import over_event, unexpanded
 from scorefield._random import StepNoise
 from scorefield.inverse.observation import Observation
 from scorefield.inverse.solvers.diagonal_measurement import Known, cleaned
@@ -46,8 +46,8 @@ class Diagonal(Step):
         """See `Step`; with w = V' x / alpha, r = sigma / alpha, and D the posterior mean."""
         _, y = take_observed(score.condition, self.observation, x)
         known = Known.of(self.observation, y)
-        alpha_t, alpha_s = process.alpha(once(t)), process.alpha(once(s))
-        r_t, r_s = (float(process.sigma(once(u))[0] / a[0]) for u, a in ((t, alpha_t), (s, alpha_s)))
+        alpha_t, alpha_s = process.alpha(unexpanded(t)), process.alpha(unexpanded(s))
+        r_t, r_s = (float(process.sigma(unexpanded(u))[0] / a[0]) for u, a in ((t, alpha_t), (s, alpha_s)))
         if memory is None:
             x = self._begun(known, x, alpha_t, r_t, noise)
         denoised = score.denoised(x, t)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield._math import Pullback, once, over_event, plus_scaled, value_and_pullback
+from scorefield._math import Pullback, over_event, plus_scaled, unexpanded, value_and_pullback
 from scorefield._typing import Condition
 from scorefield.inverse.observation import Observation
 from scorefield.inverse.solvers.solver import Solver, take_observed
@@ -85,7 +85,7 @@ class Tilted(Score):
     ) -> tuple[Tensor, Tensor, Tensor, Estimate]:
         """The score alone, or its D, as the step asks for it; log p~, its gradient in x, and the estimate."""
         known, y = take_observed(condition, self.observation, x)
-        t_once = once(t)
+        t_once = unexpanded(t)
         alpha, sigma = self.process.alpha(t_once), self.process.sigma(t_once)
         field = self.score if what == "score" else self.score.denoised
         value, pull = value_and_pullback(lambda z: field(z, t, known), x)
