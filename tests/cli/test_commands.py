@@ -16,12 +16,13 @@ import torch
 from PIL import Image
 
 import scorefield.recipes
+from scorefield._codec import dumps
 from scorefield.cli import main
 from scorefield.cli.console.arguments import SAMPLERS
 from scorefield.cli.console.old_spellings import ACTIONS, FLAGS, translated
 from scorefield.cli.main import ALONE, VERBS, _flags
 from scorefield.models.sample_folder import read_samples
-from scorefield.recipes import RECIPES, summaries
+from scorefield.recipes import RECIPES, recipe, summaries
 from scorefield.sampling.named import NAMED
 from scorefield.training.trainer import train
 from training.tiny import tiny
@@ -508,3 +509,14 @@ def test_two_processes_draw_the_same_samples(tmp_path: Path, model: Path) -> Non
         assert process.returncode == 0, output.decode()
     one, two = (read_samples(tmp_path / name) for name in ("one", "two"))
     torch.testing.assert_close(one.x, two.x, rtol=SAMPLES_OF_ANOTHER_BATCH, atol=16 * SAMPLES_OF_ANOTHER_BATCH)
+
+
+def test_data_in_the_place_of_a_recipe_is_named_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "mine.npy", np.zeros((4, 3), np.float32))
+    for target, what in ((tmp_path / "mine.npy", "neither a recipe nor an experiment.json"), (tmp_path, "is a folder")):
+        assert main(["train", str(target)]) == 2
+        said = capsys.readouterr().err
+        assert what in said and f"scorefield train RECIPE --data {target}" in said
+    as_data = tmp_path / "settings"  # an experiment may have any name
+    as_data.write_text(dumps(recipe("points-2d")), encoding="utf-8")
+    assert main(["describe", str(as_data)]) == 0

@@ -48,11 +48,21 @@ def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
     """
     from scorefield._codec import loads, with_field
     from scorefield.models.experiment import Experiment
-    from scorefield.recipes import recipe
+    from scorefield.recipes import RECIPES, recipe
 
     path = Path(name)
-    if path.suffix == ".json" or path.is_file():
+    if path.is_dir() and name not in RECIPES:
+        raise ValueError(
+            f"{name} is a folder, not a recipe; to train on the data in it: scorefield train RECIPE --data {name}"
+            " (scorefield recipes lists them; points-2d, vectors, signals and images are for data of your own)"
+        )
+    if path.suffix == ".json" or (path.is_file() and _begins_as_json(path)):
         experiment = loads(path.read_text(encoding="utf-8"), Experiment)
+    elif path.is_file():
+        raise ValueError(
+            f"{name} is neither a recipe nor an experiment.json; to train on it: scorefield train RECIPE --data {name}"
+            " (scorefield recipes lists them; points-2d, vectors, signals and images are for data of your own)"
+        )
     else:
         experiment = recipe(name)
     for setting in settings:
@@ -61,6 +71,11 @@ def experiment_of(name: str, settings: tuple[str, ...]) -> Experiment:
             raise ValueError(f"--set {setting!r} is not FIELD=VALUE, for example --set training.batch_size=64")
         experiment = with_field(experiment, field, value)
     return experiment
+
+
+def _begins_as_json(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
 
 
 def run(command: Train) -> None:

@@ -114,7 +114,14 @@ def units(spec: DataSpec) -> str:
     """Description of the data units and the model units of a spec."""
     name = f" {spec.units}" if spec.units else ""
     if not spec.bounded:
-        return f"unbounded values{f' in{name}' if name else ''}; (x - {spec.offset}) / {spec.scale} in model units"
+        offset, scale = _numbers(spec.offset), _numbers(spec.scale)
+        return f"unbounded values{f' in{name}' if name else ''}; (x - {offset}) / {scale} in model units"
     low, high = spec.model_range
     levels = f", {spec.levels} grey levels" if spec.levels else ""
     return f"{spec.low} to {spec.high}{name}{levels}; {low:g} to {high:g} in model units, those of the noise levels"
+
+
+def _numbers(value: float | tuple[float, ...]) -> str:
+    """A number, or one for each channel, with six digits."""
+    values = value if isinstance(value, tuple) else (value,)
+    return f"{values[0]:.6g}" if len(values) == 1 else f"({', '.join(f'{v:.6g}' for v in values)})"
