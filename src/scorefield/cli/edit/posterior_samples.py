@@ -228,12 +228,12 @@ def _number(value: Tensor) -> float | None:
 
 def _say(action: PosteriorSamples, numbers: dict[str, Any], spec: DataSpec) -> None:
     units = spec.units or "data units"
-    print(f"{numbers['examples']} examples, {numbers['answers']} answers each, given {numbers['operator']}")
+    print(f"{numbers['examples']} examples, {numbers['answers']} samples each, given {numbers['operator']}")
     print(f"  {numbers['why']}")
     calls, seconds = numbers["calls per answer"], numbers["seconds per answer"]
-    print(f"  {calls:.0f} network calls and {seconds:.3g} s an answer")
+    print(f"  {calls:.0f} network calls and {seconds:.3g} s per sample")
     if numbers["failures"]:
-        which = "every answer" if numbers["residual"] is None else f"{numbers['failures']} answers"
+        which = "every sample" if numbers["residual"] is None else f"{numbers['failures']} samples"
         print(
             f"  {which} failed: not finite, or too many steps; they are in the file as they are and not in the mean."
             " More --steps, or another --solver, may help"
@@ -244,10 +244,10 @@ def _say(action: PosteriorSamples, numbers: dict[str, Any], spec: DataSpec) -> N
     p_values = [p for p in numbers["residual p-values"] or [] if p is not None]
     if p_values:
         low = min(p_values)
-        far = "as the noise says" if low > 1e-3 else "not as the noise says: do not trust these answers"
+        far = "consistent with the noise" if low > 1e-3 else "not consistent with the noise: do not trust these samples"
         print(f"  {far} (smallest p-value {low:.3g} of {numbers['examples']})")
     if numbers["deviation"] is not None:
-        print(f"  answers to one y differ by {numbers['deviation']:.4g} {units} (deviation)")
+        print(f"  samples for the same y have the standard deviation {numbers['deviation']:.4g} {units}")
     if numbers.get("error of the mean") is not None:
         print(f"  their mean is {numbers['error of the mean']:.4g} {units} from the truth (root mean square)")
 
